@@ -1,0 +1,4 @@
+//! The words that both cores share.
+
+pub mod pod;
+pub mod time;
