@@ -1,4 +1,6 @@
 //! The words that both cores share.
 
+pub mod node;
+pub mod notice;
 pub mod pod;
 pub mod time;

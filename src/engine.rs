@@ -1,7 +1,7 @@
 //! The shape of a core: a synchronous state machine that does no I/O, reads no clock and draws no random numbers.
 //!
 //! What happened goes in with the time it happened at; what is to be done comes out as values. Whoever runs a core
-//! (the [driver](crate::driver) on tokio, the [simulator](crate::sim) in virtual time) carries the effects out and
+//! (the driver on tokio, the simulator in virtual time) carries the effects out and
 //! feeds each result back as an input.
 
 use crate::domain::time::Instant;

@@ -1,1 +1,4 @@
+pub mod api;
 pub mod domain;
+pub mod engine;
+pub mod interruption;

@@ -1,0 +1,9 @@
+//! The custom resources, group `spotkeeper.dev/v1alpha1`.
+//!
+//! The plain data compiles alone, so that the cores can speak it; the feature `api` adds the Kubernetes types and the
+//! schemas.
+
+pub mod interruption;
+
+/// The group of all our resources.
+pub const GROUP: &str = "spotkeeper.dev";

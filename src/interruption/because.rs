@@ -1,0 +1,231 @@
+//! The reasons of decisions, as values: the log line, the Kubernetes event, the metric's label and the record's
+//! `because` are printed from them.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::api::interruption::NoticeKey;
+use crate::domain::notice::Kind;
+
+/// Why something was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// A notice was heard that was not known before.
+    Noticed {
+        notice: NoticeKey,
+        left: Option<Duration>,
+    },
+    /// A notice of another source said the same.
+    SaidAgain { notice: NoticeKey },
+    /// It counts from now on.
+    Confirmed {
+        kind: Kind,
+        by: Confirmation,
+        left: Option<Duration>,
+    },
+    /// IMDS denied it to the end.
+    Refuted { notice: NoticeKey, denials: u32 },
+    /// Its deadline had passed before it could be confirmed, and the instance still runs.
+    Stale { notice: NoticeKey },
+    /// The policy for rebalance recommendations is `Ignore`.
+    Ignored { kind: Kind },
+    /// There is nothing on the node that could confirm a notice of this kind; it is recorded only.
+    RecordedOnly { kind: Kind },
+    /// A scheduled event is far ahead: the drain begins later.
+    Scheduled { begins_in: Duration },
+    /// The API server acknowledged the mark.
+    Cordoned,
+    /// The node could not be marked; it is tried again.
+    MarkFailed { why: String },
+    /// The pods are being asked to go.
+    Draining { pods: usize, left: Option<Duration> },
+    /// Asked as the plan says.
+    Planned,
+    /// A PodDisruptionBudget (or what else is named) did not allow it; asked again until the latest start.
+    Blocked { pod: String, by: String },
+    /// The latest moment from which the pod's grace still fits.
+    LatestStart { pod: String, by: Option<String> },
+    /// The pod had been given a grace that ends after the deadline.
+    Outlives { pod: String },
+    /// A permission is missing.
+    Forbidden { pod: String, why: String },
+    /// No pod is left that the drain is about.
+    Empty { spare: Option<Duration> },
+    /// The deadline came first.
+    Missed { left: usize },
+    /// The announcement was withdrawn.
+    Withdrawn { notice: NoticeKey },
+    /// A scheduled event was moved to a later time.
+    Rescheduled { notice: NoticeKey },
+    /// The instance has started anew.
+    Rebooted,
+    /// Only marking was asked for.
+    CordonOnly,
+    /// The record says another node than ours.
+    Contradicted { record: String },
+    /// The record could not be written; the drain goes on without it.
+    RecordFailed { why: String },
+}
+
+/// Who confirmed a notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    /// The instance's own metadata service says it, too.
+    Imds,
+    /// The metadata service is not healthy, so the queue is believed.
+    ImdsUnhealthy,
+    /// A person asked for it.
+    Operator,
+    /// The provisioner saw it in EC2.
+    Provisioner,
+}
+
+impl Because {
+    /// The reason in one CamelCase word: an event's `reason`, a metric's label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Noticed { .. } => "Noticed",
+            Self::SaidAgain { .. } => "SaidAgain",
+            Self::Confirmed { .. } => "Confirmed",
+            Self::Refuted { .. } => "Refuted",
+            Self::Stale { .. } => "Stale",
+            Self::Ignored { .. } => "Ignored",
+            Self::RecordedOnly { .. } => "RecordedOnly",
+            Self::Scheduled { .. } => "Scheduled",
+            Self::Cordoned => "Cordoned",
+            Self::MarkFailed { .. } => "MarkFailed",
+            Self::Draining { .. } => "Draining",
+            Self::Planned => "Planned",
+            Self::Blocked { .. } => "Blocked",
+            Self::LatestStart { .. } => "LatestStart",
+            Self::Outlives { .. } => "Outlives",
+            Self::Forbidden { .. } => "Forbidden",
+            Self::Empty { .. } => "Empty",
+            Self::Missed { .. } => "Missed",
+            Self::Withdrawn { .. } => "Withdrawn",
+            Self::Rescheduled { .. } => "Rescheduled",
+            Self::Rebooted => "Rebooted",
+            Self::CordonOnly => "CordonOnly",
+            Self::Contradicted { .. } => "Contradicted",
+            Self::RecordFailed { .. } => "RecordFailed",
+        }
+    }
+
+    /// Whether a person should look at it: a Warning event, a log line at `warn`.
+    pub fn is_warning(&self) -> bool {
+        matches!(
+            self,
+            Self::MarkFailed { .. }
+                | Self::Forbidden { .. }
+                | Self::LatestStart { .. }
+                | Self::Missed { .. }
+                | Self::Contradicted { .. }
+                | Self::RecordFailed { .. }
+        )
+    }
+}
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Noticed {
+                notice,
+                left: Some(left),
+            } => write!(
+                f,
+                "{notice} was announced, {} before its deadline",
+                secs(left)
+            ),
+            Self::Noticed { notice, left: None } => {
+                write!(f, "{notice} was announced, without a deadline")
+            }
+            Self::SaidAgain { notice } => write!(f, "{notice} says the same"),
+            Self::Confirmed { kind, by, left } => {
+                write!(f, "{kind} is confirmed: {by}")?;
+                left.iter()
+                    .try_for_each(|left| write!(f, "; {} left", secs(left)))
+            }
+            Self::Refuted { notice, denials } => {
+                write!(
+                    f,
+                    "{notice} was denied by a healthy IMDS in all of {denials} answers until its deadline came near"
+                )
+            }
+            Self::Stale { notice } => write!(
+                f,
+                "{notice} has a deadline that passed before it was heard, and the instance still runs"
+            ),
+            Self::Ignored { kind } => write!(f, "the policy for {kind} is Ignore"),
+            Self::RecordedOnly { kind } => write!(
+                f,
+                "nothing on the node can confirm {kind}: it is recorded and evicts nothing"
+            ),
+            Self::Scheduled { begins_in } => write!(
+                f,
+                "the scheduled event is far ahead: the drain begins in {}",
+                secs(begins_in)
+            ),
+            Self::Cordoned => f.write_str("the node takes no new pods"),
+            Self::MarkFailed { why } => {
+                write!(f, "the node could not be marked, trying again: {why}")
+            }
+            Self::Draining {
+                pods,
+                left: Some(left),
+            } => write!(f, "{pods} pods are to go, {} left", secs(left)),
+            Self::Draining { pods, left: None } => {
+                write!(f, "{pods} pods are asked to go, without a deadline")
+            }
+            Self::Planned => f.write_str("as planned"),
+            Self::Blocked { pod, by } => write!(f, "{pod} cannot be evicted yet: {by}"),
+            Self::LatestStart { pod, by: Some(by) } => write!(
+                f,
+                "{pod} is deleted at its latest start, because {by} never allowed its eviction"
+            ),
+            Self::LatestStart { pod, by: None } => write!(
+                f,
+                "{pod} is deleted at its latest start, because its eviction was not answered"
+            ),
+            Self::Outlives { pod } => write!(
+                f,
+                "{pod} was given a grace that ends after the deadline: it is shortened"
+            ),
+            Self::Forbidden { pod, why } => write!(f, "{pod} may not be asked to go: {why}"),
+            Self::Empty { spare: Some(spare) } => {
+                write!(f, "the node is empty, {} before the deadline", secs(spare))
+            }
+            Self::Empty { spare: None } => f.write_str("the node is empty"),
+            Self::Missed { left } => write!(
+                f,
+                "the deadline has come with {left} pods left: nothing is asked any more"
+            ),
+            Self::Withdrawn { notice } => write!(f, "{notice} was withdrawn"),
+            Self::Rescheduled { notice } => write!(f, "{notice} was moved to a later time"),
+            Self::Rebooted => f.write_str("the instance has started anew"),
+            Self::CordonOnly => f.write_str("only marking the node was asked for (--cordon-only)"),
+            Self::Contradicted { record } => write!(
+                f,
+                "the Interruption of this instance names {record}: it is ignored; delete it"
+            ),
+            Self::RecordFailed { why } => write!(
+                f,
+                "the Interruption could not be written, the drain goes on without it: {why}"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Confirmation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Imds => "IMDS says so",
+            Self::ImdsUnhealthy => "IMDS is not healthy, so the queue is believed",
+            Self::Operator => "a person asked for it",
+            Self::Provisioner => "the provisioner saw it in EC2",
+        })
+    }
+}
+
+fn secs(duration: &Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}
