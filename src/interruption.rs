@@ -26,9 +26,13 @@ use crate::domain::pod::{Pod, PodUid};
 use crate::domain::time::{Deadline, Instant};
 pub use because::Because;
 pub use mark::Mark;
+pub use run::Keeper;
 
 pub mod because;
+pub mod drain;
 pub mod mark;
+pub mod merge;
+mod run;
 
 /// Who this agent is. It does not change while the program runs.
 #[derive(Clone, Debug)]

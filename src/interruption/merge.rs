@@ -1,0 +1,411 @@
+//! Notices, merged into one episode: which are new, which are confirmed, and what follows from all of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::because::Confirmation;
+use super::{Because, Policy, Reading, Rebalance};
+use crate::api::interruption::{NoticeEntry, NoticeKey};
+use crate::domain::notice::{Action, Kind, ScheduleCode, Source, Subject};
+use crate::domain::time::{Deadline, Instant};
+
+/// How long a notice without a deadline waits for IMDS to agree.
+pub const REFUTED_AFTER: Duration = Duration::from_secs(120);
+
+/// Hibernation begins at once: the pods get what a budget is asked for, and no more.
+pub const HIBERNATES_IN: Duration = Duration::from_secs(16);
+
+/// One notice of the episode.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    pub entry: NoticeEntry,
+    pub subject: Subject,
+    pub deadline: Option<Deadline>,
+    pub at: Instant,
+    pub confirmed: Option<Confirmation>,
+    /// How often a healthy IMDS denied it.
+    pub denials: u32,
+    pub written: Written,
+    /// It is known from the record alone: no source has said it to this program.
+    pub inherited: bool,
+}
+
+/// How far a write to the API server has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Written {
+    #[default]
+    No,
+    /// Sent, after it was tried `tries` times before.
+    OnItsWay {
+        tries: u32,
+    },
+    Yes,
+    /// Tried `tries` times; again then.
+    Again {
+        at: Instant,
+        tries: u32,
+    },
+}
+
+impl Written {
+    /// Whether it is to be sent at `now`.
+    pub fn due(self, now: Instant) -> bool {
+        matches!(self, Self::No) || matches!(self, Self::Again { at, .. } if at <= now)
+    }
+
+    /// When it is to be sent again.
+    pub fn wakeup(self) -> Option<Instant> {
+        if let Self::Again { at, .. } = self {
+            Some(at)
+        } else {
+            None
+        }
+    }
+
+    /// After a failure at `now`: again after 250 ms, growing to 5 s.
+    pub fn failed(now: Instant, tries: u32) -> Self {
+        let wait = Duration::from_millis(250)
+            .saturating_mul(1 << tries.min(6))
+            .min(Duration::from_secs(5));
+        Self::Again {
+            at: now + wait,
+            tries: tries.saturating_add(1),
+        }
+    }
+}
+
+/// What the confirmed notices of an episode ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// Nothing is confirmed, or nothing is to be done to the node.
+    Wait,
+    /// The event is far ahead; `deadline` is its time.
+    Later { kind: Kind, deadline: Deadline },
+    /// Take no new pods.
+    Mark { kind: Kind },
+    /// Empty the node.
+    Drain {
+        kind: Kind,
+        deadline: Option<Deadline>,
+        at_once: bool,
+    },
+}
+
+impl Course {
+    pub fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Wait => None,
+            Self::Later { kind, .. } | Self::Mark { kind } | Self::Drain { kind, .. } => {
+                Some(*kind)
+            }
+        }
+    }
+}
+
+/// All notices of one episode.
+#[derive(Debug, Default)]
+pub struct Notices {
+    pub heard: BTreeMap<NoticeKey, Heard>,
+}
+
+impl Notices {
+    /// The notice that says the same as a new one of this key: the same entry, or for IMDS, whose `time` may slide
+    /// from answer to answer, the one of its kind.
+    pub fn same(&self, key: &NoticeKey) -> Option<NoticeKey> {
+        if self.heard.contains_key(key) {
+            return Some(key.clone());
+        }
+        let slides = key.source == Source::Imds && key.kind != Kind::ScheduledChange;
+        self.heard
+            .keys()
+            .find(|k| slides && k.source == key.source && k.kind == key.kind)
+            .cloned()
+    }
+
+    /// The most urgent kind that is announced, confirmed or not.
+    pub fn kind(&self) -> Option<Kind> {
+        self.heard
+            .values()
+            .max_by_key(|h| (h.confirmed.is_some(), urgency(h.subject.kind())))
+            .map(|h| h.subject.kind())
+    }
+
+    /// The earliest deadline of the confirmed notices.
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.heard
+            .values()
+            .filter(|h| h.confirmed.is_some())
+            .filter_map(|h| h.deadline)
+            .min_by_key(|d| d.at)
+    }
+
+    /// Whether a notice waits for the word of IMDS.
+    pub fn waits_for_imds(&self) -> bool {
+        self.heard.values().any(|h| {
+            h.confirmed.is_none()
+                && has_counterpart(h.subject.kind())
+                && is_urgent(h.subject.kind())
+        })
+    }
+
+    /// What the confirmed notices ask for: the most urgent course that any of them does.
+    pub fn course(
+        &self,
+        policy: &Policy,
+        now: Instant,
+        begins: impl Fn(Deadline) -> Instant,
+    ) -> Course {
+        let confirmed = || self.heard.values().filter(|h| h.confirmed.is_some());
+        let mut course = Course::Wait;
+        for heard in confirmed() {
+            let next = course_of(heard, policy, now, &begins);
+            if rank(&next) > rank(&course) {
+                course = next;
+            }
+        }
+        if let Course::Drain { deadline, .. } = &mut course {
+            // A rebalance with policy Drain and a scheduled event that is near: both drain, the deadline holds.
+            *deadline = confirmed()
+                .filter(|h| matches!(course_of(h, policy, now, &begins), Course::Drain { .. }))
+                .filter_map(|h| h.deadline)
+                .min_by_key(|d| d.at);
+        }
+        course
+    }
+
+    /// Confirms what may be confirmed, given the latest word of IMDS; returns what was newly confirmed.
+    pub fn confirm(&mut self, imds: &Imds) -> Vec<(Kind, Confirmation, Option<Deadline>)> {
+        let mut newly = Vec::new();
+        for heard in self.heard.values_mut().filter(|h| h.confirmed.is_none()) {
+            let kind = heard.subject.kind();
+            let by = match heard.entry.source {
+                Source::Imds => Some(Confirmation::Imds),
+                Source::Operator => Some(Confirmation::Operator),
+                Source::Provisioner => Some(Confirmation::Provisioner),
+                Source::Sqs if !has_counterpart(kind) => None,
+                Source::Sqs if imds.agrees(kind) => Some(Confirmation::Imds),
+                Source::Sqs if !imds.healthy() => Some(Confirmation::ImdsUnhealthy),
+                Source::Sqs => None,
+            };
+            if let Some(by) = by {
+                heard.confirmed = Some(by);
+                newly.push((kind, by, heard.deadline));
+            }
+        }
+        newly
+    }
+
+    /// Counts a healthy answer of IMDS that does not agree against every notice that waits for it.
+    ///
+    /// The scheduled events are not part of every round (`asked_scheduled`).
+    pub fn denied(&mut self, asked_scheduled: bool) {
+        for heard in self.heard.values_mut() {
+            let kind = heard.subject.kind();
+            let asked = asked_scheduled || kind != Kind::ScheduledChange;
+            if heard.confirmed.is_none() && has_counterpart(kind) && asked {
+                heard.denials = heard.denials.saturating_add(1);
+            }
+        }
+    }
+
+    /// The notices that can be given up as refuted at `now`, and why.
+    pub fn refuted(&self, now: Instant, margin: Duration) -> Vec<(NoticeKey, Because)> {
+        let waiting = self
+            .heard
+            .iter()
+            .filter(|(_, h)| h.confirmed.is_none() && has_counterpart(h.subject.kind()));
+        waiting
+            .filter_map(|(key, heard)| {
+                let notice = key.clone();
+                if heard.deadline.is_some_and(|d| d.passed(now)) {
+                    return Some((notice.clone(), Because::Stale { notice }));
+                }
+                let ripe = refuted_at(heard, margin) <= now && heard.denials > 0;
+                ripe.then(|| {
+                    (
+                        notice.clone(),
+                        Because::Refuted {
+                            notice,
+                            denials: heard.denials,
+                        },
+                    )
+                })
+            })
+            .collect()
+    }
+
+    /// When [`refuted`](Self::refuted) may say something new.
+    pub fn next_refutation(&self, now: Instant, margin: Duration) -> Option<Instant> {
+        self.heard
+            .values()
+            .filter(|h| h.confirmed.is_none() && has_counterpart(h.subject.kind()))
+            .flat_map(|h| {
+                [
+                    Some(refuted_at(h, margin)),
+                    h.deadline.map(|d| d.at + Duration::from_millis(1)),
+                ]
+            })
+            .flatten()
+            .filter(|at| *at > now)
+            .min()
+    }
+}
+
+fn refuted_at(heard: &Heard, margin: Duration) -> Instant {
+    heard
+        .deadline
+        .map_or(heard.at + REFUTED_AFTER, |d| d.at - margin)
+}
+
+/// What is known of the node's IMDS.
+#[derive(Debug, Default)]
+pub struct Imds {
+    answered: bool,
+    failures: u32,
+    last: Reading,
+}
+
+impl Imds {
+    pub fn answered(&mut self, reading: Reading) {
+        self.answered = true;
+        self.failures = 0;
+        let scheduled = reading
+            .scheduled
+            .clone()
+            .or_else(|| self.last.scheduled.take());
+        self.last = Reading {
+            scheduled,
+            ..reading
+        };
+    }
+
+    pub fn failed(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// Whether it has ever answered.
+    pub fn known(&self) -> bool {
+        self.answered
+    }
+
+    /// Two failed requests in a row, or none that ever succeeded after the first failure, make it unhealthy.
+    pub fn healthy(&self) -> bool {
+        if self.answered {
+            self.failures < 2
+        } else {
+            self.failures == 0
+        }
+    }
+
+    /// Whether its latest answer has the counterpart of `kind`.
+    fn agrees(&self, kind: Kind) -> bool {
+        self.failures == 0
+            && match kind {
+                Kind::SpotInterruption => self.last.spot.is_some(),
+                // An interruption is more than a recommendation: it confirms one.
+                Kind::RebalanceRecommendation => {
+                    self.last.rebalance.is_some() || self.last.spot.is_some()
+                }
+                Kind::ScheduledChange => self.last.scheduled.iter().flatten().any(|e| !e.over),
+                Kind::AutoScalingTermination => {
+                    self.last.lifecycle.as_deref() == Some("Terminated")
+                }
+                _ => false,
+            }
+    }
+}
+
+/// Whether the node's own IMDS would say it, too.
+pub fn has_counterpart(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::SpotInterruption
+            | Kind::RebalanceRecommendation
+            | Kind::ScheduledChange
+            | Kind::AutoScalingTermination
+    )
+}
+
+/// Whether seconds count while its confirmation is awaited. Scheduled events lie weeks ahead.
+fn is_urgent(kind: Kind) -> bool {
+    kind != Kind::ScheduledChange
+}
+
+fn urgency(kind: Kind) -> u8 {
+    match kind {
+        Kind::StateChange => 0,
+        Kind::RebalanceRecommendation => 1,
+        Kind::ScheduledChange => 2,
+        Kind::Requested => 3,
+        Kind::AutoScalingTermination => 4,
+        Kind::CapacityBlockEnding => 5,
+        Kind::CapacityReservationInterruption => 6,
+        Kind::SpotInterruption => 7,
+    }
+}
+
+fn course_of(
+    heard: &Heard,
+    policy: &Policy,
+    now: Instant,
+    begins: &impl Fn(Deadline) -> Instant,
+) -> Course {
+    let (kind, deadline) = (heard.subject.kind(), heard.deadline);
+    match (&heard.subject, deadline) {
+        (Subject::RebalanceRecommendation, _) => match policy.rebalance {
+            Rebalance::Ignore => Course::Wait,
+            Rebalance::Avoid => Course::Mark { kind },
+            Rebalance::Drain => Course::Drain {
+                kind,
+                deadline: None,
+                at_once: false,
+            },
+        },
+        (Subject::ScheduledChange(_), Some(deadline)) if now < begins(deadline) => {
+            Course::Later { kind, deadline }
+        }
+        (Subject::SpotInterruption(action), deadline) => Course::Drain {
+            kind,
+            deadline,
+            at_once: *action == Action::Hibernate,
+        },
+        _ => Course::Drain {
+            kind,
+            deadline,
+            at_once: false,
+        },
+    }
+}
+
+fn rank(course: &Course) -> (u8, bool, u8) {
+    match course {
+        Course::Wait => (0, false, 0),
+        Course::Later { kind, .. } => (1, false, urgency(*kind)),
+        Course::Mark { kind } => (2, false, urgency(*kind)),
+        Course::Drain { kind, deadline, .. } => (3, deadline.is_some(), urgency(*kind)),
+    }
+}
+
+/// The deadline that a notice really sets: hibernation begins at once, whatever time is announced.
+pub fn effective_deadline(
+    subject: &Subject,
+    announced: Option<Deadline>,
+    now: Instant,
+) -> Option<Deadline> {
+    match subject {
+        Subject::SpotInterruption(Action::Hibernate) => announced.map(|deadline| Deadline {
+            at: now + HIBERNATES_IN,
+            ..deadline
+        }),
+        // A scheduled event without a time is a mistake of its source; without a deadline nothing is deleted for it.
+        Subject::ScheduledChange(ScheduleCode(_)) | Subject::SpotInterruption(_) => announced,
+        Subject::RebalanceRecommendation => None,
+        _ => announced,
+    }
+}
+
+/// How a notice of an episode that is over is remembered.
+pub fn settled(entry: &NoticeEntry) -> String {
+    let deadline = entry.deadline.map(|d| d.to_string()).unwrap_or_default();
+    format!("{}@{deadline}", entry.key())
+}

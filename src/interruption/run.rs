@@ -1,0 +1,569 @@
+//! The state machine: one instance's interruptions, one after the other.
+//!
+//! Everything that happened is taken in by a method of its own; then [`Keeper::advance`] brings what is to what should
+//! be. It is idempotent, so that an input that says nothing new changes nothing, and a program that starts in the
+//! middle continues from what the record, the node and IMDS say.
+
+mod episode;
+mod node_writes;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::because::Because;
+use super::mark::{INTERRUPTION, Mark};
+use super::merge::{Heard, Imds, Written, effective_deadline, has_counterpart, settled};
+use super::{Effect, Identity, Input, Outcome, Pace, Policy, Reading, Rebalance, Record};
+use crate::api::interruption::{NoticeEntry, NoticeKey, Phase};
+use crate::domain::node::Node;
+use crate::domain::notice::{Kind, Source, Subject};
+use crate::domain::time::{Deadline, Epoch, Instant};
+use crate::engine::Core;
+use episode::Episode;
+use node_writes::NodeWrites;
+use record::StatusWrites;
+
+/// How long a record waits for the node it is about, so that a later boot is known before the record is acted on.
+const NODE_AWAITED: Duration = Duration::from_secs(3);
+
+/// How long before a scheduled event's lead the pods are looked at, to learn the longest grace among them.
+const PEEK: Duration = Duration::from_secs(3600);
+
+/// How many settled notices are remembered.
+const SETTLED_MAX: usize = 256;
+
+/// Core 1: keeps one instance.
+#[derive(Debug)]
+pub struct Keeper {
+    me: Identity,
+    policy: Policy,
+    epoch: Epoch,
+    /// When it was last called.
+    now: Instant,
+    imds: Imds,
+    node: Option<Node>,
+    /// The latest record, while it waits for the node; since when.
+    awaiting_node: Option<(Instant, Record)>,
+    record: RecordKnown,
+    /// Notices of episodes that are over.
+    settled: Vec<String>,
+    /// The number of the latest episode.
+    number: i64,
+    episode: Option<Episode>,
+    node_writes: NodeWrites,
+    status: StatusWrites,
+    pace: Pace,
+    stood_down: bool,
+    /// What is said once only.
+    said: BTreeSet<&'static str>,
+}
+
+/// What is known of the Interruption of this instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct RecordKnown {
+    /// The API server has said at least once whether there is one.
+    asked: bool,
+    present: bool,
+    /// Its status has been taken over.
+    adopted: bool,
+    /// It names another node: it is neither read nor written.
+    contradicts: bool,
+}
+
+impl Keeper {
+    pub fn new(me: Identity, policy: Policy, epoch: Epoch) -> Self {
+        Self {
+            me,
+            policy,
+            epoch,
+            now: Instant::default(),
+            imds: Imds::default(),
+            node: None,
+            awaiting_node: None,
+            record: RecordKnown::default(),
+            settled: Vec::new(),
+            number: 0,
+            episode: None,
+            node_writes: NodeWrites::default(),
+            status: StatusWrites::default(),
+            pace: Pace::Usual,
+            stood_down: false,
+            said: BTreeSet::new(),
+        }
+    }
+
+    /// The phase of the open episode; `None` where none is open.
+    pub fn phase(&self) -> Option<Phase> {
+        self.episode.as_ref().map(|episode| episode.phase)
+    }
+
+    /// Takes in one answer of IMDS.
+    fn imds_answered(&mut self, now: Instant, reading: Reading, effects: &mut Vec<Effect>) {
+        let spot = reading.spot;
+        let rebalance = reading.rebalance;
+        let scheduled = reading.scheduled.clone();
+        let asked_scheduled = scheduled.is_some();
+        self.imds.answered(reading);
+        if let Some(spot) = spot {
+            let subject = Subject::SpotInterruption(spot.action);
+            let entry = self.entry(
+                now,
+                Source::Imds,
+                &subject,
+                spot.deadline.announced.to_string(),
+                Some(spot.deadline),
+            );
+            self.hear(
+                now,
+                entry,
+                subject,
+                Some(spot.deadline),
+                Written::No,
+                effects,
+            );
+        }
+        if let Some(noticed) = rebalance {
+            let subject = Subject::RebalanceRecommendation;
+            let entry = self.entry(now, Source::Imds, &subject, noticed.to_string(), None);
+            self.hear(now, entry, subject, None, Written::No, effects);
+        }
+        if let Some(events) = scheduled {
+            let active: Vec<_> = events.into_iter().filter(|event| !event.over).collect();
+            self.scheduled_withdrawn(
+                now,
+                &active
+                    .iter()
+                    .map(|e| e.event_id.as_str())
+                    .collect::<Vec<_>>(),
+                effects,
+            );
+            for event in active {
+                let subject = Subject::ScheduledChange(event.code);
+                let entry = self.entry(
+                    now,
+                    Source::Imds,
+                    &subject,
+                    event.event_id,
+                    Some(event.not_before),
+                );
+                self.hear(
+                    now,
+                    entry,
+                    subject,
+                    Some(event.not_before),
+                    Written::No,
+                    effects,
+                );
+            }
+        }
+        if let Some(episode) = &mut self.episode {
+            for (kind, by, deadline) in episode.notices.confirm(&self.imds) {
+                episode.confirmed(now, &self.epoch, kind, by, deadline, effects);
+            }
+            episode.notices.denied(asked_scheduled);
+        }
+    }
+
+    /// An entry of the record, as this agent reports it.
+    fn entry(
+        &self,
+        now: Instant,
+        source: Source,
+        subject: &Subject,
+        id: String,
+        deadline: Option<Deadline>,
+    ) -> NoticeEntry {
+        NoticeEntry {
+            source,
+            kind: subject.kind(),
+            event_id: id,
+            action: subject.action(),
+            reporter: Some(self.me.node.clone()),
+            noticed_at: Some(self.epoch.wall(now)),
+            deadline: deadline.map(|d| d.announced),
+        }
+    }
+
+    /// Takes in one notice, of whatever source.
+    fn hear(
+        &mut self,
+        now: Instant,
+        entry: NoticeEntry,
+        subject: Subject,
+        deadline: Option<Deadline>,
+        written: Written,
+        effects: &mut Vec<Effect>,
+    ) {
+        let key = entry.key();
+        if self.settled.contains(&settled(&entry)) {
+            return;
+        }
+        if subject == Subject::RebalanceRecommendation && self.policy.rebalance == Rebalance::Ignore
+        {
+            if self.said.insert("ignored") {
+                effects.push(Effect::Decided(Because::Ignored { kind: key.kind }));
+            }
+            return;
+        }
+        if let Some(known) = self
+            .episode
+            .as_ref()
+            .and_then(|episode| episode.notices.same(&key))
+        {
+            self.hear_again(now, known, entry, deadline, written, effects);
+            return;
+        }
+        if key.source == Source::Sqs && !has_counterpart(key.kind) {
+            effects.push(Effect::Decided(Because::RecordedOnly { kind: key.kind }));
+        }
+        let number = self.number + 1;
+        let boot_id = self.node.as_ref().and_then(|node| node.boot_id.clone());
+        let episode = self
+            .episode
+            .get_or_insert_with(|| Episode::new(number, boot_id));
+        self.number = episode.number;
+        let deadline = effective_deadline(&subject, deadline, now);
+        effects.push(Effect::Decided(match episode.notices.heard.is_empty() {
+            true => Because::Noticed {
+                notice: key.clone(),
+                left: deadline.map(|d| d.at.since(now)),
+            },
+            false => Because::SaidAgain {
+                notice: key.clone(),
+            },
+        }));
+        episode
+            .timeline
+            .noticed_at
+            .get_or_insert(self.epoch.wall(now));
+        let heard = Heard {
+            entry,
+            subject,
+            deadline,
+            at: now,
+            confirmed: None,
+            denials: 0,
+            written,
+            inherited: false,
+        };
+        episode.notices.heard.insert(key, heard);
+    }
+
+    /// A notice that is known is said once more, perhaps with another time.
+    fn hear_again(
+        &mut self,
+        now: Instant,
+        known: NoticeKey,
+        entry: NoticeEntry,
+        deadline: Option<Deadline>,
+        written: Written,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(heard) = self
+            .episode
+            .as_mut()
+            .and_then(|episode| episode.notices.heard.get_mut(&known))
+        else {
+            return;
+        };
+        if written == Written::Yes {
+            if heard.entry.deadline == entry.deadline
+                && !matches!(heard.written, Written::OnItsWay { .. })
+            {
+                heard.written = Written::Yes;
+            }
+            return;
+        }
+        heard.inherited = false;
+        if heard.entry.deadline == entry.deadline {
+            return;
+        }
+        match (entry.deadline, heard.entry.deadline) {
+            (Some(new), Some(old)) if new > old => {
+                // A spot notice keeps its first deadline; a scheduled event follows its latest revision, and since a
+                // deadline never moves later within an episode, a later one begins the next.
+                if known.kind == Kind::ScheduledChange {
+                    let subject = heard.subject.clone();
+                    self.drop_notice(
+                        now,
+                        &known,
+                        Phase::Cancelled,
+                        Because::Rescheduled {
+                            notice: known.clone(),
+                        },
+                        effects,
+                    );
+                    self.hear(now, entry, subject, deadline, written, effects);
+                }
+            }
+            (Some(_), _) => {
+                heard.deadline = effective_deadline(&heard.subject, deadline, now);
+                heard.entry.deadline = entry.deadline;
+                heard.written = Written::No;
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// IMDS lists the scheduled events: those that it does not list any more are off.
+    fn scheduled_withdrawn(&mut self, now: Instant, active: &[&str], effects: &mut Vec<Effect>) {
+        let Some(episode) = &self.episode else { return };
+        let off: Vec<NoticeKey> = episode
+            .notices
+            .heard
+            .iter()
+            .filter(|(key, _)| key.kind == Kind::ScheduledChange)
+            .filter(|(key, heard)| match key.source {
+                Source::Imds => !active.contains(&key.event_id.as_str()),
+                // AWS Health names events otherwise than IMDS does: with none left, it is off as well.
+                Source::Sqs => heard.confirmed.is_some() && active.is_empty(),
+                Source::Operator | Source::Provisioner => false,
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in off {
+            self.drop_notice(
+                now,
+                &key,
+                Phase::Cancelled,
+                Because::Withdrawn {
+                    notice: key.clone(),
+                },
+                effects,
+            );
+        }
+    }
+
+    /// A notice counts no more. Where it was the last, the episode ends in `phase`; where it had set the deadline, the
+    /// rest goes on in the next episode.
+    fn drop_notice(
+        &mut self,
+        now: Instant,
+        key: &NoticeKey,
+        phase: Phase,
+        because: Because,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(episode) = &mut self.episode else {
+            return;
+        };
+        let before = episode.notices.deadline();
+        let Some(heard) = episode.notices.heard.remove(key) else {
+            return;
+        };
+        remember(&mut self.settled, settled(&heard.entry));
+        effects.push(Effect::Decided(because.clone()));
+        if episode.notices.heard.is_empty() {
+            self.end(now, phase, &because, effects);
+        } else if heard.confirmed.is_some() && episode.notices.deadline() != before {
+            self.number += 1;
+            episode.roll(self.number);
+        }
+    }
+
+    /// Ends the episode: what was done to the node is undone.
+    fn end(&mut self, now: Instant, phase: Phase, because: &Because, effects: &mut Vec<Effect>) {
+        let Some(mut episode) = self.episode.take() else {
+            return;
+        };
+        for heard in episode.notices.heard.values() {
+            remember(&mut self.settled, settled(&heard.entry));
+        }
+        episode.phase = phase;
+        episode.because = because.to_string();
+        episode
+            .timeline
+            .ended_at
+            .get_or_insert(self.epoch.wall(now));
+        if episode.told.is_some() {
+            effects.push(Effect::Retract);
+        }
+        if episode.watching {
+            effects.push(Effect::ForgetPods);
+        }
+        if std::mem::take(&mut self.stood_down) {
+            effects.push(Effect::StandUp);
+        }
+        self.said.clear();
+        self.status
+            .want(episode.status(&self.me, &self.settled, self.node.as_ref()));
+    }
+
+    /// Brings what is to what should be.
+    fn advance(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.now = now;
+        self.adopt_when_ready(now, effects);
+        self.end_if_rebooted(now, effects);
+        self.confirm_and_refute(now, effects);
+        if let Some(episode) = &mut self.episode {
+            let terms = episode.begin(now, &self.me, &self.policy, &self.epoch, effects);
+            let drains = terms.is_some();
+            if drains && !self.stood_down {
+                self.stood_down = true;
+                effects.push(Effect::StandDown);
+            }
+            self.node_writes.want(episode.mark());
+        } else {
+            self.node_writes.want(None);
+        }
+        let settled_down = self.record.asked && self.imds.known() && self.awaiting_node.is_none();
+        self.node_writes
+            .advance(now, self.node.as_ref(), settled_down, effects);
+        self.write_notices(now, effects);
+        if let Some(episode) = &mut self.episode {
+            episode.drain(now, &self.policy, &self.epoch, effects);
+        }
+        self.write_status(now, effects);
+        self.set_pace(effects);
+    }
+
+    /// A later boot of the instance ends the episode: what was announced for the boot before has happened.
+    fn end_if_rebooted(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(boot) = self.node.as_ref().and_then(|node| node.boot_id.clone()) else {
+            return;
+        };
+        let Some(episode) = &mut self.episode else {
+            return;
+        };
+        let known = episode.boot_id.get_or_insert_with(|| boot.clone());
+        if *known == boot {
+            return;
+        }
+        // What this boot's own IMDS says now is about this boot; a scheduled event has had its reboot.
+        let live: Vec<Heard> = episode
+            .notices
+            .heard
+            .values()
+            .filter(|h| !h.inherited && h.entry.kind != Kind::ScheduledChange)
+            .filter(|h| h.deadline.is_none_or(|d| !d.passed(now)))
+            .cloned()
+            .collect();
+        for heard in &live {
+            episode.notices.heard.remove(&heard.entry.key());
+        }
+        effects.push(Effect::Decided(Because::Rebooted));
+        self.end(now, Phase::Gone, &Because::Rebooted, effects);
+        for heard in live {
+            self.hear(
+                now,
+                heard.entry,
+                heard.subject,
+                heard.deadline,
+                heard.written,
+                effects,
+            );
+        }
+    }
+
+    fn confirm_and_refute(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(episode) = &mut self.episode else {
+            return;
+        };
+        for (kind, by, deadline) in episode.notices.confirm(&self.imds) {
+            episode.confirmed(now, &self.epoch, kind, by, deadline, effects);
+        }
+        for (key, because) in episode.notices.refuted(now, self.policy.margin) {
+            self.drop_notice(now, &key, Phase::Refuted, because, effects);
+        }
+    }
+
+    fn set_pace(&mut self, effects: &mut Vec<Effect>) {
+        let waits = self
+            .episode
+            .as_ref()
+            .is_some_and(|episode| episode.notices.waits_for_imds());
+        let pace = if waits { Pace::Urgent } else { Pace::Usual };
+        if pace != self.pace {
+            self.pace = pace;
+            effects.push(Effect::PollImds(pace));
+        }
+    }
+
+    fn marked(&mut self, now: Instant, outcome: Outcome, effects: &mut Vec<Effect>) {
+        match self.node_writes.answered(now, outcome, effects) {
+            Some(Some(_)) => {
+                if let Some(episode) = &mut self.episode {
+                    episode.cordoned(now, &self.epoch, effects);
+                }
+            }
+            Some(None) => {
+                // The watch may lag behind what was just acknowledged.
+                if let Some(node) = &mut self.node {
+                    node.annotations.remove(INTERRUPTION);
+                    node.taints.retain(|taint| taint.key != INTERRUPTION);
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+impl Core for Keeper {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn handle(&mut self, now: Instant, input: Input, effects: &mut Vec<Effect>) {
+        match input {
+            Input::ImdsAnswered(reading) => self.imds_answered(now, reading, effects),
+            Input::ImdsFailed => self.imds.failed(),
+            Input::Noticed { notice, deadline } if notice.instance == self.me.instance => {
+                let entry = self.entry(
+                    now,
+                    notice.source,
+                    &notice.subject,
+                    notice.event_id,
+                    deadline,
+                );
+                self.hear(now, entry, notice.subject, deadline, Written::Yes, effects);
+            }
+            Input::Noticed { .. } => {}
+            Input::RecordSeen(record) => self.record_seen(now, record, effects),
+            Input::NodeSeen(node) => self.node = Some(node),
+            Input::PodsListed(pods) => self.with_plan(|plan| plan.list(now, pods)),
+            Input::PodSeen(pod) => self.with_plan(|plan| plan.see(now, pod)),
+            Input::PodGone(uid) => self.with_plan(|plan| plan.gone(&uid)),
+            Input::Marked(outcome) => self.marked(now, outcome, effects),
+            Input::NoticeRecorded { key, outcome } => {
+                self.notice_recorded(now, &key, outcome, effects)
+            }
+            Input::StatusRecorded(outcome) => self.status_recorded(now, outcome, effects),
+            Input::Asked { uid, verb, answer } => {
+                if let Some(episode) = &mut self.episode {
+                    episode.asked(now, &uid, verb, answer, &self.policy, effects);
+                }
+            }
+        }
+        self.advance(now, effects);
+    }
+
+    fn next_wakeup(&self) -> Option<Instant> {
+        let episode = self.episode.as_ref();
+        [
+            self.awaiting_node
+                .as_ref()
+                .map(|(since, _)| *since + NODE_AWAITED),
+            self.node_writes.wakeup(),
+            self.status.wakeup(),
+            episode.and_then(|episode| episode.wakeup(self.now, &self.policy)),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn wake(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.advance(now, effects);
+    }
+}
+
+fn remember(settled: &mut Vec<String>, what: String) {
+    if !settled.contains(&what) {
+        settled.push(what);
+        if settled.len() > SETTLED_MAX {
+            settled.remove(0);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The record: what is read from it, and what is written to it. A drain never depends on its being writable.
+
+use std::time::Duration;
+
+use super::{Keeper, NODE_AWAITED, remember};
+use crate::api::interruption::{InterruptionStatus, NoticeKey, Phase};
+use crate::domain::notice::{Source, Subject};
+use crate::domain::time::Instant;
+use crate::interruption::because::{Because, Confirmation};
+use crate::interruption::merge::{Written, settled};
+use crate::interruption::run::episode::Episode;
+use crate::interruption::{Effect, Outcome, Record};
+
+/// The shortest time between two writes of a status that differ only in counts.
+const COUNTS_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a write that was refused as it is waits for somebody to change what stands in its way.
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
+
+/// The status as it should be, and how far the writing has come.
+#[derive(Debug, Default)]
+pub(super) struct StatusWrites {
+    wanted: Option<InterruptionStatus>,
+    /// What was sent last.
+    sent: Option<InterruptionStatus>,
+    on_its_way: bool,
+    not_before: Option<Instant>,
+    tries: u32,
+}
+
+impl StatusWrites {
+    pub(super) fn want(&mut self, status: InterruptionStatus) {
+        self.wanted = Some(status);
+    }
+
+    fn stale(&self) -> bool {
+        self.wanted.is_some() && self.wanted != self.sent
+    }
+
+    /// Whether more than counts have changed: that is not held back.
+    fn phase_changed(&self) -> bool {
+        let what = |status: &Option<InterruptionStatus>| {
+            status.as_ref().map(|s| (s.episode, s.phase, s.deadline))
+        };
+        what(&self.wanted) != what(&self.sent)
+    }
+
+    pub(super) fn wakeup(&self) -> Option<Instant> {
+        if self.on_its_way || !self.stale() {
+            None
+        } else {
+            self.not_before
+        }
+    }
+}
+
+impl Keeper {
+    pub(super) fn with_plan(&mut self, act: impl FnOnce(&mut crate::interruption::drain::Plan)) {
+        if let Some(episode) = &mut self.episode {
+            act(&mut episode.plan);
+        }
+    }
+
+    /// Takes in the record as the API server has it now.
+    pub(super) fn record_seen(
+        &mut self,
+        now: Instant,
+        record: Option<Record>,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.record.asked = true;
+        self.record.present = record.is_some();
+        let Some(record) = record else {
+            self.awaiting_node = None;
+            self.record.contradicts = false;
+            self.record_lost(now, effects);
+            return;
+        };
+        self.record.contradicts =
+            record.node != self.me.node || record.provider_id != self.me.provider_id;
+        if self.record.contradicts {
+            if self.said.insert("contradicted") {
+                let record = format!("node {} ({})", record.node, record.provider_id);
+                effects.push(Effect::Decided(Because::Contradicted { record }));
+            }
+            return;
+        }
+        let since = self.awaiting_node.as_ref().map_or(now, |(since, _)| *since);
+        self.awaiting_node = Some((since, record));
+    }
+
+    /// There is no record (any more): a person's request is withdrawn with it, everything else is written again.
+    fn record_lost(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.status.sent = None;
+        let Some(episode) = &mut self.episode else {
+            return;
+        };
+        for heard in episode
+            .notices
+            .heard
+            .values_mut()
+            .filter(|heard| heard.written == Written::Yes)
+        {
+            heard.written = Written::No;
+        }
+        self.withdraw_missing(now, &[], effects);
+    }
+
+    /// What only the record says is withdrawn when the record does not say it any more.
+    fn withdraw_missing(&mut self, now: Instant, present: &[NoticeKey], effects: &mut Vec<Effect>) {
+        let Some(episode) = &self.episode else { return };
+        let missing: Vec<NoticeKey> = episode
+            .notices
+            .heard
+            .keys()
+            .filter(|key| {
+                matches!(key.source, Source::Operator | Source::Provisioner)
+                    && !present.contains(key)
+            })
+            .cloned()
+            .collect();
+        for key in missing {
+            self.drop_notice(
+                now,
+                &key,
+                Phase::Cancelled,
+                Because::Withdrawn {
+                    notice: key.clone(),
+                },
+                effects,
+            );
+        }
+    }
+
+    /// Reads the record once the node is known, or has not been heard of for long enough.
+    pub(super) fn adopt_when_ready(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let ready = self.node.is_some()
+            || self
+                .awaiting_node
+                .as_ref()
+                .is_some_and(|(since, _)| *since + NODE_AWAITED <= now);
+        if !ready {
+            return;
+        }
+        let Some((_, record)) = self.awaiting_node.take() else {
+            return;
+        };
+        let open = record
+            .status
+            .phase
+            .is_some_and(|phase| !phase.ends_episode());
+        if !self.record.adopted {
+            self.adopt_status(&record, open);
+        }
+        let present: Vec<NoticeKey> = record
+            .notices
+            .iter()
+            .map(|(entry, _)| entry.key())
+            .collect();
+        for (entry, deadline) in record.notices {
+            let Some(subject) = Subject::from_record(entry.kind, entry.action.as_deref()) else {
+                continue;
+            };
+            let key = entry.key();
+            let stale =
+                !open && deadline.is_some_and(|d| d.passed(now)) && entry.source == Source::Imds;
+            if stale
+                && self
+                    .episode
+                    .as_ref()
+                    .is_none_or(|e| !e.notices.heard.contains_key(&key))
+            {
+                // Written in another life of the instance, and the status was lost: it has come and gone.
+                remember(&mut self.settled, settled(&entry));
+                continue;
+            }
+            let known = self
+                .episode
+                .as_ref()
+                .is_some_and(|episode| episode.notices.same(&key).is_some());
+            self.hear(now, entry, subject, deadline, Written::Yes, effects);
+            if !known
+                && let Some(heard) = self
+                    .episode
+                    .as_mut()
+                    .and_then(|e| e.notices.heard.get_mut(&key))
+            {
+                heard.inherited = key.source != Source::Sqs;
+                // What was confirmed before this program was started again stays confirmed.
+                let before = record
+                    .status
+                    .phase
+                    .is_some_and(|phase| phase >= Phase::Confirmed)
+                    && open;
+                if before && record.status.kind == Some(key.kind) && !self.record.adopted {
+                    heard.confirmed.get_or_insert(Confirmation::Imds);
+                }
+            }
+        }
+        self.record.adopted = true;
+        self.withdraw_missing(now, &present, effects);
+    }
+
+    /// Continues what an earlier run of this program has begun.
+    fn adopt_status(&mut self, record: &Record, open: bool) {
+        let status = &record.status;
+        for what in &status.settled {
+            remember(&mut self.settled, what.clone());
+        }
+        if open {
+            let number = status.episode.max(1);
+            let episode = self
+                .episode
+                .get_or_insert_with(|| Episode::new(number, status.boot_id.clone()));
+            episode.adopt(number, status);
+            self.number = number;
+        } else {
+            self.number = status.episode;
+            if let Some(episode) = &mut self.episode {
+                episode.number = self.number + 1;
+                self.number = episode.number;
+            }
+        }
+    }
+
+    /// Writes every notice that is not in the record yet.
+    pub(super) fn write_notices(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.record.contradicts {
+            return;
+        }
+        let Some(episode) = &mut self.episode else {
+            return;
+        };
+        for heard in episode
+            .notices
+            .heard
+            .values_mut()
+            .filter(|heard| heard.written.due(now))
+        {
+            let tries = heard.written.tries();
+            heard.written = Written::OnItsWay { tries };
+            effects.push(Effect::RecordNotice(heard.entry.clone()));
+        }
+    }
+
+    pub(super) fn notice_recorded(
+        &mut self,
+        now: Instant,
+        key: &NoticeKey,
+        outcome: Outcome,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.record.present |= outcome == Outcome::Done;
+        let Some(heard) = self
+            .episode
+            .as_mut()
+            .and_then(|episode| episode.notices.heard.get_mut(key))
+        else {
+            return;
+        };
+        let Written::OnItsWay { tries } = heard.written else {
+            return;
+        };
+        heard.written = match outcome {
+            Outcome::Done => Written::Yes,
+            Outcome::Failed(why) => {
+                if tries == 0 {
+                    effects.push(Effect::Decided(Because::RecordFailed { why }));
+                }
+                Written::failed(now, tries)
+            }
+            Outcome::Refused(why) => {
+                effects.push(Effect::Decided(Because::RecordFailed { why }));
+                Written::Again {
+                    at: now + REFUSED_WAIT,
+                    tries: tries.saturating_add(1),
+                }
+            }
+        };
+    }
+
+    /// Writes the status where it has changed and the record exists.
+    pub(super) fn write_status(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if let Some(episode) = &self.episode {
+            let status = episode.status(&self.me, &self.settled, self.node.as_ref());
+            self.status.want(status);
+        }
+        let held = self.status.not_before.is_some_and(|at| now < at)
+            && !(self.status.tries == 0 && self.status.phase_changed());
+        if self.record.contradicts
+            || !self.record.present
+            || self.status.on_its_way
+            || !self.status.stale()
+            || held
+        {
+            return;
+        }
+        self.status.on_its_way = true;
+        self.status.sent = self.status.wanted.clone();
+        effects.extend(
+            self.status
+                .wanted
+                .clone()
+                .map(|status| Effect::RecordStatus(Box::new(status))),
+        );
+    }
+
+    pub(super) fn status_recorded(
+        &mut self,
+        now: Instant,
+        outcome: Outcome,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.status.on_its_way = false;
+        let (why, wait) = match outcome {
+            Outcome::Done => {
+                self.status.tries = 0;
+                self.status.not_before = Some(now + COUNTS_EVERY);
+                return;
+            }
+            Outcome::Failed(why) => (why, Duration::from_millis(500)),
+            Outcome::Refused(why) => (why, REFUSED_WAIT),
+        };
+        if self.status.tries == 0 {
+            effects.push(Effect::Decided(Because::RecordFailed { why }));
+        }
+        self.status.sent = None;
+        self.status.not_before = Some(now + wait.saturating_mul(1 << self.status.tries.min(3)));
+        self.status.tries = self.status.tries.saturating_add(1);
+    }
+}
