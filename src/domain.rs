@@ -4,3 +4,4 @@ pub mod node;
 pub mod notice;
 pub mod pod;
 pub mod time;
+pub mod wire;

@@ -32,6 +32,7 @@ pub mod because;
 pub mod drain;
 pub mod mark;
 pub mod merge;
+pub mod queue;
 mod run;
 
 /// Who this agent is. It does not change while the program runs.
