@@ -63,9 +63,21 @@ impl Ledger {
     pub fn judge(&self) -> Vec<Violation> {
         let mut violations: Vec<Violation> = Vec::new();
         violations.extend(self.pods.iter().flat_map(|pod| self.asked_once(pod)));
-        violations.extend(statuses_in_order(&self.statuses));
+        violations.extend(self.judge_statuses());
         violations.extend(self.pods.iter().filter_map(|pod| self.in_time(pod)));
         violations
+    }
+
+    /// I-4 and I-5 over restarts.
+    pub fn judge_statuses(&self) -> Vec<Violation> {
+        let mut order = StatusOrder::default();
+        let judged = self.statuses.iter().flat_map(|(at, status)| {
+            order.next(status).into_iter().map(move |mut violation| {
+                violation.what.push_str(&format!(", at {at:?} in the API"));
+                violation
+            })
+        });
+        judged.collect()
     }
 
     /// I-1 over restarts: an ask that was sent after the acknowledgement of an earlier one has to shorten it.
@@ -134,20 +146,6 @@ impl Ledger {
             ))
         })
     }
-}
-
-/// I-4 and I-5 over restarts.
-fn statuses_in_order(statuses: &[(Instant, InterruptionStatus)]) -> Vec<Violation> {
-    let mut order = StatusOrder::default();
-    statuses
-        .iter()
-        .flat_map(|(at, status)| {
-            order.next(status).into_iter().map(move |mut violation| {
-                violation.what.push_str(&format!(", at {at:?} in the API"));
-                violation
-            })
-        })
-        .collect()
 }
 
 /// What others did to a node: all that may be left on it when an interruption is over.
