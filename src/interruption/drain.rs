@@ -112,13 +112,14 @@ impl Entry {
     }
 
     /// When the next ask is due, and how; `None` where there is none.
-    fn next_ask(&self, terms: &Terms) -> Option<(Instant, Verb)> {
+    fn next_ask(&self, now: Instant, terms: &Terms) -> Option<(Instant, Verb)> {
         match self.state {
             State::Asked { .. } => None,
             State::Going { ends_at } => {
-                // The one exception to asking once: it was given a grace that ends after the deadline.
-                let end = terms.end()?;
-                (ends_at > end + SHORTEST_GRACE).then_some((Instant::default(), Verb::Evict))
+                // The one exception to asking once: it was given a grace that ends after the deadline, and that can
+                // still be shortened. Late in the margin even the shortest grace ends after `D − m`.
+                let soonest = terms.end()?.max(now + SHORTEST_GRACE);
+                (ends_at > soonest + SHORTEST_GRACE).then_some((Instant::default(), Verb::Evict))
             }
             State::Due(at) => {
                 let Some(first_ask) = self.first_ask else {
@@ -253,7 +254,7 @@ impl Plan {
             .pods
             .iter()
             .filter_map(|(uid, entry)| {
-                let (at, verb) = entry.next_ask(terms)?;
+                let (at, verb) = entry.next_ask(now, terms)?;
                 (at <= now).then(|| (verb, entry.pod.grace, uid.clone()))
             })
             .collect();
@@ -323,7 +324,7 @@ impl Plan {
         }
         self.pods
             .values()
-            .filter_map(|entry| entry.next_ask(terms).map(|(at, _)| at))
+            .filter_map(|entry| entry.next_ask(now, terms).map(|(at, _)| at))
             .min()
     }
 

@@ -73,6 +73,14 @@ struct RecordKnown {
     contradicts: bool,
 }
 
+impl RecordKnown {
+    /// A status is written only where there is a record, and on top of the status that is there: an earlier run of
+    /// this program may have come further than this one.
+    fn takes_status(self) -> bool {
+        self.present && self.adopted && !self.contradicts
+    }
+}
+
 impl Keeper {
     pub fn new(me: Identity, policy: Policy, epoch: Epoch) -> Self {
         Self {
@@ -546,7 +554,7 @@ impl Core for Keeper {
                 .as_ref()
                 .map(|(since, _)| *since + NODE_AWAITED),
             self.node_writes.wakeup(),
-            self.status.wakeup(),
+            self.status.wakeup().filter(|_| self.record.takes_status()),
             episode.and_then(|episode| episode.wakeup(self.now, &self.policy)),
         ]
         .into_iter()

@@ -122,12 +122,16 @@ impl Ledger {
         if due + self.slack > window_ends {
             return None;
         }
-        let first = pod.asks.iter().map(|ask| ask.sent).min();
+        // A life of the agent does not know when the one before it asked first.
+        let first = pod.asks.iter().map(|ask| ask.sent).filter(|sent| *sent >= able.from).min();
         let going = |by: Instant| {
             pod.asks.iter().any(|ask| ask.sent <= by && ask.ends_at.is_some())
                 || pod.out_at.is_some_and(|out| out <= by)
         };
         let Some(first) = first.filter(|first| *first <= due + self.slack) else {
+            if going(due + self.slack) {
+                return None;
+            }
             return Some(Invariant::EveryPodInTime.violated(format!(
                 "{} was not asked by {:?}, though it could be from {due:?} (deadline {:?})",
                 pod.path,

@@ -264,7 +264,7 @@ impl Announced {
             said.said_here |= here;
             let moved = announced.is_some() && announced != said.announced;
             let earlier = said.announced.is_none() || announced < said.announced;
-            if moved && (earlier || follows) && here {
+            if moved && (follows || earlier && (here || !self.record_read)) {
                 (said.announced, said.deadline) = (announced, placed);
             }
             return;

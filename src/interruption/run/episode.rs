@@ -31,6 +31,8 @@ pub(super) struct Episode {
     /// What the confirmed notices asked for when they were last looked at.
     course: Course,
     terms: Option<Terms>,
+    /// The latest scheduled event that the drain has begun for: it does not cease when the longest grace has ended.
+    begun: Option<Instant>,
     confirmed_at: Option<Instant>,
     said_later: bool,
     said_draining: bool,
@@ -53,6 +55,7 @@ impl Episode {
             plan: Plan::default(),
             course: Course::Wait,
             terms: None,
+            begun: None,
             confirmed_at: None,
             said_later: false,
             said_draining: false,
@@ -115,7 +118,21 @@ impl Episode {
 
     /// When the drain for a scheduled event begins.
     fn begins(&self, policy: &Policy, deadline: Deadline) -> Instant {
+        if self.begun.is_some_and(|begun| deadline.at <= begun) {
+            return Instant::default();
+        }
         deadline.at - policy.scheduled_lead - self.plan.longest_grace().min(PEEK)
+    }
+
+    /// The latest of the scheduled events for which the drain is to have begun by `now`.
+    fn scheduled_by(&self, now: Instant, policy: &Policy) -> Option<Instant> {
+        let confirmed = self.notices.heard.values().filter(|h| h.confirmed.is_some());
+        confirmed
+            .filter(|h| matches!(h.subject, Subject::ScheduledChange(_)))
+            .filter_map(|h| h.deadline)
+            .filter(|deadline| self.begins(policy, *deadline) <= now)
+            .map(|deadline| deadline.at)
+            .max()
     }
 
     /// Looks at what is announced and begins what follows: tells the workloads, watches the pods. Returns the terms of
@@ -156,6 +173,9 @@ impl Episode {
         }
         if terms != self.terms {
             self.plan.hurry(now);
+        }
+        if terms.is_some() {
+            self.begun = self.begun.max(self.scheduled_by(now, policy));
         }
         self.terms = terms;
         self.course = course;
@@ -350,7 +370,7 @@ impl Episode {
         let later = match &self.course {
             Course::Later { deadline, .. } => {
                 let peek = deadline.at - policy.scheduled_lead - PEEK;
-                Some(if self.watching {
+                Some(if self.watching || policy.cordon_only {
                     self.begins(policy, *deadline)
                 } else {
                     peek
@@ -369,7 +389,7 @@ impl Episode {
             later,
             self.notices.next_refutation(now, policy.margin),
             self.next_heartbeat
-                .filter(|_| self.phase == Phase::Draining),
+                .filter(|_| terms.is_some() && self.phase == Phase::Draining),
         ]
         .into_iter()
         .flatten()
