@@ -45,6 +45,11 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// The terms of one who only asks.
+    pub fn without_deadline(margin: Duration) -> Self {
+        Self { deadline: None, margin, at_once: false }
+    }
+
     /// When every pod should have ended: `D − m`.
     fn end(&self) -> Option<Instant> {
         self.deadline.map(|deadline| deadline - self.margin)
@@ -81,8 +86,8 @@ impl Terms {
 enum State {
     /// To be asked, not before this.
     Due(Instant),
-    /// An ask is on its way.
-    Asked { grace_secs: Option<u32> },
+    /// An ask is on its way since then.
+    Asked { at: Instant, grace_secs: Option<u32> },
     /// It is going; its grace runs out then.
     Going { ends_at: Instant },
 }
@@ -180,6 +185,20 @@ impl Plan {
             .map(|e| e.pod.grace)
             .max()
             .unwrap_or_default()
+    }
+
+    /// What the next plan has to know of this one: who is going, and who is being asked.
+    pub fn carry_over(mut self) -> Self {
+        self.pods.retain(|_, entry| !matches!(entry.state, State::Due(_)));
+        for entry in self.pods.values_mut() {
+            (entry.first_ask, entry.tries, entry.blocked_by) = (None, 0, None);
+        }
+        Self {
+            total: i64::try_from(self.pods.len()).unwrap_or(i64::MAX),
+            pods: self.pods,
+            in_flight: self.in_flight,
+            ..Self::default()
+        }
     }
 
     /// Takes in the list of all pods: those that it does not name are gone.
@@ -284,7 +303,7 @@ impl Plan {
         let Some(entry) = self.pods.get_mut(uid) else {
             return;
         };
-        let State::Asked { grace_secs } = entry.state else {
+        let State::Asked { at, grace_secs } = entry.state else {
             return;
         };
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -293,9 +312,8 @@ impl Plan {
             Answer::Accepted => {
                 let grace =
                     grace_secs.map_or(entry.pod.grace, |secs| Duration::from_secs(secs.into()));
-                entry.state = State::Going {
-                    ends_at: now + grace,
-                };
+                // The grace was chosen to fit when the ask was sent: an answer that is late does not make it too long.
+                entry.state = State::Going { ends_at: at + grace };
                 entry.blocked_by = None;
                 match verb {
                     Verb::Evict => self.evicted += 1,
@@ -364,7 +382,7 @@ fn ask(entry: &mut Entry, verb: Verb, now: Instant, terms: &Terms, effects: &mut
     }
     let grace_secs = terms.grace_secs(now, entry.pod.grace);
     entry.first_ask.get_or_insert(now);
-    entry.state = State::Asked { grace_secs };
+    entry.state = State::Asked { at: now, grace_secs };
     effects.push(Effect::Ask(Ask {
         verb,
         uid: entry.pod.uid.clone(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::api::Call;
-use super::scenario::{ImdsState, interval_ms};
+use super::scenario::{ApiState, ImdsState, interval_ms};
 use super::world::{Event, World, moment};
 use crate::domain::node::Node;
 use crate::domain::notice::ScheduleCode;
@@ -20,6 +20,9 @@ const SELDOM_MS: u64 = 30_000;
 
 /// The driver wakes the core at least this often.
 const BEAT_MS: u64 = 5_000;
+
+/// How long a call hangs, and is then tried again.
+const AFTERMATH_MS: u64 = 7_000;
 
 /// One life of an agent.
 pub(super) struct Agent {
@@ -277,7 +280,9 @@ impl World {
     /// Notes in the ledger from when to when an agent could act on a deadline that it knew.
     pub fn note_ability(&mut self, node: usize) {
         let now = self.now;
-        let well = self.api == super::scenario::ApiState::Well;
+        // A call that was sent while it was away may hang for its time-out yet.
+        let well = self.api == ApiState::Well
+            && (self.api_since == 0 || now >= self.api_since + AFTERMATH_MS);
         let sim = &mut self.nodes[node];
         let deadline = sim.agent.as_ref().filter(|_| well && sim.alive).and_then(|agent| {
             let must = agent.witness.must_drain()?;
@@ -302,7 +307,7 @@ impl World {
     pub fn latency(&mut self) -> u64 {
         let slow = self.scenario.faults.slow_ms;
         let more = if slow == 0 { 0 } else { self.rng.u64(0..=slow) };
-        let state = if self.api == super::scenario::ApiState::Slow { 2_000 } else { 0 };
+        let state = if self.api == ApiState::Slow { 2_000 } else { 0 };
         self.rng.u64(1..25) + more / 2 + state / 2
     }
 }

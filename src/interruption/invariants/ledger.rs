@@ -62,7 +62,7 @@ impl Ledger {
     /// I-1, I-4, I-5 and I-6 over all that has happened.
     pub fn judge(&self) -> Vec<Violation> {
         let mut violations: Vec<Violation> = Vec::new();
-        violations.extend(self.pods.iter().flat_map(|pod| self.asked_once(pod)));
+        violations.extend(self.pods.iter().flat_map(asked_once));
         violations.extend(self.judge_statuses());
         violations.extend(self.pods.iter().filter_map(|pod| self.in_time(pod)));
         violations
@@ -78,25 +78,6 @@ impl Ledger {
             })
         });
         judged.collect()
-    }
-
-    /// I-1 over restarts: an ask that was sent after the acknowledgement of an earlier one has to shorten it.
-    fn asked_once(&self, pod: &PodFate) -> Vec<Violation> {
-        let again = |(n, ask): (usize, &Asked)| {
-            let earlier = pod.asks[..n].iter().filter(|earlier| {
-                earlier.acknowledged.is_some_and(|at| at < ask.sent)
-            });
-            let ended = earlier.filter_map(|earlier| earlier.ends_at).min()?;
-            let shorter = ask.ends_at.is_none_or(|ends_at| ends_at < ended);
-            let outlives = self.able.iter().any(|able| able.deadline - self.margin < ended);
-            (!shorter || !outlives).then(|| {
-                Invariant::AskedOnce.violated(format!(
-                    "{} was asked again at {:?}, though it was acknowledged to end at {ended:?}",
-                    pod.path, ask.sent
-                ))
-            })
-        };
-        pod.asks.iter().enumerate().filter_map(again).collect()
     }
 
     /// I-6 for one pod.
@@ -150,6 +131,24 @@ impl Ledger {
             ))
         })
     }
+}
+
+/// I-1 over restarts: an ask that was sent after the acknowledgement of an earlier one has to shorten it.
+fn asked_once(pod: &PodFate) -> Vec<Violation> {
+    let again = |(n, ask): (usize, &Asked)| {
+        let earlier = pod.asks[..n].iter().filter(|earlier| {
+            earlier.acknowledged.is_some_and(|at| at < ask.sent)
+        });
+        let ended = earlier.filter_map(|earlier| earlier.ends_at).min()?;
+        let shorter = ask.ends_at.is_none_or(|ends_at| ends_at < ended);
+        (!shorter).then(|| {
+            Invariant::AskedOnce.violated(format!(
+                "{} was asked again at {:?}, though it was acknowledged to end at {ended:?}",
+                pod.path, ask.sent
+            ))
+        })
+    };
+    pod.asks.iter().enumerate().filter_map(again).collect()
 }
 
 /// What others did to a node: all that may be left on it when an interruption is over.

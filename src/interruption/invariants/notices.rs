@@ -265,7 +265,9 @@ impl Announced {
             let moved = announced.is_some() && announced != said.announced;
             let earlier = said.announced.is_none() || announced < said.announced;
             if moved && (follows || earlier && (here || !self.record_read)) {
-                (said.announced, said.deadline) = (announced, placed);
+                // Hibernation begins when it was first heard of, whatever time is announced.
+                said.deadline = if follows { placed } else { said.deadline.into_iter().chain(placed).min() };
+                said.announced = announced;
             }
             return;
         }

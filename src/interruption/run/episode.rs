@@ -42,7 +42,7 @@ pub(super) struct Episode {
 }
 
 impl Episode {
-    pub(super) fn new(number: i64, boot_id: Option<String>) -> Self {
+    pub(super) fn new(number: i64, boot_id: Option<String>, plan: Plan) -> Self {
         Self {
             number,
             notices: Notices::default(),
@@ -52,7 +52,7 @@ impl Episode {
             timeline: Timeline::default(),
             told: None,
             watching: false,
-            plan: Plan::default(),
+            plan,
             course: Course::Wait,
             terms: None,
             begun: None,
@@ -202,6 +202,8 @@ impl Episode {
         effects: &mut Vec<Effect>,
     ) {
         let Some(kind) = course.kind() else { return };
+        // What an earlier run had confirmed is not confirmed again.
+        let since = *self.confirmed_at.get_or_insert(now);
         let confirmed = || {
             self.notices
                 .heard
@@ -219,7 +221,7 @@ impl Episode {
             kind,
             action: heard.and_then(|h| h.subject.action()),
             deadline: heard.and_then(|h| h.deadline),
-            since: self.confirmed_at.unwrap_or(now),
+            since,
             rebalance: rebalance.map(|h| {
                 h.entry
                     .event_id
@@ -246,7 +248,7 @@ impl Episode {
         Some(Mark {
             kind: self.course.kind()?,
             episode: self.number,
-            deadline: self.notices.deadline().map(|d| d.announced.to_string()),
+            deadline: self.notices.announced().map(|announced| announced.to_string()),
             exclude_from_load_balancers: exclude,
         })
     }
@@ -344,19 +346,8 @@ impl Episode {
         policy: &Policy,
         effects: &mut Vec<Effect>,
     ) {
-        let without_deadline = Terms {
-            deadline: None,
-            margin: policy.margin,
-            at_once: false,
-        };
-        self.plan.answered(
-            now,
-            uid,
-            verb,
-            answer,
-            &self.terms.unwrap_or(without_deadline),
-            effects,
-        );
+        let terms = self.terms.unwrap_or(Terms::without_deadline(policy.margin));
+        self.plan.answered(now, uid, verb, answer, &terms, effects);
     }
 
     /// When something is due in this episode.
@@ -411,7 +402,7 @@ impl Episode {
                 .notices
                 .kind()
                 .or(self.told.as_ref().map(|told| told.kind)),
-            deadline: self.notices.deadline().map(|d| d.announced),
+            deadline: self.notices.announced(),
             because: Some(self.because.clone()).filter(|b| !b.is_empty()),
             boot_id: self.boot_id.clone().or_else(|| node?.boot_id.clone()),
             timeline: self.timeline.clone(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Keeper, NODE_AWAITED, remember};
+use super::{Keeper, NODE_AWAITED, TakenOver, remember};
 use crate::api::interruption::{InterruptionStatus, NoticeEntry, NoticeKey, Phase};
 use crate::domain::notice::{Source, Subject};
 use crate::domain::time::{Deadline, Instant};
@@ -202,7 +202,11 @@ impl Keeper {
                 }
             }
         }
-        self.record.adopted = true;
+        if !self.record.adopted {
+            let deadline = record.status.deadline.filter(|_| open);
+            self.taken_over = Some(TakenOver { deadline });
+            self.record.adopted = true;
+        }
         self.withdraw_missing(now, &present, effects);
     }
 
@@ -244,9 +248,10 @@ impl Keeper {
         }
         if open {
             let number = status.episode.max(1);
-            let episode = self
-                .episode
-                .get_or_insert_with(|| Episode::new(number, status.boot_id.clone()));
+            let carried = &mut self.carried;
+            let episode = self.episode.get_or_insert_with(|| {
+                Episode::new(number, status.boot_id.clone(), std::mem::take(carried))
+            });
             episode.adopt(number, status);
             self.number = number;
         } else {
