@@ -33,8 +33,8 @@ impl Cluster {
         let cluster = Cluster { plane, client, namespace: format!("{what}-{}", &uuid()[..6]) };
         let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": cluster.namespace } });
         cluster.create(&Thing(namespace)).await;
-        let account = || cluster.get(&format!("/api/v1/namespaces/{}/serviceaccounts/default", cluster.namespace));
-        eventually("the namespace has its ServiceAccount", PATIENCE, async || account().await.map(drop)).await;
+        let account = format!("/api/v1/namespaces/{}/serviceaccounts/default", cluster.namespace);
+        eventually("the namespace has its ServiceAccount", PATIENCE, async || cluster.get(&account).await.map(drop)).await;
         cluster
     }
 
