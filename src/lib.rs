@@ -1,3 +1,5 @@
+#[cfg(feature = "agent")]
+pub mod adapters;
 pub mod api;
 pub mod domain;
 pub mod engine;
