@@ -235,12 +235,12 @@ impl Imds {
         Ok(read.events.into_iter().map(placed).collect())
     }
 
+    /// Counts an answer that was there, now that it is known whether it can be read.
     fn read_as<T>(&self, path: &'static str, read: Result<T, ParseError>) -> Result<T, ImdsError> {
-        read.map_err(|source| {
-            let error = ImdsError::Unreadable { path, source };
-            self.metrics.imds_asked(path, error.result());
-            error
-        })
+        let read = read.map_err(|source| ImdsError::Unreadable { path, source });
+        let result = read.as_ref().map_or_else(ImdsError::result, |_| "found");
+        self.metrics.imds_asked(path, result);
+        read
     }
 
     /// `None` is a 404: there is no such thing (now). A token that is refused is replaced once.
@@ -252,12 +252,12 @@ impl Imds {
             let token = self.token().await?;
             answered = self.get_once(path, token, clock).await;
         }
-        let result = match &answered {
-            Ok(Some(_)) => "found",
-            Ok(None) => "absent",
-            Err(error) => error.result(),
-        };
-        self.metrics.imds_asked(path, result);
+        match &answered {
+            // Counted when it has been read.
+            Ok(Some(_)) => {}
+            Ok(None) => self.metrics.imds_asked(path, "absent"),
+            Err(error) => self.metrics.imds_asked(path, error.result()),
+        }
         answered
     }
 
@@ -353,6 +353,36 @@ fn wall_clock(date: Option<&HeaderValue>, local: Timestamp) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_of_ec2s_endpoints_and_no_nonsense_are_taken() {
+        let of = |endpoint: &str| {
+            let endpoint = endpoint.to_owned();
+            let options = Options {
+                endpoint,
+                ..Options::default()
+            };
+            let imds = Imds::new(options, Metrics::new())?;
+            imds.url(SCHEDULED).map(String::from)
+        };
+        assert_eq!(
+            of("http://169.254.169.254").unwrap(),
+            "http://169.254.169.254/latest/meta-data/events/maintenance/scheduled"
+        );
+        assert_eq!(
+            of("http://[fd00:ec2::254]/").unwrap(),
+            "http://[fd00:ec2::254]/latest/meta-data/events/maintenance/scheduled"
+        );
+        for bad in [
+            "",
+            "169.254.169.254",
+            "https://169.254.169.254",
+            "http://",
+            "file:///etc",
+        ] {
+            assert!(matches!(of(bad), Err(ImdsError::Endpoint(_))), "{bad}");
+        }
+    }
 
     #[test]
     fn the_services_clock_counts_where_the_local_one_is_off() {

@@ -182,6 +182,11 @@ impl Metrics {
         };
         add(&mut all, &BUILD, build);
         metrics.registry = Arc::new(all);
+        // What alerts are made of is there from the start: a counter that appears at 1 never rose.
+        metrics.set_phase(None);
+        for result in ["empty", "missed", "cancelled"] {
+            drop(metrics.drains.get_or_create(&OfResult { result }));
+        }
         metrics
     }
 

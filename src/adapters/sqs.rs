@@ -26,9 +26,6 @@ const BATCH_MAX: usize = 10;
 /// To set up a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// For one attempt, beside the time that a long poll waits by itself.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// How often an attempt to delete or to release is made. Receiving is tried once: who receives asks again anyway.
 const ATTEMPTS_MAX: u32 = 3;
 
@@ -43,6 +40,8 @@ pub struct Options {
     pub wait: Duration,
     /// How long a received message is hidden from other readers: the time there is to write what it says.
     pub visibility_timeout: Duration,
+    /// For one attempt of a call, beside the time that a long poll waits by itself.
+    pub attempt_timeout: Duration,
 }
 
 impl Options {
@@ -52,6 +51,7 @@ impl Options {
             region: None,
             wait: Duration::from_secs(20),
             visibility_timeout: Duration::from_secs(30),
+            attempt_timeout: Duration::from_secs(5),
         }
     }
 }
@@ -182,7 +182,7 @@ impl Queue {
                     .with_initial_backoff(Duration::from_millis(200))
                     .with_max_backoff(Duration::from_secs(2)),
             )
-            .timeout_config(timeouts(ATTEMPT_TIMEOUT))
+            .timeout_config(timeouts(options.attempt_timeout))
             // It watches the flow of long bodies; these are short, and bounded by the time-outs.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
@@ -197,7 +197,7 @@ impl Queue {
         const ACTION: &str = "sqs:ReceiveMessage";
         let once = Config::builder()
             .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts(self.options.wait + ATTEMPT_TIMEOUT));
+            .timeout_config(timeouts(self.options.wait + self.options.attempt_timeout));
         let answer = self
             .client
             .receive_message()
@@ -317,10 +317,10 @@ impl Queue {
     {
         let queue = self.options.queue_url.clone();
         let code = error.code().unwrap_or_default().to_owned();
-        let server_side = error
+        // Anything else, such as a success that cannot be read, says no more than that nobody is there.
+        let refused = error
             .raw_response()
-            .is_none_or(|response| response.status().is_server_error());
-        let service_said = matches!(error, SdkError::ServiceError(_));
+            .is_some_and(|response| response.status().is_client_error());
         let source: Box<dyn Error + Send + Sync> = Box::new(error);
         match class_of(&code) {
             Some(Class::Denied) => SqsError::Denied {
@@ -336,7 +336,7 @@ impl Queue {
                 code,
                 source,
             },
-            None if service_said && !server_side => SqsError::Refused {
+            None if refused => SqsError::Refused {
                 action,
                 queue,
                 code,
