@@ -90,6 +90,8 @@ pub struct Imds {
     base: Url,
     options: Options,
     access: token::Access,
+    /// From the local wall clock to the one that is believed.
+    clock_offset: SignedDuration,
     metrics: Metrics,
 }
 
@@ -117,6 +119,7 @@ impl Imds {
             base,
             options,
             access,
+            clock_offset: SignedDuration::ZERO,
             metrics,
         })
     }
@@ -200,6 +203,13 @@ impl Imds {
         Ok(())
     }
 
+    /// What the wall clock reads, corrected by the service's clock where its last answer showed the local one to be
+    /// off; for deadlines that come from elsewhere.
+    pub fn wall_clock(&self) -> Timestamp {
+        let local = Timestamp::now();
+        local.checked_add(self.clock_offset).unwrap_or(local)
+    }
+
     async fn spot(&mut self, clock: Clock) -> Result<Option<SpotAction>, ImdsError> {
         let Some(answer) = self.get(INSTANCE_ACTION, clock).await? else {
             return Ok(None);
@@ -262,7 +272,7 @@ impl Imds {
     }
 
     async fn get_once(
-        &self,
+        &mut self,
         path: &'static str,
         token: Option<HeaderValue>,
         clock: Clock,
@@ -278,10 +288,15 @@ impl Imds {
         let date = response.headers().get(header::DATE).cloned();
         // Read to its end in any case, or the connection could not be used again.
         let body = body_of(path, response).await?;
+        let local = Timestamp::now();
+        let reads = wall_clock(date.as_ref(), local);
+        if date.is_some() {
+            self.clock_offset = reads.duration_since(local);
+        }
         match status {
             StatusCode::OK => Ok(Some(Answer {
                 body,
-                reads: wall_clock(date.as_ref(), Timestamp::now()),
+                reads,
                 at: clock.now + clock.began.elapsed(),
             })),
             StatusCode::NOT_FOUND => Ok(None),

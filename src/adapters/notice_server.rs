@@ -70,7 +70,7 @@ impl Notice {
     }
 }
 
-/// What is being said, and the how manieth word of this process it is.
+/// What is being said; every change has a number of its own.
 #[derive(Clone, Debug, Default)]
 struct Said {
     version: u64,

@@ -1,4 +1,7 @@
 //! The queue. This is the only file that names `aws_sdk_sqs`.
+//!
+//! - `error`: how it fails, by what can be done about it.
+//! - `url`: what a queue's URL says.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -14,6 +17,11 @@ use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemA
 use jiff::Timestamp;
 
 use crate::interruption::queue::Delivery;
+pub use error::SqsError;
+use url::{check_url, region_of};
+
+mod error;
+mod url;
 
 /// The behaviour of the AWS crates that this program was tested with: an update of theirs changes nothing else.
 fn behavior() -> BehaviorVersion {
@@ -77,73 +85,6 @@ pub struct Undeleted {
     /// SQS's code, such as `ReceiptHandleIsInvalid`; empty where it said nothing about this message.
     pub code: String,
     pub why: String,
-}
-
-/// Why the queue cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SqsError {
-    #[error("the queue URL `{0}` is not of the form https://sqs.REGION.amazonaws.com/ACCOUNT/NAME")]
-    NotAQueueUrl(String),
-    #[error(
-        "the region of the queue `{0}` is not in its URL; name it (AWS_REGION, or the option for the queue's region)"
-    )]
-    NoRegion(String),
-    #[error(
-        "{action} on {queue} is denied ({code}); allow it in the IAM policy of this agent's role"
-    )]
-    Denied {
-        action: &'static str,
-        queue: String,
-        code: String,
-        source: Box<dyn Error + Send + Sync>,
-    },
-    #[error("the queue {queue} does not exist; check its URL, account and region")]
-    MissingQueue {
-        queue: String,
-        source: Box<dyn Error + Send + Sync>,
-    },
-    #[error("{action} on {queue} is throttled ({code})")]
-    Throttled {
-        action: &'static str,
-        queue: String,
-        code: String,
-        source: Box<dyn Error + Send + Sync>,
-    },
-    #[error("{action} on {queue} was refused ({code})")]
-    Refused {
-        action: &'static str,
-        queue: String,
-        code: String,
-        source: Box<dyn Error + Send + Sync>,
-    },
-    #[error(
-        "{action} on {queue} was not answered; is its endpoint reachable, and are there AWS credentials (a role for \
-         this ServiceAccount, or the instance profile)?"
-    )]
-    Away {
-        action: &'static str,
-        queue: String,
-        source: Box<dyn Error + Send + Sync>,
-    },
-}
-
-impl SqsError {
-    /// One word for a metric's label.
-    pub fn result(&self) -> &'static str {
-        match self {
-            Self::NotAQueueUrl(_) | Self::NoRegion(_) => "misconfigured",
-            Self::Denied { .. } => "denied",
-            Self::MissingQueue { .. } => "missing_queue",
-            Self::Throttled { .. } => "throttled",
-            Self::Refused { .. } => "refused",
-            Self::Away { .. } => "away",
-        }
-    }
-
-    /// Whether a person must change something before it can work.
-    pub fn needs_a_person(&self) -> bool {
-        !matches!(self, Self::Throttled { .. } | Self::Away { .. })
-    }
 }
 
 /// One queue.
@@ -420,104 +361,9 @@ fn received(message: Message, now: Timestamp) -> Option<Received> {
     })
 }
 
-fn check_url(queue_url: &str) -> Result<(), SqsError> {
-    let wrong = || SqsError::NotAQueueUrl(queue_url.chars().take(200).collect());
-    let (scheme, rest) = queue_url.split_once("://").ok_or_else(wrong)?;
-    let (host, path) = rest.split_once('/').ok_or_else(wrong)?;
-    let plain = queue_url.bytes().all(|b| b.is_ascii_graphic());
-    let named = path
-        .split_once('/')
-        .is_some_and(|(account, name)| !account.is_empty() && !name.is_empty());
-    if matches!(scheme, "http" | "https") && !host.is_empty() && named && plain {
-        Ok(())
-    } else {
-        Err(wrong())
-    }
-}
-
-/// The region in a queue's URL: `sqs.<region>.…`, `<region>.queue.…`, and a VPC endpoint's `….sqs.<region>.vpce.…`.
-fn region_of(queue_url: &str) -> Option<String> {
-    let (_, rest) = queue_url.split_once("://")?;
-    let host = rest.split(['/', ':']).next()?;
-    if !host.contains(".amazonaws.com") && !host.ends_with(".api.aws") {
-        return None;
-    }
-    let labels: Vec<&str> = host.split('.').collect();
-    let at = labels
-        .iter()
-        .position(|label| matches!(*label, "sqs" | "sqs-fips"));
-    let region = match at {
-        Some(at) => labels.get(at + 1)?,
-        None => labels.first().filter(|_| labels.get(1) == Some(&"queue"))?,
-    };
-    // Every region's name ends in its number, which tells it from `amazonaws`.
-    region
-        .ends_with(|c: char| c.is_ascii_digit())
-        .then(|| (*region).to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_region_is_read_from_the_url() {
-        for (url, expected) in [
-            (
-                "https://sqs.eu-west-1.amazonaws.com/123456789012/q",
-                Some("eu-west-1"),
-            ),
-            (
-                "https://sqs.cn-north-1.amazonaws.com.cn/123456789012/q",
-                Some("cn-north-1"),
-            ),
-            (
-                "https://sqs-fips.us-gov-west-1.amazonaws.com/1/q",
-                Some("us-gov-west-1"),
-            ),
-            (
-                "https://eu-west-1.queue.amazonaws.com/123456789012/q",
-                Some("eu-west-1"),
-            ),
-            (
-                "https://vpce-1.sqs.us-east-1.vpce.amazonaws.com/1/q",
-                Some("us-east-1"),
-            ),
-            ("https://sqs.us-east-1.api.aws/1/q", Some("us-east-1")),
-            ("https://queue.amazonaws.com/123456789012/q", None),
-            ("http://127.0.0.1:5000/123456789012/q", None),
-            ("nonsense", None),
-        ] {
-            assert_eq!(region_of(url).as_deref(), expected, "{url}");
-        }
-    }
-
-    #[test]
-    fn a_text_that_is_no_queue_url_is_refused() {
-        for good in [
-            "https://sqs.eu-west-1.amazonaws.com/1/q",
-            "http://127.0.0.1:5000/1/q",
-        ] {
-            assert!(check_url(good).is_ok(), "{good}");
-        }
-        for bad in [
-            "",
-            "q",
-            "arn:aws:sqs:eu-west-1:1:q",
-            "https://sqs.eu-west-1.amazonaws.com",
-            "https://host/1",
-            "https://host/1/",
-            "ftp://host/1/q",
-            "https:///1/q",
-            "https://host/1/q q",
-        ] {
-            let error = check_url(bad).unwrap_err().to_string();
-            assert!(
-                error.contains("https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"),
-                "{error}"
-            );
-        }
-    }
 
     #[test]
     fn odd_attributes_of_a_message_do_no_harm() {

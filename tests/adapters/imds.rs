@@ -355,12 +355,18 @@ async fn the_time_that_is_left_is_measured_on_the_services_clock_where_ours_is_o
             "Wed, 24 Apr 2126"
         };
         let body = format!(r#"{{"action":"terminate","time":"{year}-04-24T17:11:44Z"}}"#);
-        service.says(SPOT, Says::Dated(format!("{date} 17:09:54 GMT"), body));
+        let date = format!("{date} 17:09:54 GMT");
+        service.says(SPOT, Says::Dated(date.clone(), body));
+        let recommended = format!(r#"{{"noticeTime":"{year}-04-24T17:11:44Z"}}"#);
+        service.says(REBALANCE, Says::Dated(date, recommended));
         let began = StdInstant::now();
-        let round = read(&mut imds(&service).await).await.unwrap();
+        let mut imds = imds(&service).await;
+        let round = imds.read(NOW, Questions::default()).await.unwrap();
         let at = round.reading.spot.unwrap().deadline.at;
         let expected = NOW + Duration::from_secs(110);
         assert!(at >= expected && at <= expected + began.elapsed(), "{at:?}");
+        let wall = imds.wall_clock().to_string();
+        assert!(wall.starts_with(&format!("{year}-04-24T17:")), "{wall}");
     }
 }
 

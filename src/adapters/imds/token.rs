@@ -107,7 +107,7 @@ impl Imds {
             .headers()
             .get(TTL_HEADER)
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map_or(asked, |given: u64| given.min(asked));
+            .map_or(asked, |given: u64| given.clamp(1, asked));
         let body = body_of(PATH, response).await?;
         match status {
             StatusCode::OK => {
