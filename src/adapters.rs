@@ -4,6 +4,10 @@
 //! - [`imds`]: asks the instance metadata service of the node's own instance.
 //! - [`sqs`]: receives from and deletes in the queue; the only file that names `aws_sdk_sqs`.
 //!
+//! Both ways:
+//! - [`kubernetes`]: the API server: watches, the node's mark, records, evictions.
+//! - [`lease`]: which agents read the queue.
+//!
 //! Outwards:
 //! - [`notice_server`]: what the workloads on the node are told, over HTTP or as a file.
 //! - [`admin`]: `/livez`, `/readyz` and `/metrics`.
@@ -12,6 +16,8 @@
 
 pub mod admin;
 pub mod imds;
+pub mod kubernetes;
+pub mod lease;
 pub mod metrics;
 pub mod notice_server;
 pub mod serve;

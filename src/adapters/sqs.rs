@@ -16,7 +16,6 @@ use aws_sdk_sqs::operation::delete_message_batch::DeleteMessageBatchError;
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName};
 use jiff::Timestamp;
 
-use crate::interruption::queue::Delivery;
 pub use error::SqsError;
 use url::{check_url, region_of};
 
@@ -28,8 +27,8 @@ fn behavior() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
 }
 
-/// The most messages of one receive, and of one batch.
-const BATCH_MAX: usize = 10;
+/// The permission for deleting, one by one or in a batch.
+const DELETE: &str = "sqs:DeleteMessage";
 
 /// To set up a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -75,7 +74,10 @@ pub struct Received {
     pub id: String,
     pub receipt: Receipt,
     pub body: String,
-    pub delivery: Delivery,
+    /// `ApproximateReceiveCount`: 1 at the first receive.
+    pub receives: u32,
+    /// The time since `SentTimestamp`; zero where that lies ahead or cannot be read.
+    pub age: Duration,
 }
 
 /// A message that was not deleted, and comes again.
@@ -95,6 +97,14 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// The most messages of one receive, and of one batch.
+    pub const BATCH_MAX: u32 = 10;
+
+    /// The queue at this URL, with everything else as it is usual.
+    pub async fn connect(queue_url: &str) -> Result<Self, SqsError> {
+        Self::open(Options::new(queue_url)).await
+    }
+
     /// With region, credentials and endpoint from where AWS's tools look for them (`AWS_ENDPOINT_URL` and
     /// `AWS_ENDPOINT_URL_SQS` included). No call is made to SQS.
     pub async fn open(options: Options) -> Result<Self, SqsError> {
@@ -143,7 +153,7 @@ impl Queue {
             .client
             .receive_message()
             .queue_url(&self.options.queue_url)
-            .max_number_of_messages(BATCH_MAX as i32)
+            .max_number_of_messages(Self::BATCH_MAX as i32)
             .wait_time_seconds(seconds(self.options.wait))
             .visibility_timeout(seconds(self.options.visibility_timeout))
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
@@ -161,13 +171,26 @@ impl Queue {
             .collect())
     }
 
+    /// Deletes one message. One that is still there comes again, and then changes nothing that was written.
+    pub async fn delete(&self, receipt: Receipt) -> Result<(), SqsError> {
+        match self.delete_all(&[receipt]).await?.pop() {
+            None => Ok(()),
+            Some(undeleted) => Err(SqsError::Refused {
+                action: DELETE,
+                queue: self.options.queue_url.clone(),
+                code: undeleted.code,
+                source: undeleted.why.into(),
+            }),
+        }
+    }
+
     /// Deletes these, ten at a time, and says which are still there.
     ///
     /// What failed through no fault of the request is tried once more. A message that is still there comes again,
     /// and then changes nothing that was written.
-    pub async fn delete(&self, receipts: &[Receipt]) -> Result<Vec<Undeleted>, SqsError> {
+    pub async fn delete_all(&self, receipts: &[Receipt]) -> Result<Vec<Undeleted>, SqsError> {
         let mut left = Vec::new();
-        for batch in receipts.chunks(BATCH_MAX) {
+        for batch in receipts.chunks(Self::BATCH_MAX as usize) {
             let (again, refused) = self.delete_batch(batch).await?;
             left.extend(refused);
             if !again.is_empty() {
@@ -187,7 +210,6 @@ impl Queue {
         &self,
         batch: &[Receipt],
     ) -> Result<(Vec<Undeleted>, Vec<Undeleted>), SqsError> {
-        const ACTION: &str = "sqs:DeleteMessage";
         let mut request = self
             .client
             .delete_message_batch()
@@ -199,14 +221,14 @@ impl Queue {
                 .build()
                 .map_err(|error| {
                     let error = SdkError::<DeleteMessageBatchError>::construction_failure(error);
-                    self.failed(ACTION, error)
+                    self.failed(DELETE, error)
                 })?;
             request = request.entries(entry);
         }
         let answer = request
             .send()
             .await
-            .map_err(|error| self.failed(ACTION, error))?;
+            .map_err(|error| self.failed(DELETE, error))?;
         let mut open: BTreeMap<String, Receipt> = batch
             .iter()
             .enumerate()
@@ -240,11 +262,11 @@ impl Queue {
     }
 
     /// Makes a message visible to all readers again after this time (whole seconds, at most 12 h).
-    pub async fn release(&self, receipt: &Receipt, after: Duration) -> Result<(), SqsError> {
+    pub async fn release(&self, receipt: Receipt, after: Duration) -> Result<(), SqsError> {
         self.client
             .change_message_visibility()
             .queue_url(&self.options.queue_url)
-            .receipt_handle(&receipt.0)
+            .receipt_handle(receipt.0)
             .visibility_timeout(seconds(after))
             .send()
             .await
@@ -357,7 +379,8 @@ fn received(message: Message, now: Timestamp) -> Option<Received> {
         id: message.message_id.unwrap_or_default(),
         receipt: Receipt(message.receipt_handle?),
         body: message.body.unwrap_or_default(),
-        delivery: Delivery { receives, age },
+        receives,
+        age,
     })
 }
 
@@ -382,8 +405,8 @@ mod tests {
             ("soon", 0),
         ] {
             let read = received(sent(text), now).unwrap();
-            assert_eq!(read.delivery.age, Duration::from_secs(age), "{text}");
-            assert_eq!(read.delivery.receives, 1);
+            assert_eq!(read.age, Duration::from_secs(age), "{text}");
+            assert_eq!(read.receives, 1);
         }
         assert_eq!(received(Message::builder().body("x").build(), now), None);
     }

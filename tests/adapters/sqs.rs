@@ -129,12 +129,9 @@ async fn messages_come_with_what_decides_their_fate() {
         (received[0].id.as_str(), received[0].body.as_str()),
         ("m1", "{}")
     );
-    assert_eq!(received[0].delivery.receives, 3);
-    assert!((90..100).contains(&received[0].delivery.age.as_secs()));
-    assert_eq!(
-        (received[1].delivery.receives, received[1].delivery.age),
-        (1, Duration::ZERO)
-    );
+    assert_eq!(received[0].receives, 3);
+    assert!((90..100).contains(&received[0].age.as_secs()));
+    assert_eq!((received[1].receives, received[1].age), (1, Duration::ZERO));
     let (target, asked) = &service.asked()[0];
     assert_eq!(target, "AmazonSQS.ReceiveMessage");
     assert_eq!(asked["MaxNumberOfMessages"], 10);
@@ -160,7 +157,12 @@ async fn what_failed_by_no_fault_of_the_request_is_deleted_in_a_second_try() {
         })),
         Says::Json(json!({"Successful": deleted(&["0"]), "Failed": []})),
     ]);
-    let left = service.queue().await.delete(&receipts(4)).await.unwrap();
+    let left = service
+        .queue()
+        .await
+        .delete_all(&receipts(4))
+        .await
+        .unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(
         (left[0].receipt.0.as_str(), left[0].code.as_str()),
@@ -175,11 +177,34 @@ async fn what_failed_by_no_fault_of_the_request_is_deleted_in_a_second_try() {
 }
 
 #[tokio::test]
+async fn one_that_is_still_there_is_an_error() {
+    let stale = failed("0", "ReceiptHandleIsInvalid", true);
+    let service = Service::saying(&[
+        Says::Json(json!({"Successful": deleted(&["0"]), "Failed": []})),
+        Says::Json(json!({"Successful": [], "Failed": [stale]})),
+    ]);
+    let queue = service.queue().await;
+    queue.delete(Receipt("r0".into())).await.unwrap();
+    let error = queue.delete(Receipt("r0".into())).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("was refused (ReceiptHandleIsInvalid)"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn what_the_answer_does_not_mention_counts_as_still_there() {
     let service = Service::saying(&[Says::Json(
         json!({"Successful": deleted(&["0", "77"]), "Failed": [failed("99", "X", false)]}),
     )]);
-    let left = service.queue().await.delete(&receipts(3)).await.unwrap();
+    let left = service
+        .queue()
+        .await
+        .delete_all(&receipts(3))
+        .await
+        .unwrap();
     // The second try's one success is the first of the two that were left.
     assert_eq!(
         left.iter()
@@ -197,7 +222,12 @@ async fn batches_have_ten_entries() {
         json!({"Successful": deleted(&all), "Failed": []}),
     )]);
     assert_eq!(
-        service.queue().await.delete(&receipts(25)).await.unwrap(),
+        service
+            .queue()
+            .await
+            .delete_all(&receipts(25))
+            .await
+            .unwrap(),
         []
     );
     let sizes: Vec<_> = service
@@ -215,7 +245,7 @@ async fn a_message_is_released_for_others() {
     service
         .queue()
         .await
-        .release(&receipt, Duration::from_secs(20))
+        .release(receipt, Duration::from_secs(20))
         .await
         .unwrap();
     let (target, asked) = &service.asked()[0];
@@ -254,7 +284,7 @@ async fn failures_are_told_apart_and_receiving_is_tried_once() {
 async fn a_denied_call_says_which_permission_is_missing() {
     let service = Service::saying(&[Says::Error(403, "AccessDenied")]);
     let queue = service.queue().await;
-    let error = queue.delete(&receipts(1)).await.unwrap_err();
+    let error = queue.delete_all(&receipts(1)).await.unwrap_err();
     assert!(matches!(error, SqsError::Denied { .. }) && error.needs_a_person());
     let text = error.to_string();
     assert!(
@@ -271,7 +301,12 @@ async fn deleting_is_tried_again_where_the_service_failed() {
         Says::Json(json!({"Successful": deleted(&["0"]), "Failed": []})),
     ]);
     assert_eq!(
-        service.queue().await.delete(&receipts(1)).await.unwrap(),
+        service
+            .queue()
+            .await
+            .delete_all(&receipts(1))
+            .await
+            .unwrap(),
         []
     );
     assert_eq!(service.asked().len(), 2);

@@ -1,0 +1,74 @@
+//! Decisions, as Kubernetes events on the Node and the Interruption. Best effort: a drain never waits for one.
+
+use jiff::Timestamp;
+
+use super::{Kubernetes, Subject, http_request, timed};
+use crate::interruption::Because;
+
+/// Cluster-scoped objects have their events in this namespace, where `kubectl describe` looks for them.
+const NAMESPACE: &str = "default";
+
+/// The longest note that the API server takes.
+const NOTE_MAX: usize = 1024;
+
+/// What an event is about.
+enum Regarding {
+    Node,
+    Interruption,
+}
+
+impl Kubernetes {
+    /// Publishes a decision on the Node and on its Interruption.
+    pub async fn publish(
+        &self,
+        of: &Subject,
+        because: &Because,
+        at: Timestamp,
+    ) -> Result<(), kube::Error> {
+        for regarding in [Regarding::Node, Regarding::Interruption] {
+            let body = event(of, because, at, &regarding);
+            let path = format!("/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events");
+            let request = http_request("POST", &path, &body)?;
+            timed(async {
+                self.own
+                    .request::<serde::de::IgnoredAny>(request)
+                    .await
+                    .map(drop)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+fn event(
+    of: &Subject,
+    because: &Because,
+    at: Timestamp,
+    regarding: &Regarding,
+) -> serde_json::Value {
+    let note: String = because.to_string().chars().take(NOTE_MAX).collect();
+    let regarding = match regarding {
+        // The kubelet's own events on a Node carry its name for a uid; `kubectl describe node` looks for that.
+        Regarding::Node => {
+            serde_json::json!({ "apiVersion": "v1", "kind": "Node", "name": of.node, "uid": of.node })
+        }
+        Regarding::Interruption => serde_json::json!({
+            "apiVersion": "spotkeeper.dev/v1alpha1", "kind": "Interruption", "name": of.instance.as_str(),
+        }),
+    };
+    let name = regarding["name"].as_str().unwrap_or_default().to_owned();
+    serde_json::json!({
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": { "namespace": NAMESPACE, "name": format!("{name}.{:016x}", fastrand::u64(..)) },
+        "eventTime": format!("{at:.6}"),
+        "reportingController": "spotkeeper.dev/agent",
+        "reportingInstance": of.node,
+        "action": because.reason(),
+        "reason": because.reason(),
+        "type": if because.is_warning() { "Warning" } else { "Normal" },
+        "note": note,
+        "regarding": regarding,
+    })
+}
