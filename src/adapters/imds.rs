@@ -92,6 +92,8 @@ pub struct Imds {
     access: token::Access,
     /// From the local wall clock to the one that is believed.
     clock_offset: SignedDuration,
+    /// The last round had a spot interruption.
+    spot_known: bool,
     metrics: Metrics,
 }
 
@@ -120,6 +122,7 @@ impl Imds {
             options,
             access,
             clock_offset: SignedDuration::ZERO,
+            spot_known: false,
             metrics,
         })
     }
@@ -171,6 +174,12 @@ impl Imds {
             },
             problems: Vec::new(),
         };
+        // A spot interruption that is news is handed on at once: whatever else there is comes with the next round.
+        let news = spot.is_some() && !self.spot_known;
+        self.spot_known = spot.is_some();
+        if news {
+            return Ok(round);
+        }
         match self.read_rest(clock, ask, &mut round).await {
             Err(error) if !announces(&round.reading) => return Err(error),
             Err(error) => round.problems.push(error),

@@ -12,14 +12,14 @@ pub mod wire;
 
 use std::time::Duration;
 
-use kube::api::{Patch, PatchParams};
+use kube::api::{GetParams, Patch, PatchParams};
 use kube::core::Status;
 use kube::{Api, Client, Config};
 
 use self::wire::{NodeObject, PodObject};
 use crate::api::interruption::{Interruption, InterruptionStatus, NoticeEntry};
 use crate::domain::node::Node;
-use crate::domain::notice::InstanceId;
+use crate::domain::notice::{InstanceId, Source};
 use crate::interruption::{Answer, Ask, Outcome, Verb};
 
 /// The time-out of one call.
@@ -143,12 +143,37 @@ impl Kubernetes {
         Err(conflict(name))
     }
 
-    /// Writes one notice into the record, creating it where it is missing.
-    pub async fn record_notice(
-        &self,
-        of: &Subject,
-        entry: &NoticeEntry,
-    ) -> Result<(), kube::Error> {
+    /// Writes one notice into the record, creating it where it is missing. One that is there already stays as its first
+    /// reporter wrote it.
+    pub async fn record_notice(&self, of: &Subject, entry: &NoticeEntry) -> Result<(), kube::Error> {
+        // The API server's cache is good enough to see a redelivery by; it costs no read of etcd.
+        if entry.source == Source::Sqs && self.says(of, entry, Some("0")).await? {
+            return Ok(());
+        }
+        match self.apply_notice(of, entry).await {
+            // Admission lets nobody change another's entry, and the cache may not have had it yet.
+            Err(kube::Error::Api(status)) if status.code == 403 || status.code == 422 => {
+                match self.says(of, entry, None).await {
+                    Ok(true) => Ok(()),
+                    _ => Err(kube::Error::Api(status)),
+                }
+            }
+            result => result,
+        }
+    }
+
+    /// Whether the record has this announcement, with this deadline, whoever reported it.
+    async fn says(&self, of: &Subject, entry: &NoticeEntry, version: Option<&str>) -> Result<bool, kube::Error> {
+        let params = GetParams { resource_version: version.map(str::to_owned) };
+        let said = |e: &NoticeEntry| e.key() == entry.key() && e.deadline == entry.deadline;
+        match timed(async { self.interruptions().get_with(of.instance.as_str(), &params).await }).await {
+            Ok(found) => Ok(found.spec.notices.iter().any(said)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn apply_notice(&self, of: &Subject, entry: &NoticeEntry) -> Result<(), kube::Error> {
         let mut metadata = serde_json::json!({ "name": of.instance.as_str() });
         if let Some(uid) = &of.node_uid {
             metadata["ownerReferences"] = serde_json::json!([{ "apiVersion": "v1", "kind": "Node", "name": of.node, "uid": uid }]);

@@ -174,7 +174,10 @@ async fn everything_that_is_announced_is_read() {
             {"Code":"broken"}]"#,
     );
     service.body(LIFECYCLE, "InService");
-    let round = read(&mut imds(&service).await).await.unwrap();
+    let mut imds = imds(&service).await;
+    let first = read(&mut imds).await.unwrap().reading;
+    assert!(first.spot.is_some() && first.rebalance.is_none(), "an interruption that is news is handed on at once");
+    let round = read(&mut imds).await.unwrap();
     let spot = round.reading.spot.unwrap();
     assert_eq!(spot.action, Action::Stop);
     assert_eq!(spot.deadline.announced.to_string(), "2026-04-24T17:11:44Z");
@@ -306,6 +309,7 @@ async fn an_interruption_is_not_lost_because_something_else_is_garbage() {
                 "a quiet round with a failure is a failed one"
             );
             service.body(SPOT, ACTION);
+            assert!(read(&mut imds).await.unwrap().reading.spot.is_some());
             let round = read(&mut imds).await.unwrap();
             assert!(round.reading.spot.is_some());
             assert_eq!(round.problems.len(), 1, "{:?}", round.problems);
