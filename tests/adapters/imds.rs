@@ -237,7 +237,7 @@ async fn a_token_is_renewed_before_it_ends() {
 async fn a_service_that_hangs_costs_one_time_out_a_round_and_is_read_again_afterwards() {
     let service = Service::default();
     let options = Options {
-        timeout: Duration::from_millis(100),
+        timeout: Duration::from_millis(300),
         ..service.begin().await
     };
     let mut imds = Imds::new(options, Metrics::new()).unwrap();
@@ -255,7 +255,7 @@ async fn a_service_that_hangs_costs_one_time_out_a_round_and_is_read_again_after
 async fn why_no_token_is_to_be_had_is_said_with_what_to_change() {
     let service = Service::default();
     let options = Options {
-        timeout: Duration::from_millis(100),
+        timeout: Duration::from_millis(300),
         ..service.begin().await
     };
     let mut imds = Imds::new(options, Metrics::new()).unwrap();
