@@ -324,20 +324,21 @@ pub fn outcome<T>(result: &Result<T, kube::Error>) -> Outcome {
 
 /// The error and its causes, in one line.
 pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = match error.downcast_ref::<kube::Error>() {
-        Some(kube::Error::Api(status)) => {
-            return format!("{} {}: {}", status.code, status.reason, status.message);
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let link = match error.downcast_ref::<kube::Error>() {
+            // Its own text has the status twice, the second time as Rust prints it.
+            Some(kube::Error::Api(status)) => format!("{} {}: {}", status.code, status.reason, status.message),
+            _ => error.to_string(),
+        };
+        if !text.contains(&link) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&link);
         }
-        _ => error.to_string(),
-    };
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
+        next = if matches!(error.downcast_ref(), Some(kube::Error::Api(_))) { None } else { error.source() };
     }
     text
 }

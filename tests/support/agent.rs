@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::cluster::{Cluster, NodeHandle};
+use super::cluster::{Cluster, NodeHandle, text};
 use super::control_plane::uuid;
 use super::facts::eventually;
 use super::process::Process;
@@ -37,45 +37,33 @@ pub struct Running {
     log: PathBuf,
 }
 
-/// A token for the agents' ServiceAccount, bound to a pod of theirs on the node: it carries the node's name.
-pub async fn token(cluster: &Cluster, account: &str, node: &str) -> String {
-    let pod = format!("spotkeeper-agent-{}", uuid());
-    let body = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "name": pod, "namespace": NAMESPACE, "labels": { "app": "spotkeeper-agent" },
-            // The node's own mirror pod: no drain is about it, as none is about a DaemonSet's.
-            "ownerReferences": [{
-                "apiVersion": "apps/v1", "kind": "DaemonSet", "name": "spotkeeper-agent", "uid": daemonset_uid(cluster).await,
-                "controller": true,
-            }],
-        },
-        "spec": {
-            "nodeName": node, "serviceAccountName": account,
-            "containers": [{ "name": "agent", "image": "registry.invalid/agent:1" }],
-        },
-    });
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
-    cluster.send("POST", &path, "application/json", &body).await.expect("the agent's pod is created");
+/// A token for the agents' ServiceAccount, bound to the DaemonSet's pod on the node: it carries the node's name.
+pub async fn token(cluster: &Cluster, node: &str) -> String {
+    let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+    let pod = eventually("the DaemonSet has a pod on the node", Duration::from_secs(30), async || {
+        let list = cluster.get(&format!("{pods}?fieldSelector=spec.nodeName%3D{node}")).await?;
+        let found = list["items"].as_array().into_iter().flatten().map(|pod| text(&pod["metadata"]["name"]));
+        found.into_iter().find(|name| name.starts_with("spotkeeper-agent-")).ok_or_else(|| list.to_string())
+    })
+    .await;
+    token_of(cluster, "spotkeeper-agent", &pod).await
+}
+
+/// A token for an account of the manifests, bound to this pod, as a kubelet would mount it there.
+pub async fn token_of(cluster: &Cluster, account: &str, pod: &str) -> String {
     let request = json!({
         "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
         "spec": { "expirationSeconds": 7200, "boundObjectRef": { "apiVersion": "v1", "kind": "Pod", "name": pod } },
     });
     let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token");
     let answer = cluster.send("POST", &path, "application/json", &request).await.expect("a token is given");
-    super::cluster::text(&answer["status"]["token"])
-}
-
-/// The DaemonSet as the manifests made it: a pod that names another owner would be collected as an orphan.
-async fn daemonset_uid(cluster: &Cluster) -> String {
-    let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/spotkeeper-agent");
-    super::cluster::text(&cluster.get(&path).await.expect("the manifests are applied")["metadata"]["uid"])
+    text(&answer["status"]["token"])
 }
 
 impl<'a> Agent<'a> {
     /// For this node, with the rights of the shipped manifests.
     pub async fn on(cluster: &'a Cluster, node: &'a NodeHandle, imds: &str) -> Agent<'a> {
-        let token = token(cluster, "spotkeeper-agent", &node.name).await;
+        let token = token(cluster, &node.name).await;
         let kubeconfig = cluster.plane.dir.join(format!("agent-{}.kubeconfig", uuid()));
         cluster.plane.write_kubeconfig(&kubeconfig, &token);
         let env = [
@@ -168,7 +156,7 @@ impl Running {
         let log = self.process.log();
         log.lines().rev().find_map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
-            (line["message"] == message).then(|| super::cluster::text(&line["address"]))
+            (line["message"] == message).then(|| text(&line["address"]))
         })
     }
 

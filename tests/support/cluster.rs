@@ -122,7 +122,7 @@ impl Cluster {
         self.get(&path).await.unwrap_or_default()
     }
 
-    /// The names of the pods on the node that have not ended, DaemonSets' and mirrors' included.
+    /// The names of the pods on the node, without the agent's own.
     pub async fn pods_on(&self, node: &NodeHandle) -> Vec<String> {
         self.pod_list(node).await.into_iter().map(|pod| text(&pod["metadata"]["name"])).collect()
     }
@@ -130,7 +130,9 @@ impl Cluster {
     pub async fn pod_list(&self, node: &NodeHandle) -> Vec<Value> {
         let path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", node.name);
         let list = self.get(&path).await.unwrap_or_default();
-        list["items"].as_array().cloned().unwrap_or_default()
+        // The agents' own DaemonSet has a pod on every node.
+        let others = |pod: &&Value| pod["metadata"]["namespace"] != super::agent::NAMESPACE;
+        list["items"].as_array().into_iter().flatten().filter(others).cloned().collect()
     }
 
     /// Waits until this many pods run on the node.

@@ -49,7 +49,7 @@ impl ControlPlane {
             // A static is never dropped. The kernel ends the processes; the folder is left to this.
             // SAFETY: `clean` is a plain function that does not unwind.
             unsafe { libc::atexit(clean) };
-            lab.apply("manifests/overlays/imds-only");
+            lab.apply("manifests/overlays/sqs");
             lab
         })
     }

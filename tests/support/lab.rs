@@ -6,7 +6,7 @@
 //! | [`cluster`] | one test's corner of it |
 //! | [`objects`] | nodes, pods, workloads and budgets, said fluently |
 //! | [`agent`] | agents as processes, with tokens bound to their node |
-//! | [`imds`], [`aws_mock`] | instance metadata: our own faithful and faulty one, and AWS's mock |
+//! | [`imds`] | instance metadata: our own service, faithful and faulty at will |
 //! | [`moto`] | SQS, and EventBridge in front of it |
 //! | [`facts`], [`process`] | waiting for facts; processes that end with the test |
 #![allow(dead_code, reason = "each of tests, demo and bench uses a part of it")]
@@ -15,6 +15,8 @@ pub mod agent;
 pub mod cluster;
 pub mod control_plane;
 pub mod facts;
+pub mod imds;
+pub mod moto;
 pub mod objects;
 pub mod process;
 
