@@ -29,13 +29,14 @@ use tokio::sync::{mpsc, watch};
 use self::observer::Observer;
 use self::performer::{Performer, Shared};
 use self::queue_reader::QueueReader;
-use crate::adapters::imds::Imds;
+use crate::adapters::imds::{self, Imds};
 use crate::adapters::kubernetes::access::PodMode;
 use crate::adapters::kubernetes::{ConnectError, Kubernetes, one_line, watches};
 use crate::adapters::lease::Leases;
-use crate::adapters::notice_server::Notices;
+use crate::adapters::notice_server::file::{NoticeFile, NoticeFileError};
+use crate::adapters::notice_server::{self, WAITING_MAX};
+use crate::adapters::serve::{self, BindError, Limits};
 use crate::adapters::sqs::Queue;
-use crate::adapters::{admin, notice_server};
 use crate::config::{Config, PodAccess};
 use crate::domain::node::Node;
 use crate::driver::{self, Clock};
@@ -52,23 +53,34 @@ const ACCESS_RETRY_MAX: Duration = Duration::from_secs(15);
 pub enum AgentError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("--admin-listen: {0}")]
-    Admin(#[source] std::io::Error),
-    #[error("--notice-listen: {0}")]
-    Notice(#[source] std::io::Error),
-    #[error("--imds-endpoint: {0}")]
-    Imds(#[from] crate::adapters::imds::ImdsError),
-    #[error("--queue-url: {0}")]
+    #[error("--admin-listen")]
+    Admin(#[source] BindError),
+    #[error("--notice-listen")]
+    Notice(#[source] BindError),
+    #[error(transparent)]
+    NoticeFile(#[from] NoticeFileError),
+    #[error("--imds-endpoint")]
+    Imds(#[from] imds::ImdsError),
+    #[error("--queue-url")]
     Queue(#[from] crate::adapters::sqs::SqsError),
 }
 
 /// Runs until `stop` is done.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
     let clock = Clock::start();
-    let observer = Observer::new(clock, &config);
-    let admin = tokio::net::TcpListener::bind(config.admin_listen).await.map_err(AgentError::Admin)?;
-    tracing::info!(address = %local(&admin), "serving /livez, /readyz and /metrics");
-    tokio::spawn(admin::serve(admin, observer.admin()));
+    let observer = Observer::new(&config);
+    let admin = serve::bind(config.admin_listen)
+        .await
+        .map_err(AgentError::Admin)?;
+    tracing::info!(
+        address = local(&admin),
+        "serving /livez, /readyz and /metrics"
+    );
+    tokio::spawn(serve::serve(
+        admin,
+        observer.admin().router(),
+        Limits::default(),
+    ));
     let kubernetes = Kubernetes::connect().await?;
     let tasks = tokio::task::LocalSet::new();
     tasks
@@ -91,9 +103,19 @@ async fn read_only_the_queue(
     stop: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
     let queue = Queue::connect(config.queue_url.as_deref().unwrap_or_default()).await?;
-    let reporter = config.pod_name.clone().unwrap_or_else(|| "queue-reader".to_owned());
-    let reader =
-        QueueReader { queue, kubernetes, clock, reporter, own: None, dry_run: config.dry_run, observer: observer.clone() };
+    let reporter = config
+        .pod_name
+        .clone()
+        .unwrap_or_else(|| "queue-reader".to_owned());
+    let reader = QueueReader {
+        queue,
+        kubernetes,
+        clock,
+        reporter,
+        own: None,
+        dry_run: config.dry_run,
+        observer: observer.clone(),
+    };
     observer.reads_queue(true);
     let alive = async {
         loop {
@@ -118,11 +140,25 @@ async fn keep_node(
     stop: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
     let node_name = config.node_name.clone().unwrap_or_default();
-    let imds = Imds::new(&config.imds_endpoint, config.imds_v1_fallback)?;
-    let (notices, served) = notice_server::pair();
-    let listener = tokio::net::TcpListener::bind(config.notice_listen).await.map_err(AgentError::Notice)?;
-    tracing::info!(address = %local(&listener), "telling workloads");
-    tokio::spawn(notice_server::serve(listener, served));
+    let options = imds::Options {
+        endpoint: config.imds_endpoint.clone(),
+        v1_fallback: config.imds_v1_fallback,
+        ..imds::Options::default()
+    };
+    let imds = Imds::new(options, observer.metrics())?;
+    let (board, reader) = notice_server::board(clock.epoch());
+    let listener = serve::bind(config.notice_listen)
+        .await
+        .map_err(AgentError::Notice)?;
+    tracing::info!(address = local(&listener), "telling workloads");
+    tokio::spawn(serve::serve(
+        listener,
+        notice_server::router(reader.clone(), WAITING_MAX),
+        Limits::default(),
+    ));
+    if let Some(path) = &config.notice_file {
+        tokio::spawn(NoticeFile::new(path)?.follow(reader));
+    }
 
     tokio::pin!(stop);
     let (imds, me) = tokio::select! {
@@ -142,12 +178,24 @@ async fn keep_node(
         access,
         inputs.clone(),
         config.dry_run,
-        config.notice_file.clone(),
         observer.clone(),
     );
-    tokio::spawn(imds_poll::poll(imds, clock, config.imds_interval, paced, inputs.clone(), observer.clone()));
-    tokio::spawn(learn_access(kubernetes.clone(), node_name, config.pod_access, access_known, observer.clone()));
-    tokio::spawn(watch_node(shared.clone()));
+    tokio::task::spawn_local(imds_poll::poll(
+        imds,
+        clock,
+        config.imds_interval,
+        paced,
+        inputs.clone(),
+        observer.clone(),
+    ));
+    tokio::task::spawn_local(learn_access(
+        kubernetes.clone(),
+        node_name,
+        config.pod_access,
+        access_known,
+        observer.clone(),
+    ));
+    tokio::task::spawn_local(watch_node(shared.clone()));
     tokio::task::spawn_local({
         let (api, clock, inputs) = (kubernetes.interruptions(), clock, inputs.clone());
         let instance = me.instance.clone();
@@ -172,7 +220,7 @@ async fn keep_node(
         tokio::task::spawn_local(reader.read_under_lease(leases, stands));
     }
     drop(inputs);
-    let performer = Performer::new(shared, notices, pace, standing);
+    let performer = Performer::new(shared, board, pace, standing);
     driver::run(keeper, clock, receiver, performer, stop).await;
     Ok(())
 }
@@ -230,7 +278,12 @@ async fn watch_node(shared: std::sync::Arc<Shared>) {
             }
         }
     };
-    tokio::join!(watches::own_node(shared.kubernetes.nodes(), &name, |object| drop(send.send(object))), forward);
+    tokio::join!(
+        watches::own_node(shared.kubernetes.nodes(), &name, |object| drop(
+            send.send(object)
+        )),
+        forward
+    );
 }
 
 /// What speaks against this Node being the one of our instance; one without a providerID says nothing.
@@ -246,5 +299,8 @@ fn contradiction(me: &Identity, node: &Node) -> Option<String> {
 }
 
 fn local(listener: &tokio::net::TcpListener) -> String {
-    listener.local_addr().map(|address| address.to_string()).unwrap_or_default()
+    listener
+        .local_addr()
+        .map(|address| address.to_string())
+        .unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::observer::Observer;
-use crate::adapters::imds::{Imds, Round};
+use crate::adapters::imds::{Imds, Questions};
 use crate::adapters::kubernetes::one_line;
 use crate::driver::Clock;
 use crate::interruption::{Input, Pace};
@@ -35,7 +35,15 @@ pub async fn poll(
         if scheduled {
             scheduled_due = started + SCHEDULED_EVERY;
         }
-        let result = imds.read(clock.now(), Round { scheduled, lifecycle: urgent }).await;
+        let result = imds
+            .read(
+                clock.now(),
+                Questions {
+                    scheduled,
+                    lifecycle: urgent,
+                },
+            )
+            .await;
         observer.imds(&result);
         let input = match result {
             Ok(answer) => {

@@ -1,6 +1,5 @@
 //! Carries out the core's effects: each in a task of its own, its result sent back as an input.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,12 +10,14 @@ use tokio::task::AbortHandle;
 use super::observer::Observer;
 use crate::adapters::kubernetes::access::PodMode;
 use crate::adapters::kubernetes::{Kubernetes, Subject, one_line, outcome, watches};
-use crate::adapters::notice_server::Notices;
+use crate::adapters::notice_server::Board;
 use crate::domain::node::Node;
 use crate::domain::time::Instant;
 use crate::driver::{Clock, Surroundings};
 use crate::interruption::mark::{mark_patch, unmark_patch};
-use crate::interruption::{Answer, Ask, Because, Effect, Identity, Input, Keeper, Outcome, Pace, Verb};
+use crate::interruption::{
+    Answer, Ask, Because, Effect, Identity, Input, Keeper, Outcome, Pace, Verb,
+};
 
 /// How long a call about pods waits until it is known what this agent may do.
 const ACCESS_AWAITED: Duration = Duration::from_secs(5);
@@ -37,14 +38,12 @@ pub struct Shared {
     /// The Node is the one of our instance. Until that is known nothing is written to it.
     pub verified: AtomicBool,
     pub dry_run: bool,
-    pub notice_file: Option<PathBuf>,
     pub observer: Observer,
     events: Semaphore,
     events_waiting: AtomicUsize,
 }
 
 impl Shared {
-    #[expect(clippy::too_many_arguments, reason = "one place builds it")]
     pub fn new(
         me: Identity,
         clock: Clock,
@@ -52,7 +51,6 @@ impl Shared {
         access: watch::Receiver<Option<(PodMode, Kubernetes)>>,
         inputs: mpsc::Sender<Input>,
         dry_run: bool,
-        notice_file: Option<PathBuf>,
         observer: Observer,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -64,7 +62,6 @@ impl Shared {
             node: Mutex::new(None),
             verified: AtomicBool::new(false),
             dry_run,
-            notice_file,
             observer,
             events: Semaphore::new(2),
             events_waiting: AtomicUsize::new(0),
@@ -72,7 +69,10 @@ impl Shared {
     }
 
     pub fn node(&self) -> Option<Node> {
-        self.node.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.node
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub fn set_node(&self, node: Node) {
@@ -85,7 +85,10 @@ impl Shared {
             instance: self.me.instance.clone(),
             node: self.me.node.clone(),
             provider_id: self.me.provider_id.clone(),
-            node_uid: self.node().map(|node| node.uid).filter(|uid| !uid.is_empty()),
+            node_uid: self
+                .node()
+                .map(|node| node.uid)
+                .filter(|uid| !uid.is_empty()),
         }
     }
 
@@ -93,10 +96,16 @@ impl Shared {
     async fn pods(&self) -> Result<Kubernetes, Answer> {
         let mut access = self.access.clone();
         let known = tokio::time::timeout(ACCESS_AWAITED, access.wait_for(Option::is_some)).await;
-        match known.ok().and_then(Result::ok).and_then(|access| access.clone()) {
+        match known
+            .ok()
+            .and_then(Result::ok)
+            .and_then(|access| access.clone())
+        {
             Some((PodMode::None, _)) => Err(Answer::Forbidden("--pod-access=none".to_owned())),
             Some((_, kubernetes)) => Ok(kubernetes),
-            None => Err(Answer::Failed("the API server has not said yet what this agent may do".to_owned())),
+            None => Err(Answer::Failed(
+                "the API server has not said yet what this agent may do".to_owned(),
+            )),
         }
     }
 
@@ -108,7 +117,10 @@ impl Shared {
                 self.me.node, self.me.instance
             ));
         }
-        let result = self.kubernetes.patch_node(&self.me.node, self.node(), patch).await;
+        let result = self
+            .kubernetes
+            .patch_node(&self.me.node, self.node(), patch)
+            .await;
         let outcome = outcome(&result);
         if let Ok(node) = result {
             self.set_node(node);
@@ -119,10 +131,16 @@ impl Shared {
     async fn publish(self: Arc<Self>, because: Because, at: Instant) {
         if self.events_waiting.fetch_add(1, Ordering::Relaxed) < EVENTS_WAITING_MAX
             && let Ok(_turn) = self.events.acquire().await
-            && let Err(error) =
-                self.kubernetes.publish(&self.subject(), &because, self.clock.epoch().wall(at)).await
+            && let Err(error) = self
+                .kubernetes
+                .publish(&self.subject(), &because, self.clock.epoch().wall(at))
+                .await
         {
-            tracing::debug!(error = one_line(&error), reason = because.reason(), "the event could not be published");
+            tracing::debug!(
+                error = one_line(&error),
+                reason = because.reason(),
+                "the event could not be published"
+            );
         }
         self.events_waiting.fetch_sub(1, Ordering::Relaxed);
     }
@@ -131,26 +149,42 @@ impl Shared {
 /// Performs effects for one [`Keeper`].
 pub struct Performer {
     pub shared: Arc<Shared>,
-    pub notices: Notices,
+    pub board: Board,
     pub pace: watch::Sender<Pace>,
     pub standing: watch::Sender<bool>,
     pod_watch: Option<AbortHandle>,
 }
 
 impl Performer {
-    pub fn new(shared: Arc<Shared>, notices: Notices, pace: watch::Sender<Pace>, standing: watch::Sender<bool>) -> Self {
-        Self { shared, notices, pace, standing, pod_watch: None }
+    pub fn new(
+        shared: Arc<Shared>,
+        board: Board,
+        pace: watch::Sender<Pace>,
+        standing: watch::Sender<bool>,
+    ) -> Self {
+        Self {
+            shared,
+            board,
+            pace,
+            standing,
+            pod_watch: None,
+        }
     }
 
     /// Runs `call` in a task and sends what comes of it back to the core. In a dry run nothing is called, and the core
     /// is told that it worked.
-    fn start(&self, what: &'static str, dry: Input, call: impl Future<Output = Input> + Send + 'static) {
+    fn start(
+        &self,
+        what: &'static str,
+        dry: Input,
+        call: impl Future<Output = Input> + Send + 'static,
+    ) {
         let inputs = self.shared.inputs.clone();
         let dry_run = self.shared.dry_run;
         if dry_run {
             tracing::info!(what, "dry run: not done");
         }
-        tokio::spawn(async move {
+        tokio::task::spawn_local(async move {
             let input = if dry_run { dry } else { call.await };
             // The receiver is gone only when the program ends.
             let _ = inputs.send(input).await;
@@ -165,9 +199,8 @@ impl Performer {
         } else {
             tracing::info!(reason, instance = %me.instance, node = me.node, "{text}");
         }
-        self.shared.observer.decided(now, &because);
         if !self.shared.dry_run {
-            tokio::spawn(self.shared.clone().publish(because, now));
+            tokio::task::spawn_local(self.shared.clone().publish(because, now));
         }
     }
 
@@ -182,19 +215,31 @@ impl Performer {
             ask.because
         );
         let (uid, verb) = (ask.uid.clone(), ask.verb);
-        let dry = Input::Asked { uid: uid.clone(), verb, answer: Answer::Accepted };
-        self.start(if verb == Verb::Evict { "evict" } else { "delete" }, dry, async move {
-            let answer = match shared.pods().await {
-                Ok(kubernetes) => kubernetes.ask(&ask).await,
-                Err(answer) => answer,
-            };
-            Input::Asked { uid, verb, answer }
-        });
+        let dry = Input::Asked {
+            uid: uid.clone(),
+            verb,
+            answer: Answer::Accepted,
+        };
+        self.start(
+            if verb == Verb::Evict {
+                "evict"
+            } else {
+                "delete"
+            },
+            dry,
+            async move {
+                let answer = match shared.pods().await {
+                    Ok(kubernetes) => kubernetes.ask(&ask).await,
+                    Err(answer) => answer,
+                };
+                Input::Asked { uid, verb, answer }
+            },
+        );
     }
 
     fn watch_pods(&mut self) {
         let shared = self.shared.clone();
-        let watch = tokio::spawn(async move {
+        let watch = tokio::task::spawn_local(async move {
             let kubernetes = loop {
                 match shared.pods().await {
                     Ok(kubernetes) => break kubernetes,
@@ -203,7 +248,13 @@ impl Performer {
                     Err(_) => {}
                 }
             };
-            watches::pods(kubernetes.all_pods(), &shared.me.node, shared.clock, shared.inputs.clone()).await;
+            watches::pods(
+                kubernetes.all_pods(),
+                &shared.me.node,
+                shared.clock,
+                shared.inputs.clone(),
+            )
+            .await;
         });
         self.forget_pods();
         self.pod_watch = Some(watch.abort_handle());
@@ -217,8 +268,8 @@ impl Performer {
 }
 
 impl Surroundings<Keeper> for Performer {
-    fn took_in(&mut self, now: Instant, input: &Input) {
-        self.shared.observer.took_in(now, input);
+    fn took_in(&mut self, _now: Instant, input: &Input) {
+        self.shared.observer.took_in(input);
     }
 
     fn perform(&mut self, now: Instant, effect: Effect) {
@@ -226,33 +277,51 @@ impl Surroundings<Keeper> for Performer {
         let shared = self.shared.clone();
         match effect {
             Effect::Tell(announcement) if !shared.dry_run => {
-                self.notices.tell(&announcement, shared.clock.epoch());
-                self.write_file();
+                self.board.tell(&announcement);
             }
-            Effect::Tell(announcement) => tracing::info!(kind = %announcement.kind, "dry run: workloads are not told"),
-            Effect::Retract => {
-                self.notices.retract();
-                self.write_file();
+            Effect::Tell(announcement) => {
+                tracing::info!(kind = %announcement.kind, "dry run: workloads are not told")
             }
-            Effect::Mark(mark) => self.start("mark the node", Input::Marked(Outcome::Done), async move {
-                Input::Marked(shared.patch_node(|node| mark_patch(node, &mark)).await)
-            }),
-            Effect::Unmark => self.start("undo the node's mark", Input::Marked(Outcome::Done), async move {
-                Input::Marked(shared.patch_node(unmark_patch).await)
-            }),
+            Effect::Retract => self.board.retract(),
+            Effect::Mark(mark) => {
+                self.start("mark the node", Input::Marked(Outcome::Done), async move {
+                    Input::Marked(shared.patch_node(|node| mark_patch(node, &mark)).await)
+                })
+            }
+            Effect::Unmark => self.start(
+                "undo the node's mark",
+                Input::Marked(Outcome::Done),
+                async move { Input::Marked(shared.patch_node(unmark_patch).await) },
+            ),
             Effect::RecordNotice(entry) => {
                 let key = entry.key();
-                let dry = Input::NoticeRecorded { key: key.clone(), outcome: Outcome::Done };
+                let dry = Input::NoticeRecorded {
+                    key: key.clone(),
+                    outcome: Outcome::Done,
+                };
                 self.start("record the notice", dry, async move {
-                    let result = shared.kubernetes.record_notice(&shared.subject(), &entry).await;
-                    Input::NoticeRecorded { key, outcome: outcome(&result) }
+                    let result = shared
+                        .kubernetes
+                        .record_notice(&shared.subject(), &entry)
+                        .await;
+                    Input::NoticeRecorded {
+                        key,
+                        outcome: outcome(&result),
+                    }
                 });
             }
             Effect::RecordStatus(status) => {
-                self.start("record the status", Input::StatusRecorded(Outcome::Done), async move {
-                    let result = shared.kubernetes.record_status(&shared.me.instance, &status).await;
-                    Input::StatusRecorded(outcome(&result))
-                });
+                self.start(
+                    "record the status",
+                    Input::StatusRecorded(Outcome::Done),
+                    async move {
+                        let result = shared
+                            .kubernetes
+                            .record_status(&shared.me.instance, &status)
+                            .await;
+                        Input::StatusRecorded(outcome(&result))
+                    },
+                );
             }
             Effect::WatchPods => self.watch_pods(),
             Effect::ForgetPods => self.forget_pods(),
@@ -266,18 +335,5 @@ impl Surroundings<Keeper> for Performer {
 
     fn beat(&mut self, core: &Keeper) {
         self.shared.observer.beat(core.phase());
-    }
-}
-
-impl Performer {
-    /// Brings the notice file to what the endpoint says.
-    fn write_file(&self) {
-        let Some(path) = self.shared.notice_file.clone() else { return };
-        let notices = self.notices.clone();
-        tokio::spawn(async move {
-            if let Err(error) = notices.write_file(&path).await {
-                tracing::warn!(error = one_line(&error), "the notice file could not be written");
-            }
-        });
     }
 }
