@@ -327,10 +327,11 @@ pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        let link = match error.downcast_ref::<kube::Error>() {
+        let refusal = refusal(error);
+        let link = match refusal {
             // Its own text has the status twice, the second time as Rust prints it.
-            Some(kube::Error::Api(status)) => format!("{} {}: {}", status.code, status.reason, status.message),
-            _ => error.to_string(),
+            Some(status) => format!("{} {}: {}", status.code, status.reason, status.message),
+            None => error.to_string(),
         };
         if !text.contains(&link) {
             if !text.is_empty() {
@@ -338,9 +339,18 @@ pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
             }
             text.push_str(&link);
         }
-        next = if matches!(error.downcast_ref(), Some(kube::Error::Api(_))) { None } else { error.source() };
+        next = if refusal.is_some() { None } else { error.source() };
     }
     text
+}
+
+/// The API server's status, where the error is one.
+fn refusal<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Status> {
+    let boxed = error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref);
+    match error.downcast_ref::<kube::Error>().or(boxed)? {
+        kube::Error::Api(status) => Some(status),
+        _ => None,
+    }
 }
 
 /// The call, or a time-out in the words of the API.

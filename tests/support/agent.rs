@@ -37,8 +37,9 @@ pub struct Running {
     log: PathBuf,
 }
 
-/// A token for the agents' ServiceAccount, bound to the DaemonSet's pod on the node: it carries the node's name.
-pub async fn token(cluster: &Cluster, node: &str) -> String {
+/// The name of the DaemonSet's pod on the node, and a token of its account that is bound to it: it carries the node's
+/// name.
+pub async fn token(cluster: &Cluster, node: &str) -> (String, String) {
     let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
     let pod = eventually("the DaemonSet has a pod on the node", Duration::from_secs(30), async || {
         let list = cluster.get(&format!("{pods}?fieldSelector=spec.nodeName%3D{node}")).await?;
@@ -46,7 +47,8 @@ pub async fn token(cluster: &Cluster, node: &str) -> String {
         found.into_iter().find(|name| name.starts_with("spotkeeper-agent-")).ok_or_else(|| list.to_string())
     })
     .await;
-    token_of(cluster, "spotkeeper-agent", &pod).await
+    let token = token_of(cluster, "spotkeeper-agent", &pod).await;
+    (pod, token)
 }
 
 /// A token for an account of the manifests, bound to this pod, as a kubelet would mount it there.
@@ -63,13 +65,13 @@ pub async fn token_of(cluster: &Cluster, account: &str, pod: &str) -> String {
 impl<'a> Agent<'a> {
     /// For this node, with the rights of the shipped manifests.
     pub async fn on(cluster: &'a Cluster, node: &'a NodeHandle, imds: &str) -> Agent<'a> {
-        let token = token(cluster, &node.name).await;
+        let (pod, token) = token(cluster, &node.name).await;
         let kubeconfig = cluster.plane.dir.join(format!("agent-{}.kubeconfig", uuid()));
         cluster.plane.write_kubeconfig(&kubeconfig, &token);
         let env = [
             ("NODE_NAME", node.name.as_str()),
             ("POD_NAMESPACE", NAMESPACE),
-            ("POD_NAME", node.name.as_str()),
+            ("POD_NAME", pod.as_str()),
             ("SPOTKEEPER_IMDS_ENDPOINT", imds),
             ("SPOTKEEPER_ADMIN_LISTEN", "127.0.0.1:0"),
             ("SPOTKEEPER_NOTICE_LISTEN", "127.0.0.1:0"),

@@ -25,6 +25,7 @@ pub fn a_node(name: &str, instance: &str) -> Thing {
         "apiVersion": "v1", "kind": "Node",
         "metadata": { "name": name, "labels": {
             "lab.spotkeeper.dev/kubelet": "kwok", "kubernetes.io/hostname": name,
+            "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64",
         } },
         "spec": { "providerID": format!("aws:///eu-west-1a/{instance}") },
         "status": {
