@@ -1,4 +1,24 @@
-//! What touches the world: each adapter speaks to one thing outside.
+//! Where the program meets the world. Adapters depend on the cores and the domain, never the other way round.
+//!
+//! Inwards:
+//! - [`imds`]: asks the instance metadata service of the node's own instance.
+//! - [`sqs`]: receives from and deletes in the queue; the only file that names `aws_sdk_sqs`.
+//!
+//! Both ways:
+//! - [`kubernetes`]: the API server: watches, the node's mark, records, evictions.
+//! - [`lease`]: which agents read the queue.
+//!
+//! Outwards:
+//! - [`notice_server`]: what the workloads on the node are told, over HTTP or as a file.
+//! - [`admin`]: `/livez`, `/readyz` and `/metrics`.
+//! - [`metrics`]: every metric, typed.
+//! - [`serve`]: HTTP/1 with limits on everything; both servers stand on it.
 
+pub mod admin;
+pub mod imds;
 pub mod kubernetes;
 pub mod lease;
+pub mod metrics;
+pub mod notice_server;
+pub mod serve;
+pub mod sqs;

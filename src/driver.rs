@@ -18,7 +18,10 @@ pub struct Clock {
 impl Clock {
     /// A clock that starts now.
     pub fn start() -> Self {
-        Self { start: tokio::time::Instant::now(), epoch: Epoch(Timestamp::now()) }
+        Self {
+            start: tokio::time::Instant::now(),
+            epoch: Epoch(to_the_millisecond(Timestamp::now())),
+        }
     }
 
     pub fn now(&self) -> Instant {
@@ -32,7 +35,8 @@ impl Clock {
 
     fn at(&self, instant: Instant) -> tokio::time::Instant {
         // Tokio cannot express the end of time; a century will do.
-        let offset = Duration::from_millis(instant.as_millis()).min(Duration::from_secs(3_155_760_000));
+        let offset =
+            Duration::from_millis(instant.as_millis()).min(Duration::from_secs(3_155_760_000));
         self.start + offset
     }
 }
@@ -80,4 +84,9 @@ pub async fn run<C: Core>(
             surroundings.perform(now, effect);
         }
     }
+}
+
+/// What is written down for people has milliseconds, as our own clock does.
+fn to_the_millisecond(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
 }

@@ -1,3 +1,32 @@
+//! Keeps Kubernetes workloads on AWS spot capacity.
+//!
+//! # How it flows
+//!
+//! ```text
+//!  IMDS ─────────┐
+//!  SQS ──────────┤  adapters parse      core decides           adapters perform
+//!  Node, pods ───┼─> Input ───────> interruption::Keeper ──> Effect ──> API server, notice endpoint, log
+//!  Interruption ─┘      ^              (pure, no clock)          │
+//!                       └────────────── results ─────────────────┘
+//! ```
+//!
+//! # Where things are
+//!
+//! | module | what is there |
+//! |---|---|
+//! | [`engine`] | what a core is: inputs in, effects out, time passed in |
+//! | [`domain`] | the words: time, notices (and how bytes become them), nodes, pods |
+//! | [`interruption`] | core 1: from a notice to an empty node |
+//! | [`api`] | the custom resources |
+//! | `sim` | the seeded simulator of the whole (feature `sim`) |
+//! | `adapters` | IMDS, SQS, Kubernetes, leases, the notice endpoint, admin (feature `agent`) |
+//! | `driver` | the one loop that runs a core on tokio |
+//! | `agent` | wiring and performer of `spotkeeper-agent` |
+//! | `config`, `telemetry` | flags and environment; the log |
+//!
+//! The cores compile alone (`cargo check --lib --no-default-features`): no async runtime and no SDK is within their
+//! reach. Adapters depend on cores, never the other way round.
+
 pub mod api;
 pub mod domain;
 pub mod engine;
@@ -7,6 +36,8 @@ pub mod sim;
 
 #[cfg(feature = "agent")]
 pub mod adapters;
+#[cfg(feature = "agent")]
+pub mod agent;
 #[cfg(feature = "agent")]
 pub mod config;
 #[cfg(feature = "agent")]

@@ -1,1 +1,55 @@
-fn main() {}
+//! Reads the configuration, runs the agent, turns its end into an exit code.
+
+use std::process::ExitCode;
+
+use spotkeeper::adapters::kubernetes::one_line;
+use spotkeeper::config::Config;
+use spotkeeper::{agent, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The user of the image.
+const AGENT_UID: u32 = 65532;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let config = Config::from_args();
+    telemetry::start(config.log_format, &config.log);
+    if let Some(folder) = &config.prepare_notice_dir {
+        return code(
+            prepare(folder).map_err(|e| format!("--prepare-notice-dir {}: {e}", folder.display())),
+        );
+    }
+    let stop = async {
+        match (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) {
+            (Ok(mut terminate), Ok(mut interrupt)) => {
+                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+                tracing::info!("asked to stop");
+            }
+            _ => std::future::pending().await,
+        }
+    };
+    code(
+        agent::run(config, stop)
+            .await
+            .map_err(|error| one_line(&error)),
+    )
+}
+
+/// Makes the folder of the notice file, for the user that the agent runs as. Needs root.
+fn prepare(folder: &std::path::Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    std::os::unix::fs::chown(folder, Some(AGENT_UID), Some(AGENT_UID))
+}
+
+fn code(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -559,7 +559,7 @@ impl Core for Keeper {
                     notice.event_id,
                     deadline,
                 );
-                self.hear(now, entry, notice.subject, deadline, Written::Yes, effects);
+                self.hear(now, entry, notice.subject, deadline, Written::No, effects);
             }
             Input::Noticed { .. } => {}
             Input::RecordSeen(record) => self.record_seen(now, record, effects),

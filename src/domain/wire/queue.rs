@@ -4,29 +4,26 @@
 //! and what Auto Scaling sends to a queue directly. The queue sees a whole account and region, so much of what comes
 //! is recognised and [not for us](NotForUs).
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::{EVENT_ID_CHARS_MAX, ParseError, WORD_CHARS_MAX, bounded, json, moment, wrong};
-use crate::domain::notice::{
-    Action, InstanceId, InstanceState, Notice, ScheduleCode, Source, Subject,
-};
+use crate::domain::notice::{Action, InstanceId, InstanceState, Notice, Source, Subject};
 
 /// The most bytes of a body that are read: what SQS takes at most.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// The most instances that one message is believed to name.
-pub const INSTANCES_MAX: usize = 1_000;
-
 /// From the `time` of a spot interruption warning to the moment at which EC2 takes the instance.
 pub const SPOT_WARNING: Duration = Duration::from_secs(120);
 
+pub use health::INSTANCES_MAX;
+
+mod health;
+
 const ENVELOPE: &str = "an EventBridge event";
 const HOOK: &str = "an Auto Scaling lifecycle notification";
-const HEALTH: &str = "an AWS Health event";
 
 /// What a body that could be read says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,7 +191,7 @@ fn event(source: String, detail_type: String, body: &[u8]) -> Result<Parsed, Par
         ("aws.autoscaling", "EC2 Instance-launch Lifecycle Action") => {
             Ok(Parsed::NotForUs(NotForUs::Launching))
         }
-        ("aws.health", "AWS Health Event") => health(body),
+        ("aws.health", "AWS Health Event") => health::parse(body),
         _ => Ok(Parsed::NotForUs(NotForUs::OtherEvent {
             source: super::excerpt(&source),
             detail_type: super::excerpt(&detail_type),
@@ -339,123 +336,6 @@ fn termination(hook: Hook, otherwise: Option<String>) -> Result<Parsed, ParseErr
         )?,
         deadline: None,
     }))
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Health {
-    event_arn: Option<String>,
-    service: Option<String>,
-    event_type_code: Option<String>,
-    event_type_category: Option<String>,
-    status_code: Option<String>,
-    start_time: Option<String>,
-    #[serde(default)]
-    affected_entities: Vec<Entity>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Entity {
-    entity_value: Option<String>,
-}
-
-fn health(body: &[u8]) -> Result<Parsed, ParseError> {
-    let (_, _, health) = envelope::<Health>(body)?;
-    let text = |value: Option<String>| super::excerpt(&value.unwrap_or_default());
-    if health.service.as_deref() != Some("EC2") {
-        return Ok(Parsed::NotForUs(NotForUs::HealthOfService(text(
-            health.service,
-        ))));
-    }
-    if health.event_type_category.as_deref() != Some("scheduledChange") {
-        let category = text(health.event_type_category);
-        return Ok(Parsed::NotForUs(NotForUs::HealthCategory(category)));
-    }
-    let type_code = super::required(HEALTH, "detail.eventTypeCode", health.event_type_code)?;
-    let Some(code) = schedule_code(&type_code) else {
-        return Ok(Parsed::NotForUs(NotForUs::HealthCode(super::excerpt(
-            &type_code,
-        ))));
-    };
-    if health.status_code.as_deref() == Some("closed") {
-        return Ok(Parsed::NotForUs(NotForUs::HealthClosed));
-    }
-    let (instances, problems) = instances(health.affected_entities)?;
-    if instances.is_empty() {
-        return Ok(Parsed::NotForUs(NotForUs::HealthWithoutInstances));
-    }
-    let event_id = bounded(
-        HEALTH,
-        "detail.eventArn",
-        health.event_arn,
-        EVENT_ID_CHARS_MAX,
-    )?;
-    let deadline = moment(HEALTH, "detail.startTime", health.start_time)?;
-    let notices = instances
-        .into_iter()
-        .map(|instance| Notice {
-            instance,
-            source: Source::Sqs,
-            subject: Subject::ScheduledChange(code.clone()),
-            event_id: event_id.clone(),
-            deadline: Some(deadline),
-        })
-        .collect();
-    Ok(Parsed::Message(Message { notices, problems }))
-}
-
-/// The instances among the entities, each once, and an error for each entity that is none.
-fn instances(entities: Vec<Entity>) -> Result<(BTreeSet<InstanceId>, Vec<ParseError>), ParseError> {
-    const FIELD: &str = "detail.affectedEntities[].entityValue";
-    if entities.len() > INSTANCES_MAX {
-        let count = entities.len().to_string();
-        return Err(wrong(
-            HEALTH,
-            "number of detail.affectedEntities",
-            &count,
-            "at most 1000",
-        ));
-    }
-    let mut problems = Vec::new();
-    let mut found = BTreeSet::new();
-    for entity in entities {
-        match instance_of(HEALTH, FIELD, entity.entity_value) {
-            Ok(instance) => {
-                found.insert(instance);
-            }
-            Err(problem) => problems.push(problem),
-        }
-    }
-    Ok((found, problems))
-}
-
-/// The scheduled event's code, as IMDS writes it, of a Health event's type; `None` where the type is not
-/// `AWS_EC2_…_SCHEDULED`.
-///
-/// A type without a counterpart in IMDS keeps its own name, in IMDS's spelling: what it does to the instance is not
-/// guessed from its words.
-fn schedule_code(type_code: &str) -> Option<ScheduleCode> {
-    let name = type_code
-        .strip_prefix("AWS_EC2_")?
-        .strip_suffix("_SCHEDULED")?;
-    let plain = |c: u8| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_';
-    if name.is_empty() || name.len() > WORD_CHARS_MAX || !name.bytes().all(plain) {
-        return None;
-    }
-    let code = match name {
-        "INSTANCE_REBOOT"
-        | "INSTANCE_REBOOT_MAINTENANCE"
-        | "INSTANCE_REBOOT_FLEXIBLE_MAINTENANCE" => "instance-reboot",
-        "SYSTEM_REBOOT" | "SYSTEM_REBOOT_MAINTENANCE" => "system-reboot",
-        "SYSTEM_MAINTENANCE" | "INSTANCE_NETWORK_MAINTENANCE" | "INSTANCE_POWER_MAINTENANCE" => {
-            "system-maintenance"
-        }
-        "INSTANCE_STOP" => "instance-stop",
-        "INSTANCE_RETIREMENT" | "PERSISTENT_INSTANCE_RETIREMENT" => "instance-retirement",
-        other => return Some(ScheduleCode(other.to_ascii_lowercase().replace('_', "-"))),
-    };
-    Some(ScheduleCode(code.to_owned()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,8 @@
+use std::collections::BTreeSet;
+
+use super::health::schedule_code;
 use super::*;
+use crate::domain::notice::ScheduleCode;
 
 const I: &str = "i-0123456789abcdef0";
 
@@ -213,12 +217,13 @@ fn a_health_event_names_many_instances_each_once() {
 
 #[test]
 fn an_entity_that_is_no_instance_does_not_hide_the_others() {
-    let entities = serde_json::json!([{"entityValue": "vol-1"}, {"entityValue": I}, {}]);
+    let entities =
+        serde_json::json!([{"entityValue": "vol-1"}, {"entityValue": I}, {}, {"entityValue": [7]}]);
     let body = health(&[("affectedEntities", entities)]);
     let Ok(Parsed::Message(message)) = parse(body.as_bytes()) else {
         panic!("{body}");
     };
-    assert_eq!((message.notices.len(), message.problems.len()), (1, 2));
+    assert_eq!((message.notices.len(), message.problems.len()), (1, 3));
 }
 
 #[test]
@@ -239,6 +244,10 @@ fn other_words_of_aws_health_are_not_for_us() {
     assert_eq!(with("statusCode", "closed".into()), NotForUs::HealthClosed);
     assert_eq!(
         with("affectedEntities", serde_json::json!([])),
+        NotForUs::HealthWithoutInstances
+    );
+    assert_eq!(
+        with("affectedEntities", serde_json::Value::Null),
         NotForUs::HealthWithoutInstances
     );
     assert!(

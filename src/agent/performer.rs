@@ -1,0 +1,339 @@
+//! Carries out the core's effects: each in a task of its own, its result sent back as an input.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::AbortHandle;
+
+use super::observer::Observer;
+use crate::adapters::kubernetes::access::PodMode;
+use crate::adapters::kubernetes::{Kubernetes, Subject, one_line, outcome, watches};
+use crate::adapters::notice_server::Board;
+use crate::domain::node::Node;
+use crate::domain::time::Instant;
+use crate::driver::{Clock, Surroundings};
+use crate::interruption::mark::{mark_patch, unmark_patch};
+use crate::interruption::{
+    Answer, Ask, Because, Effect, Identity, Input, Keeper, Outcome, Pace, Verb,
+};
+
+/// How long a call about pods waits until it is known what this agent may do.
+const ACCESS_AWAITED: Duration = Duration::from_secs(5);
+
+/// How many events may wait to be published; more are dropped.
+const EVENTS_WAITING_MAX: usize = 256;
+
+/// What every task needs.
+pub struct Shared {
+    pub me: Identity,
+    pub clock: Clock,
+    pub kubernetes: Kubernetes,
+    /// What this agent may do, once the API server has said it.
+    pub access: watch::Receiver<Option<(PodMode, Kubernetes)>>,
+    pub inputs: mpsc::Sender<Input>,
+    /// The Node as it was seen last, by watch or in the answer to a patch.
+    pub node: Mutex<Option<Node>>,
+    /// The Node is the one of our instance. Until that is known nothing is written to it.
+    pub verified: AtomicBool,
+    pub dry_run: bool,
+    pub observer: Observer,
+    events: Semaphore,
+    events_waiting: AtomicUsize,
+}
+
+impl Shared {
+    pub fn new(
+        me: Identity,
+        clock: Clock,
+        kubernetes: Kubernetes,
+        access: watch::Receiver<Option<(PodMode, Kubernetes)>>,
+        inputs: mpsc::Sender<Input>,
+        dry_run: bool,
+        observer: Observer,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            me,
+            clock,
+            kubernetes,
+            access,
+            inputs,
+            node: Mutex::new(None),
+            verified: AtomicBool::new(false),
+            dry_run,
+            observer,
+            events: Semaphore::new(2),
+            events_waiting: AtomicUsize::new(0),
+        })
+    }
+
+    pub fn node(&self) -> Option<Node> {
+        self.node
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub fn set_node(&self, node: Node) {
+        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(node);
+    }
+
+    /// What records and events are about.
+    fn subject(&self) -> Subject {
+        Subject {
+            instance: self.me.instance.clone(),
+            node: self.me.node.clone(),
+            provider_id: self.me.provider_id.clone(),
+            node_uid: self
+                .node()
+                .map(|node| node.uid)
+                .filter(|uid| !uid.is_empty()),
+        }
+    }
+
+    /// The client for pods, once it is known with whose rights.
+    async fn pods(&self) -> Result<Kubernetes, Answer> {
+        let mut access = self.access.clone();
+        let known = tokio::time::timeout(ACCESS_AWAITED, access.wait_for(Option::is_some)).await;
+        match known
+            .ok()
+            .and_then(Result::ok)
+            .and_then(|access| access.clone())
+        {
+            Some((PodMode::None, _)) => Err(Answer::Forbidden("--pod-access=none".to_owned())),
+            Some((_, kubernetes)) => Ok(kubernetes),
+            None => Err(Answer::Failed(
+                "the API server has not said yet what this agent may do".to_owned(),
+            )),
+        }
+    }
+
+    /// One patch of the node, conflicts answered by computing it again.
+    async fn patch_node(&self, patch: impl Fn(&Node) -> Option<serde_json::Value>) -> Outcome {
+        if !self.verified.load(Ordering::Relaxed) {
+            return Outcome::Failed(format!(
+                "it is not known yet whether node {} runs on instance {}",
+                self.me.node, self.me.instance
+            ));
+        }
+        let result = self
+            .kubernetes
+            .patch_node(&self.me.node, self.node(), patch)
+            .await;
+        let outcome = outcome(&result);
+        if let Ok(node) = result {
+            self.set_node(node);
+        }
+        outcome
+    }
+
+    async fn publish(self: Arc<Self>, because: Because, at: Instant) {
+        if self.events_waiting.fetch_add(1, Ordering::Relaxed) < EVENTS_WAITING_MAX
+            && let Ok(_turn) = self.events.acquire().await
+            && let Err(error) = self
+                .kubernetes
+                .publish(&self.subject(), &because, self.clock.epoch().wall(at))
+                .await
+        {
+            tracing::debug!(
+                error = one_line(&error),
+                reason = because.reason(),
+                "the event could not be published"
+            );
+        }
+        self.events_waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Performs effects for one [`Keeper`].
+pub struct Performer {
+    pub shared: Arc<Shared>,
+    pub board: Board,
+    pub pace: watch::Sender<Pace>,
+    pub standing: watch::Sender<bool>,
+    pod_watch: Option<AbortHandle>,
+}
+
+impl Performer {
+    pub fn new(
+        shared: Arc<Shared>,
+        board: Board,
+        pace: watch::Sender<Pace>,
+        standing: watch::Sender<bool>,
+    ) -> Self {
+        Self {
+            shared,
+            board,
+            pace,
+            standing,
+            pod_watch: None,
+        }
+    }
+
+    /// Runs `call` in a task and sends what comes of it back to the core. In a dry run nothing is called, and the core
+    /// is told that it worked.
+    fn start(
+        &self,
+        what: &'static str,
+        dry: Input,
+        call: impl Future<Output = Input> + Send + 'static,
+    ) {
+        let inputs = self.shared.inputs.clone();
+        let dry_run = self.shared.dry_run;
+        if dry_run {
+            tracing::info!(what, "dry run: not done");
+        }
+        tokio::task::spawn_local(async move {
+            let input = if dry_run { dry } else { call.await };
+            // The receiver is gone only when the program ends.
+            let _ = inputs.send(input).await;
+        });
+    }
+
+    fn decided(&self, now: Instant, because: Because) {
+        let me = &self.shared.me;
+        let (reason, text) = (because.reason(), because.to_string());
+        if because.is_warning() {
+            tracing::warn!(reason, instance = %me.instance, node = me.node, "{text}");
+        } else {
+            tracing::info!(reason, instance = %me.instance, node = me.node, "{text}");
+        }
+        if !self.shared.dry_run {
+            tokio::task::spawn_local(self.shared.clone().publish(because, now));
+        }
+    }
+
+    fn ask(&self, ask: Ask) {
+        let shared = self.shared.clone();
+        tracing::info!(
+            reason = ask.because.reason(),
+            verb = ?ask.verb,
+            pod = format!("{}/{}", ask.namespace, ask.name),
+            grace_secs = ask.grace_secs,
+            "asked to go: {}",
+            ask.because
+        );
+        let (uid, verb) = (ask.uid.clone(), ask.verb);
+        let dry = Input::Asked {
+            uid: uid.clone(),
+            verb,
+            answer: Answer::Accepted,
+        };
+        self.start(
+            if verb == Verb::Evict {
+                "evict"
+            } else {
+                "delete"
+            },
+            dry,
+            async move {
+                let answer = match shared.pods().await {
+                    Ok(kubernetes) => kubernetes.ask(&ask).await,
+                    Err(answer) => answer,
+                };
+                Input::Asked { uid, verb, answer }
+            },
+        );
+    }
+
+    fn watch_pods(&mut self) {
+        let shared = self.shared.clone();
+        let watch = tokio::task::spawn_local(async move {
+            let kubernetes = loop {
+                match shared.pods().await {
+                    Ok(kubernetes) => break kubernetes,
+                    // Without any access there are no pods to know of; without an answer it is asked again.
+                    Err(Answer::Forbidden(_)) => return,
+                    Err(_) => {}
+                }
+            };
+            watches::pods(
+                kubernetes.all_pods(),
+                &shared.me.node,
+                shared.clock,
+                shared.inputs.clone(),
+            )
+            .await;
+        });
+        self.forget_pods();
+        self.pod_watch = Some(watch.abort_handle());
+    }
+
+    fn forget_pods(&mut self) {
+        if let Some(watch) = self.pod_watch.take() {
+            watch.abort();
+        }
+    }
+}
+
+impl Surroundings<Keeper> for Performer {
+    fn took_in(&mut self, _now: Instant, input: &Input) {
+        self.shared.observer.took_in(input);
+    }
+
+    fn perform(&mut self, now: Instant, effect: Effect) {
+        self.shared.observer.performs(now, &effect);
+        let shared = self.shared.clone();
+        match effect {
+            Effect::Tell(announcement) if !shared.dry_run => {
+                self.board.tell(&announcement);
+            }
+            Effect::Tell(announcement) => {
+                tracing::info!(kind = %announcement.kind, "dry run: workloads are not told")
+            }
+            Effect::Retract => self.board.retract(),
+            Effect::Mark(mark) => {
+                self.start("mark the node", Input::Marked(Outcome::Done), async move {
+                    Input::Marked(shared.patch_node(|node| mark_patch(node, &mark)).await)
+                })
+            }
+            Effect::Unmark => self.start(
+                "undo the node's mark",
+                Input::Marked(Outcome::Done),
+                async move { Input::Marked(shared.patch_node(unmark_patch).await) },
+            ),
+            Effect::RecordNotice(entry) => {
+                let key = entry.key();
+                let dry = Input::NoticeRecorded {
+                    key: key.clone(),
+                    outcome: Outcome::Done,
+                };
+                self.start("record the notice", dry, async move {
+                    let result = shared
+                        .kubernetes
+                        .record_notice(&shared.subject(), &entry)
+                        .await;
+                    Input::NoticeRecorded {
+                        key,
+                        outcome: outcome(&result),
+                    }
+                });
+            }
+            Effect::RecordStatus(status) => {
+                self.start(
+                    "record the status",
+                    Input::StatusRecorded(Outcome::Done),
+                    async move {
+                        let result = shared
+                            .kubernetes
+                            .record_status(&shared.me.instance, &status)
+                            .await;
+                        Input::StatusRecorded(outcome(&result))
+                    },
+                );
+            }
+            Effect::WatchPods => self.watch_pods(),
+            Effect::ForgetPods => self.forget_pods(),
+            Effect::Ask(ask) => self.ask(ask),
+            Effect::PollImds(pace) => drop(self.pace.send_replace(pace)),
+            Effect::StandDown => drop(self.standing.send_replace(false)),
+            Effect::StandUp => drop(self.standing.send_replace(true)),
+            Effect::Decided(because) => self.decided(now, because),
+        }
+    }
+
+    fn beat(&mut self, core: &Keeper) {
+        self.shared.observer.beat(core.phase());
+    }
+}

@@ -1,0 +1,343 @@
+//! Reads the queue, for all nodes: each message becomes entries of Interruptions, and is deleted once they are written.
+//!
+//! A reader's word touches no node: it wakes the node's own agent, which asks its own IMDS.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::runtime::watcher::{self, Event};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::observer::Observer;
+use crate::adapters::kubernetes::wire::NodeObject;
+use crate::adapters::kubernetes::{Kubernetes, Subject, one_line, watches};
+use crate::adapters::lease::{self, Leases};
+use crate::adapters::sqs::{Queue, Received};
+use crate::domain::node::Node;
+use crate::domain::notice::InstanceId;
+use crate::domain::time::Deadline;
+use crate::domain::wire;
+use crate::driver::Clock;
+use crate::interruption::Input;
+use crate::interruption::queue::{Delivery, Disposition, ForNode, NodeRef, Then, dispose};
+
+/// How many messages are worked on at once. While these are written, no more are received.
+const IN_WORK_MAX: usize = 64;
+
+/// How long reading waits after the queue could not be read; doubled up to [`RETRY_MAX`].
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Reads one queue.
+pub struct QueueReader {
+    pub queue: Queue,
+    pub kubernetes: Kubernetes,
+    pub clock: Clock,
+    /// Who is named as the reporter: this agent's node, or for a reader without one its pod.
+    pub reporter: String,
+    /// The instance of this very node, and where its core listens: what concerns it goes there without the detour
+    /// through the API server.
+    pub own: Option<(InstanceId, mpsc::Sender<Input>)>,
+    pub dry_run: bool,
+    pub observer: Observer,
+}
+
+/// All nodes of the cluster, by instance.
+type Nodes = Rc<RefCell<HashMap<InstanceId, NodeRef>>>;
+
+impl QueueReader {
+    /// Reads while a lease is held and this node stands; for ever.
+    pub async fn read_under_lease(
+        self: Rc<Self>,
+        leases: Leases,
+        mut standing: watch::Receiver<bool>,
+    ) {
+        loop {
+            if standing.wait_for(|standing| *standing).await.is_err() {
+                return;
+            }
+            match leases.take_one().await {
+                Ok(Some(held)) => {
+                    tracing::info!(lease = held.name(), "reading the queue");
+                    self.observer.reads_queue(true);
+                    let reading = self.clone().read();
+                    tokio::select! {
+                        () = reading => {}
+                        () = keep(&leases, held, &mut standing) => {}
+                    }
+                    self.observer.reads_queue(false);
+                    tracing::info!("not reading the queue any more");
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(
+                    error = one_line(&error),
+                    "no lease for the queue could be taken"
+                ),
+            }
+            let look_again = lease::LOOK_EVERY.mul_f64(0.5 + fastrand::f64());
+            tokio::select! {
+                () = tokio::time::sleep(look_again) => {}
+                _ = standing.changed() => {}
+            }
+        }
+    }
+
+    /// Reads for ever.
+    pub async fn read(self: Rc<Self>) {
+        let nodes = Nodes::default();
+        let listed = Rc::new(watch::Sender::new(false));
+        let reading = async {
+            let mut ready = listed.subscribe();
+            // Without the nodes every message would look as if it were for another cluster.
+            if ready.wait_for(|listed| *listed).await.is_ok() {
+                self.receive(&nodes).await;
+            }
+        };
+        tokio::join!(
+            reading,
+            watch_nodes(&self.kubernetes, nodes.clone(), listed.clone())
+        );
+    }
+
+    async fn receive(self: &Rc<Self>, nodes: &Nodes) {
+        let in_work = Arc::new(Semaphore::new(IN_WORK_MAX));
+        let tasks = tokio::task::LocalSet::new();
+        tasks
+            .run_until(async {
+                let mut failures = 0u32;
+                loop {
+                    // Room for a whole batch first: what has been received must not wait for its turn while its
+                    // visibility time-out runs.
+                    let Ok(room) = in_work.clone().acquire_many_owned(Queue::BATCH_MAX).await
+                    else {
+                        return;
+                    };
+                    drop(room);
+                    match self.queue.receive().await {
+                        Ok(messages) => {
+                            if failures > 0 {
+                                tracing::info!(failures, "the queue can be read again");
+                                failures = 0;
+                            }
+                            self.observer.queue_answered(Ok(()));
+                            for message in messages {
+                                let Ok(turn) = in_work.clone().acquire_owned().await else {
+                                    return;
+                                };
+                                let (reader, nodes) = (self.clone(), nodes.clone());
+                                tokio::task::spawn_local(async move {
+                                    reader.work_on(message, &nodes).await;
+                                    drop(turn);
+                                });
+                            }
+                        }
+                        Err(error) => {
+                            let text = one_line(&error);
+                            if failures == 0 {
+                                tracing::warn!(error = text, "the queue cannot be read");
+                            }
+                            self.observer.queue_answered(Err(text));
+                            let wait = RETRY_FIRST
+                                .saturating_mul(1 << failures.min(6))
+                                .min(RETRY_MAX);
+                            failures = failures.saturating_add(1);
+                            tokio::time::sleep(wait).await;
+                        }
+                    }
+                }
+            })
+            .await;
+    }
+
+    async fn work_on(&self, message: Received, nodes: &Nodes) {
+        let parsed = wire::queue::parse(message.body.as_bytes());
+        let delivery = Delivery {
+            receives: message.receives,
+            age: message.age,
+        };
+        let node_of = |instance: &InstanceId| nodes.borrow().get(instance).cloned();
+        let id = message.id.as_str();
+        match dispose(parsed, delivery, &self.reporter, Timestamp::now(), node_of) {
+            Disposition::Record {
+                entries,
+                then,
+                problems,
+            } => {
+                for problem in problems {
+                    tracing::warn!(message = id, %problem, "a part of a message cannot be read");
+                }
+                let mut written = true;
+                for entry in &entries {
+                    written &= self.record(id, entry).await;
+                }
+                match then {
+                    _ if !written => self.observer.message("unwritten"),
+                    Then::Delete { .. } => self.delete(message, "recorded").await,
+                    Then::Release { after } => {
+                        self.release(message, after, "recorded in part").await
+                    }
+                }
+            }
+            Disposition::Delete { because } => {
+                tracing::debug!(
+                    message = id,
+                    reason = because.reason(),
+                    "not for us: {because}"
+                );
+                self.delete(message, because.reason()).await;
+            }
+            Disposition::Leave { because, again_in } => {
+                tracing::warn!(
+                    message = id,
+                    reason = because.reason(),
+                    "left in the queue: {because}"
+                );
+                match again_in {
+                    Some(after) => self.release(message, after, because.reason()).await,
+                    None => self.observer.message(because.reason()),
+                }
+            }
+        }
+    }
+
+    /// Writes one entry; returns whether it is in the API now.
+    async fn record(&self, message: &str, of: &ForNode) -> bool {
+        self.observer.noticed(of.entry.source, of.entry.kind);
+        let (instance, node) = (&of.notice.instance, &of.node.name);
+        if let Some((own, inputs)) = &self.own
+            && own == instance
+        {
+            let now = self.clock.now();
+            let deadline = of
+                .notice
+                .deadline
+                .map(|d| Deadline::place(d, Timestamp::now(), now));
+            let _ = inputs
+                .send(Input::Noticed {
+                    notice: of.notice.clone(),
+                    deadline,
+                })
+                .await;
+        }
+        if self.dry_run {
+            tracing::info!(message, %instance, node, notice = %of.entry.key(), "dry run: not recorded");
+            return true;
+        }
+        let subject = Subject {
+            instance: instance.clone(),
+            node: node.clone(),
+            provider_id: of.node.provider_id.clone(),
+            node_uid: Some(of.node.uid.clone()).filter(|uid| !uid.is_empty()),
+        };
+        match self.kubernetes.record_notice(&subject, &of.entry).await {
+            Ok(()) => {
+                tracing::info!(message, %instance, node, notice = %of.entry.key(), "recorded");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(message, %instance, node, error = one_line(&error), "the notice could not be recorded; the message stays");
+                false
+            }
+        }
+    }
+
+    async fn delete(&self, message: Received, result: &'static str) {
+        self.observer.message(result);
+        if self.dry_run {
+            return;
+        }
+        if let Err(error) = self.queue.delete(message.receipt).await {
+            // It comes again, and changes nothing.
+            tracing::warn!(
+                message = message.id,
+                error = one_line(&error),
+                "the message could not be deleted"
+            );
+        }
+    }
+
+    async fn release(&self, message: Received, after: Duration, result: &'static str) {
+        self.observer.message(result);
+        if self.dry_run {
+            return;
+        }
+        if let Err(error) = self.queue.release(message.receipt, after).await {
+            tracing::warn!(
+                message = message.id,
+                error = one_line(&error),
+                "the message could not be made visible again"
+            );
+        }
+    }
+}
+
+/// Renews the lease until it is lost, or this node is about to go; then it is given up.
+async fn keep(leases: &Leases, mut held: lease::Held, standing: &mut watch::Receiver<bool>) {
+    let mut valid_until = tokio::time::Instant::now() + lease::DURATION;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(lease::RENEW_EVERY) => {}
+            _ = standing.wait_for(|standing| !*standing) => {
+                tracing::info!(lease = held.name(), "this node is about to go: another reads the queue");
+                if let Err(error) = leases.release(held).await {
+                    tracing::warn!(error = one_line(&error), "the lease could not be given up; it runs out");
+                }
+                return;
+            }
+        }
+        match leases.renew(&held).await {
+            Ok(Some(renewed)) => {
+                valid_until = tokio::time::Instant::now() + lease::DURATION;
+                held = renewed;
+            }
+            Ok(None) => return,
+            Err(_) if tokio::time::Instant::now() < valid_until => {}
+            Err(error) => {
+                tracing::warn!(error = one_line(&error), "the lease has run out");
+                return;
+            }
+        }
+    }
+}
+
+/// Keeps `nodes` as the API server has them.
+async fn watch_nodes(kubernetes: &Kubernetes, nodes: Nodes, listed: Rc<watch::Sender<bool>>) {
+    let mut fresh = HashMap::new();
+    let entry = |object: NodeObject| {
+        let node = Node::from(object);
+        let provider_id = node.provider_id?;
+        let instance = InstanceId::from_provider_id(&provider_id)?;
+        Some((
+            instance,
+            NodeRef {
+                name: node.name,
+                uid: node.uid,
+                provider_id,
+            },
+        ))
+    };
+    watches::follow(
+        "nodes",
+        kubernetes.nodes(),
+        watcher::Config::default().any_semantic(),
+        async |event| match event {
+            Event::Init => fresh.clear(),
+            Event::InitApply(object) => fresh.extend(entry(object)),
+            Event::InitDone => {
+                *nodes.borrow_mut() = std::mem::take(&mut fresh);
+                listed.send_replace(true);
+            }
+            Event::Apply(object) => nodes.borrow_mut().extend(entry(object)),
+            Event::Delete(object) => {
+                if let Some((instance, _)) = entry(object) {
+                    nodes.borrow_mut().remove(&instance);
+                }
+            }
+        },
+    )
+    .await;
+}

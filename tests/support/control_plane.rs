@@ -1,0 +1,233 @@
+//! A real control plane: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, and kwok for the kubelets.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{LazyLock, OnceLock};
+use std::time::{Duration, Instant};
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+use super::process::{Process, free_port};
+
+/// Where the parts are; builds what is missing.
+pub static PARTS: LazyLock<PathBuf> = LazyLock::new(|| {
+    let script = root().join("tests/lab/parts.sh");
+    let output = Command::new(script).stderr(Stdio::inherit()).output().expect("tests/lab/parts.sh can be run");
+    assert!(output.status.success(), "the lab cannot be built; its own words are above");
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+});
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The administrator's token, of this loopback API server only.
+const TOKEN: &str = "lab-administrator";
+
+/// A running control plane. It ends with the value, or with the process.
+pub struct ControlPlane {
+    pub dir: PathBuf,
+    pub kubeconfig: PathBuf,
+    pub server: String,
+    processes: Vec<Process>,
+}
+
+static SHARED: OnceLock<ControlPlane> = OnceLock::new();
+
+impl ControlPlane {
+    /// The one of this test binary, with the CRDs and policies of `manifests/` applied.
+    pub fn shared() -> &'static ControlPlane {
+        SHARED.get_or_init(|| {
+            let lab = ControlPlane::start();
+            extern "C" fn clean() {
+                if let Some(lab) = SHARED.get() {
+                    let _ = std::fs::remove_dir_all(&lab.dir);
+                }
+            }
+            // A static is never dropped. The kernel ends the processes; the folder is left to this.
+            // SAFETY: `clean` is a plain function that does not unwind.
+            unsafe { libc::atexit(clean) };
+            lab.apply("manifests/overlays/sqs");
+            lab
+        })
+    }
+
+    /// Starts one; panics where a part does not come up.
+    pub fn start() -> ControlPlane {
+        let dir = tempfile::Builder::new().prefix("spotkeeper-lab-").tempdir().expect("a folder can be made").keep();
+        let (client_port, peer_port, port) = (free_port(), free_port(), free_port());
+        let server = format!("https://127.0.0.1:{port}");
+        let kubeconfig = dir.join("admin.kubeconfig");
+        let mut lab = ControlPlane { dir, kubeconfig, server, processes: Vec::new() };
+        lab.make_keys();
+        lab.run("etcd", &etcd_flags(&lab.dir, client_port, peer_port));
+        lab.run("kube-apiserver", &apiserver_flags(&lab.dir, client_port, port));
+        lab.write_kubeconfig(&lab.kubeconfig.clone(), TOKEN);
+        lab.wait_until_ready();
+        let kubeconfig = format!("--kubeconfig={}", lab.kubeconfig.display());
+        lab.run(
+            "kube-controller-manager",
+            &[
+                kubeconfig.clone(),
+                "--bind-address=127.0.0.1".into(),
+                format!("--secure-port={}", free_port()),
+                "--leader-elect=false".into(),
+                format!("--service-account-private-key-file={}", lab.dir.join("sa.key").display()),
+                "--controllers=*,-nodeipam,-route,-cloud-node-lifecycle,-service-lb-controller".into(),
+            ],
+        );
+        lab.run(
+            "kube-scheduler",
+            &[
+                kubeconfig.clone(),
+                "--bind-address=127.0.0.1".into(),
+                format!("--secure-port={}", free_port()),
+                "--leader-elect=false".into(),
+            ],
+        );
+        lab.run(
+            "kwok",
+            &[
+                kubeconfig,
+                "--manage-nodes-with-label-selector=lab.spotkeeper.dev/kubelet=kwok".into(),
+                "--node-lease-duration-seconds=40".into(),
+                format!("--config={}", root().join("tests/lab/stages.yaml").display()),
+                "--server-address=127.0.0.1:0".into(),
+            ],
+        );
+        lab
+    }
+
+    fn run(&mut self, name: &str, flags: &[String]) {
+        let mut command = Command::new(PARTS.join(name));
+        command.args(flags).current_dir(&self.dir);
+        // kwok keeps a folder of its own in the home directory.
+        command.env("HOME", &self.dir);
+        let log = self.dir.join(format!("{name}.log"));
+        self.processes.push(Process::start(name, command, &log));
+    }
+
+    fn make_keys(&self) {
+        let openssl = |args: &[&str]| {
+            let status = Command::new("openssl").args(args).current_dir(&self.dir).stderr(Stdio::null()).status();
+            assert!(status.is_ok_and(|s| s.success()), "openssl is needed: apt-get install openssl");
+        };
+        openssl(&["genrsa", "-out", "sa.key", "2048"]);
+        openssl(&["rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub"]);
+        std::fs::write(self.dir.join("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n")).unwrap();
+    }
+
+    /// Waits for the API server to say that it is ready.
+    fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let ready = self.kubectl(&["get", "--raw", "/readyz"]).output().expect("kubectl runs");
+            if ready.status.success() {
+                return;
+            }
+            for process in &mut self.processes {
+                assert!(process.ended().is_none(), "{}", process.log_tail());
+            }
+            let why = String::from_utf8_lossy(&ready.stderr).into_owned();
+            assert!(Instant::now() < deadline, "the API server is not ready after 60 s: {why}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Writes a kubeconfig for the bearer of `token`.
+    pub fn write_kubeconfig(&self, path: &Path, token: &str) {
+        let config = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "lab",
+            "clusters": [{ "name": "lab", "cluster": {
+                "server": self.server, "certificate-authority": self.dir.join("tls/apiserver.crt"),
+            } }],
+            "users": [{ "name": "lab", "user": { "token": token } }],
+            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "lab" } }],
+        });
+        std::fs::write(path, config.to_string()).expect("a kubeconfig can be written");
+    }
+
+    /// `kubectl` as the administrator.
+    pub fn kubectl(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(PARTS.join("kubectl"));
+        command.arg(format!("--kubeconfig={}", self.kubeconfig.display())).args(args).env("HOME", &self.dir);
+        command
+    }
+
+    /// Applies a kustomization of the repository, and waits for what it defines to be in force.
+    pub fn apply(&self, kustomization: &str) {
+        let folder = root().join(kustomization);
+        let folder = folder.to_str().expect("a path in UTF-8");
+        let run = |args: &[&str]| {
+            let output = self.kubectl(args).output().expect("kubectl runs");
+            assert!(output.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        // Kinds that the CRDs define are not known until they are established.
+        run(&["apply", "--server-side", "-k", root().join("manifests/crd").to_str().expect("UTF-8")]);
+        run(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]);
+        run(&["apply", "--server-side", "-k", folder]);
+    }
+
+    /// A client of the administrator, for the current runtime.
+    pub async fn client(&self) -> Client {
+        self.client_of(TOKEN).await
+    }
+
+    /// A client of whoever bears `token`.
+    pub async fn client_of(&self, token: &str) -> Client {
+        let path = self.dir.join(format!("{}.kubeconfig", uuid()));
+        self.write_kubeconfig(&path, token);
+        let kubeconfig = Kubeconfig::read_from(&path).expect("our own kubeconfig can be read");
+        let options = KubeConfigOptions::default();
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("it is complete");
+        config.default_retry = false;
+        Client::try_from(config).expect("a client can be made")
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.processes.clear();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A name that nothing else has.
+pub fn uuid() -> String {
+    format!("{:012x}", fastrand::u64(..) & 0xffff_ffff_ffff)
+}
+
+fn etcd_flags(dir: &Path, client: u16, peer: u16) -> Vec<String> {
+    vec![
+        format!("--data-dir={}", dir.join("etcd").display()),
+        "--unsafe-no-fsync".into(),
+        format!("--listen-client-urls=http://127.0.0.1:{client}"),
+        format!("--advertise-client-urls=http://127.0.0.1:{client}"),
+        format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
+        format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
+        format!("--initial-cluster=default=http://127.0.0.1:{peer}"),
+    ]
+}
+
+fn apiserver_flags(dir: &Path, etcd: u16, port: u16) -> Vec<String> {
+    let file = |name: &str| dir.join(name).display().to_string();
+    vec![
+        format!("--etcd-servers=http://127.0.0.1:{etcd}"),
+        "--bind-address=127.0.0.1".into(),
+        format!("--secure-port={port}"),
+        format!("--cert-dir={}", file("tls")),
+        format!("--service-account-key-file={}", file("sa.pub")),
+        format!("--service-account-signing-key-file={}", file("sa.key")),
+        "--service-account-issuer=https://kubernetes.default.svc".into(),
+        format!("--token-auth-file={}", file("tokens.csv")),
+        "--authorization-mode=Node,RBAC".into(),
+        "--enable-admission-plugins=NodeRestriction".into(),
+        "--service-cluster-ip-range=10.0.0.0/24".into(),
+        "--allow-privileged=true".into(),
+        "--endpoint-reconciler-type=none".into(),
+    ]
+}

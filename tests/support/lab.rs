@@ -1,0 +1,24 @@
+//! The lab: real parts for tests, for `make demo` and for `make bench`.
+//!
+//! | module | part |
+//! |---|---|
+//! | [`control_plane`] | etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok as kubelet |
+//! | [`cluster`] | one test's corner of it |
+//! | [`objects`] | nodes, pods, workloads and budgets, said fluently |
+//! | [`agent`] | agents as processes, with tokens bound to their node |
+//! | [`imds`] | instance metadata: our own service, faithful and faulty at will |
+//! | [`moto`] | SQS, and EventBridge in front of it |
+//! | [`facts`], [`process`] | waiting for facts; processes that end with the test |
+#![allow(dead_code, reason = "each of tests, demo and bench uses a part of it")]
+
+pub mod agent;
+pub mod cluster;
+pub mod control_plane;
+pub mod facts;
+pub mod imds;
+pub mod moto;
+pub mod objects;
+pub mod process;
+
+/// The agent of this build.
+pub const AGENT: &str = env!("CARGO_BIN_EXE_spotkeeper-agent");
