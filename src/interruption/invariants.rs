@@ -162,6 +162,7 @@ impl Witness {
     /// Sees an effect, in the order in which the core began it.
     pub fn effect(&mut self, now: Instant, effect: &Effect) -> Vec<Violation> {
         let mut violations = Vec::new();
+        self.announced.passes(now);
         match effect {
             Effect::Tell(announcement) => self.needs(announcement.kind, "told", &mut violations),
             Effect::Mark(mark) => self.needs(mark.kind, "marked", &mut violations),

@@ -38,7 +38,10 @@ impl World {
                 self.kill_agent(node);
                 self.schedule(self.now + down_ms, Event::Start { node });
             }
-            Step::Clock { by_secs, .. } => self.nodes[node].skew_secs += by_secs,
+            Step::Clock { by_secs, .. } => {
+                self.nodes[node].skew_secs += by_secs;
+                self.nodes[node].ledger.clock_was_off = true;
+            }
             Step::Taint { key, .. } => self.taint(node, key),
             Step::Touch { .. } => self.node_changed(node),
             Step::NewPod { pod, .. } => {

@@ -1,6 +1,7 @@
 //! What is announced and confirmed, as a witness works it out from the inputs alone.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -11,6 +12,9 @@ use crate::domain::notice::{InstanceId, Kind, Source, Subject};
 use crate::domain::time::{Deadline, Instant};
 use crate::interruption::merge::{effective_deadline, has_counterpart};
 use crate::interruption::{Input, Policy, Reading, Rebalance, Record};
+
+/// How long a record waits for the node that it is about.
+const NODE_AWAITED: Duration = Duration::from_secs(3);
 
 /// How many notices, and how many that are over, are remembered.
 const REMEMBERED_MAX: usize = 512;
@@ -35,6 +39,8 @@ pub(super) struct Announced {
     /// Announcements that are over, and are not heard again.
     over: VecDeque<String>,
     record_read: bool,
+    /// A record that waits for its node; since when.
+    awaiting_node: Option<(Instant, Option<Record>)>,
 }
 
 /// What IMDS said last, and whether it is to be believed.
@@ -72,6 +78,7 @@ impl Announced {
             said: BTreeMap::new(),
             over: VecDeque::new(),
             record_read: false,
+            awaiting_node: None,
         }
     }
 
@@ -110,9 +117,25 @@ impl Announced {
                 };
                 self.hear(now, key, notice.subject.clone(), *deadline, true);
             }
-            Input::RecordSeen(record) => self.record_seen(now, record.as_ref()),
+            Input::RecordSeen(record) => {
+                let since = self.awaiting_node.as_ref().map_or(now, |(since, _)| *since);
+                self.awaiting_node = Some((since, record.clone()));
+            }
             Input::NodeSeen(node) => self.node = Some(node.clone()),
             _ => {}
+        }
+        self.passes(now);
+    }
+
+    /// Time passes: a record is read when its node is known, or has been waited for long enough.
+    pub(super) fn passes(&mut self, now: Instant) {
+        let waits = |since: Instant| self.node.is_none() && now < since + NODE_AWAITED;
+        if let Some((since, record)) = self.awaiting_node.take() {
+            if record.is_some() && waits(since) {
+                self.awaiting_node = Some((since, record));
+            } else {
+                self.record_seen(now, record.as_ref());
+            }
         }
         self.confirm();
     }
@@ -216,6 +239,11 @@ impl Announced {
         }
         let Some(record) = record else { return };
         let status = &record.status;
+        let boot_id = self.node.as_ref().and_then(|node| node.boot_id.as_ref());
+        if boot_id.zip(status.boot_id.as_ref()).is_some_and(|(now, then)| now != then) {
+            // What it says of this boot this boot has said, too.
+            self.record_read = true;
+        }
         let open = status.phase.is_some_and(|phase| !phase.ends_episode());
         if !self.record_read {
             status.settled.iter().for_each(|what| self.over.push_back(what.clone()));
@@ -264,7 +292,9 @@ impl Announced {
             said.said_here |= here;
             let moved = announced.is_some() && announced != said.announced;
             let earlier = said.announced.is_none() || announced < said.announced;
-            if moved && (follows || earlier && (here || !self.record_read)) {
+            // What an earlier life wrote of a scheduled event was moved since, if IMDS says otherwise now.
+            let first = here || (!self.record_read && key.kind != Kind::ScheduledChange);
+            if moved && (follows || (earlier && first)) {
                 // Hibernation begins when it was first heard of, whatever time is announced.
                 said.deadline = if follows { placed } else { said.deadline.into_iter().chain(placed).min() };
                 said.announced = announced;

@@ -225,6 +225,7 @@ fn ledger(asks: Vec<Asked>) -> Ledger {
     Ledger {
         margin: Duration::from_secs(5),
         slack: Duration::from_secs(2),
+        clock_was_off: false,
         able: vec![Able { from: at(1), to: at(100), deadline: at(100) }],
         pods: vec![PodFate {
             path: "ns/web".into(),

@@ -176,7 +176,7 @@ impl Keeper {
                 remember(&mut self.settled, settled(&entry));
                 continue;
             }
-            if open && !self.record.adopted {
+            if open && !self.record.adopted && self.same_boot(&record.status) {
                 self.recorded_first(now, &entry, deadline, effects);
             }
             let known = self
@@ -210,6 +210,12 @@ impl Keeper {
         self.withdraw_missing(now, &present, effects);
     }
 
+    /// Whether a status was written in this boot of the instance, as far as is known.
+    fn same_boot(&self, status: &InterruptionStatus) -> bool {
+        let boot_id = self.node.as_ref().and_then(|node| node.boot_id.as_ref());
+        boot_id.zip(status.boot_id.as_ref()).is_none_or(|(now, then)| now == then)
+    }
+
     /// An earlier run has written an announcement with an earlier deadline than this one has heard by now: that one
     /// was the first, and this one is what it was moved to.
     fn recorded_first(
@@ -234,7 +240,8 @@ impl Keeper {
         }
         let moved_to = (std::mem::replace(&mut heard.entry, entry.clone()), heard.deadline);
         let subject = heard.subject.clone();
-        heard.deadline = effective_deadline(&subject, deadline, now);
+        let deadline = effective_deadline(&subject, deadline, now);
+        heard.deadline = heard.deadline.into_iter().chain(deadline).min_by_key(|d| d.at);
         heard.written = Written::Yes;
         notices.heard.insert(entry.key(), heard);
         self.hear(now, moved_to.0, subject, moved_to.1, Written::No, effects);
