@@ -494,6 +494,10 @@ impl Keeper {
         for (kind, by, deadline) in episode.notices.confirm(&self.imds) {
             episode.confirmed(now, &self.epoch, kind, by, deadline, effects);
         }
+        // An earlier run may have confirmed it: nothing is given up before the record has been read.
+        if !self.record.adopted && !self.record.contradicts {
+            return;
+        }
         for (key, because) in episode.notices.refuted(now, self.policy.margin) {
             self.drop_notice(now, &key, Phase::Refuted, because, effects);
         }

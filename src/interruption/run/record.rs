@@ -184,20 +184,17 @@ impl Keeper {
                 .as_ref()
                 .is_some_and(|episode| episode.notices.same(&key).is_some());
             self.hear(now, entry, subject, deadline, Written::Yes, effects);
-            if !known
-                && let Some(heard) = self
-                    .episode
-                    .as_mut()
-                    .and_then(|e| e.notices.heard.get_mut(&key))
+            let confirmed_before = open
+                && !self.record.adopted
+                && record.status.phase >= Some(Phase::Confirmed)
+                && record.status.kind == Some(key.kind);
+            if let Some(episode) = &mut self.episode
+                && let Some(heard) = episode.notices.heard.get_mut(&key)
             {
-                heard.inherited = key.source != Source::Sqs;
-                // What was confirmed before this program was started again stays confirmed.
-                let before = record
-                    .status
-                    .phase
-                    .is_some_and(|phase| phase >= Phase::Confirmed)
-                    && open;
-                if before && record.status.kind == Some(key.kind) && !self.record.adopted {
+                heard.inherited |= !known && key.source != Source::Sqs;
+                // What was confirmed before this program was started again stays confirmed, also where a redelivery has
+                // told of it before the record could be read.
+                if confirmed_before {
                     heard.confirmed.get_or_insert(Confirmation::Imds);
                 }
             }

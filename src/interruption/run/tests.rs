@@ -176,6 +176,7 @@ fn a_budget_that_never_allows_is_asked_until_the_latest_start_and_then_overruled
 fn a_notice_by_the_queue_alone_touches_nothing_while_a_healthy_imds_denies_it() {
     let mut keeper = keeper(Policy::default());
     handle(&mut keeper, 0, Input::NodeSeen(node("boot-1")));
+    handle(&mut keeper, 0, Input::RecordSeen(None));
     handle(&mut keeper, 0, Input::ImdsAnswered(Reading::default()));
     let notice = crate::domain::notice::Notice {
         instance: "i-0123456789abcdef0".parse().unwrap(),
