@@ -240,14 +240,13 @@ impl Announced {
         let Some(record) = record else { return };
         let status = &record.status;
         let boot_id = self.node.as_ref().and_then(|node| node.boot_id.as_ref());
-        if boot_id.zip(status.boot_id.as_ref()).is_some_and(|(now, then)| now != then) {
-            // What it says of this boot this boot has said, too.
-            self.record_read = true;
-        }
+        let other_boot = boot_id.zip(status.boot_id.as_ref()).is_some_and(|(now, then)| now != then);
         let open = status.phase.is_some_and(|phase| !phase.ends_episode());
         if !self.record_read {
             status.settled.iter().for_each(|what| self.over.push_back(what.clone()));
         }
+        // What it says of this boot this boot has said, too.
+        self.record_read |= other_boot;
         for (entry, deadline) in &record.notices {
             let passed = deadline.is_some_and(|deadline| deadline.passed(now));
             if entry.source == Source::Imds && passed && !open {
