@@ -102,18 +102,31 @@ impl Moto {
         answer["Attributes"]["QueueArn"].as_str().expect("an ARN").to_owned()
     }
 
-    /// An event on the default bus, as its source would put it there.
+    /// An event on the default bus, as its source would put it there now.
     pub async fn event(&self, source: &str, detail_type: &str, resources: Value, detail: Value) {
+        self.event_of(Timestamp::now(), source, detail_type, resources, detail).await;
+    }
+
+    /// An event of another time: what EventBridge delivers may be late.
+    async fn event_of(&self, time: Timestamp, source: &str, detail_type: &str, resources: Value, detail: Value) {
         let entry = json!({
             "Source": source, "DetailType": detail_type, "Resources": resources, "Detail": detail.to_string(),
+            "Time": time.as_second(),
         });
         self.events("PutEvents", json!({ "Entries": [entry] })).await;
     }
 
+    /// The warning of an interruption in two minutes.
     pub async fn spot_warning(&self, instance: &str, action: &str) {
+        self.spot_warning_late(instance, action, Duration::ZERO).await;
+    }
+
+    /// The same, `late`: so much less is left of the two minutes.
+    pub async fn spot_warning_late(&self, instance: &str, action: &str, late: Duration) {
         let resources = json!([format!("arn:aws:ec2:eu-west-1a:instance/{instance}")]);
         let detail = json!({ "instance-id": instance, "instance-action": action });
-        self.event("aws.ec2", "EC2 Spot Instance Interruption Warning", resources, detail).await;
+        let time = Timestamp::now() - late;
+        self.event_of(time, "aws.ec2", "EC2 Spot Instance Interruption Warning", resources, detail).await;
     }
 
     pub async fn rebalance(&self, instance: &str) {
