@@ -30,6 +30,7 @@ pub use run::Keeper;
 
 pub mod because;
 pub mod drain;
+pub mod invariants;
 pub mod mark;
 pub mod merge;
 pub mod queue;

@@ -45,6 +45,11 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// The terms of one who only asks.
+    pub fn without_deadline(margin: Duration) -> Self {
+        Self { deadline: None, margin, at_once: false }
+    }
+
     /// When every pod should have ended: `D − m`.
     fn end(&self) -> Option<Instant> {
         self.deadline.map(|deadline| deadline - self.margin)
@@ -81,8 +86,8 @@ impl Terms {
 enum State {
     /// To be asked, not before this.
     Due(Instant),
-    /// An ask is on its way.
-    Asked { grace_secs: Option<u32> },
+    /// An ask is on its way since then.
+    Asked { at: Instant, grace_secs: Option<u32> },
     /// It is going; its grace runs out then.
     Going { ends_at: Instant },
 }
@@ -112,13 +117,14 @@ impl Entry {
     }
 
     /// When the next ask is due, and how; `None` where there is none.
-    fn next_ask(&self, terms: &Terms) -> Option<(Instant, Verb)> {
+    fn next_ask(&self, now: Instant, terms: &Terms) -> Option<(Instant, Verb)> {
         match self.state {
             State::Asked { .. } => None,
             State::Going { ends_at } => {
-                // The one exception to asking once: it was given a grace that ends after the deadline.
-                let end = terms.end()?;
-                (ends_at > end + SHORTEST_GRACE).then_some((Instant::default(), Verb::Evict))
+                // The one exception to asking once: it was given a grace that ends after the deadline, and that can
+                // still be shortened. Late in the margin even the shortest grace ends after `D − m`.
+                let soonest = terms.end()?.max(now + SHORTEST_GRACE);
+                (ends_at > soonest + SHORTEST_GRACE).then_some((Instant::default(), Verb::Evict))
             }
             State::Due(at) => {
                 let Some(first_ask) = self.first_ask else {
@@ -179,6 +185,20 @@ impl Plan {
             .map(|e| e.pod.grace)
             .max()
             .unwrap_or_default()
+    }
+
+    /// What the next plan has to know of this one: who is going, and who is being asked.
+    pub fn carry_over(mut self) -> Self {
+        self.pods.retain(|_, entry| !matches!(entry.state, State::Due(_)));
+        for entry in self.pods.values_mut() {
+            (entry.first_ask, entry.tries, entry.blocked_by) = (None, 0, None);
+        }
+        Self {
+            total: i64::try_from(self.pods.len()).unwrap_or(i64::MAX),
+            pods: self.pods,
+            in_flight: self.in_flight,
+            ..Self::default()
+        }
     }
 
     /// Takes in the list of all pods: those that it does not name are gone.
@@ -253,7 +273,7 @@ impl Plan {
             .pods
             .iter()
             .filter_map(|(uid, entry)| {
-                let (at, verb) = entry.next_ask(terms)?;
+                let (at, verb) = entry.next_ask(now, terms)?;
                 (at <= now).then(|| (verb, entry.pod.grace, uid.clone()))
             })
             .collect();
@@ -283,7 +303,7 @@ impl Plan {
         let Some(entry) = self.pods.get_mut(uid) else {
             return;
         };
-        let State::Asked { grace_secs } = entry.state else {
+        let State::Asked { at, grace_secs } = entry.state else {
             return;
         };
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -292,9 +312,8 @@ impl Plan {
             Answer::Accepted => {
                 let grace =
                     grace_secs.map_or(entry.pod.grace, |secs| Duration::from_secs(secs.into()));
-                entry.state = State::Going {
-                    ends_at: now + grace,
-                };
+                // The grace was chosen to fit when the ask was sent: an answer that is late does not make it too long.
+                entry.state = State::Going { ends_at: at + grace };
                 entry.blocked_by = None;
                 match verb {
                     Verb::Evict => self.evicted += 1,
@@ -323,7 +342,7 @@ impl Plan {
         }
         self.pods
             .values()
-            .filter_map(|entry| entry.next_ask(terms).map(|(at, _)| at))
+            .filter_map(|entry| entry.next_ask(now, terms).map(|(at, _)| at))
             .min()
     }
 
@@ -363,7 +382,7 @@ fn ask(entry: &mut Entry, verb: Verb, now: Instant, terms: &Terms, effects: &mut
     }
     let grace_secs = terms.grace_secs(now, entry.pod.grace);
     entry.first_ask.get_or_insert(now);
-    entry.state = State::Asked { grace_secs };
+    entry.state = State::Asked { at: now, grace_secs };
     effects.push(Effect::Ask(Ask {
         verb,
         uid: entry.pod.uid.clone(),

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::because::Confirmation;
 use super::{Because, Policy, Reading, Rebalance};
 use crate::api::interruption::{NoticeEntry, NoticeKey};
@@ -137,6 +139,14 @@ impl Notices {
             .filter(|h| h.confirmed.is_some())
             .filter_map(|h| h.deadline)
             .min_by_key(|d| d.at)
+    }
+
+    /// The earliest deadline of the confirmed notices as it was announced. It is not always that of
+    /// [`deadline`](Self::deadline): hibernation begins before the time that is announced, and the wall clock may be
+    /// stepped between two notices.
+    pub fn announced(&self) -> Option<Timestamp> {
+        let confirmed = self.heard.values().filter(|h| h.confirmed.is_some());
+        confirmed.filter_map(|h| h.deadline).map(|deadline| deadline.announced).min()
     }
 
     /// Whether a notice waits for the word of IMDS.
@@ -286,6 +296,12 @@ impl Imds {
     /// Whether it has ever answered.
     pub fn known(&self) -> bool {
         self.answered
+    }
+
+    /// The ids of the scheduled events that are not over, as its latest list has them; `None` where it never listed any.
+    pub fn active_events(&self) -> Option<Vec<String>> {
+        let events = self.last.scheduled.as_ref()?.iter().filter(|event| !event.over);
+        Some(events.map(|event| event.event_id.clone()).collect())
     }
 
     /// Two failed requests in a row, or none that ever succeeded after the first failure, make it unhealthy.

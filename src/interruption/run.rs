@@ -13,7 +13,10 @@ mod tests;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::because::Because;
+use super::drain::{Plan, Terms};
 use super::mark::{INTERRUPTION, Mark};
 use super::merge::{Heard, Imds, Written, effective_deadline, has_counterpart, settled};
 use super::{Effect, Identity, Input, Outcome, Pace, Policy, Reading, Rebalance, Record};
@@ -53,12 +56,23 @@ pub struct Keeper {
     /// The number of the latest episode.
     number: i64,
     episode: Option<Episode>,
+    /// The record has just been taken over from an earlier run.
+    taken_over: Option<TakenOver>,
+    /// What the episode before knew of pods: asks may still be on their way when it ends.
+    carried: Plan,
     node_writes: NodeWrites,
     status: StatusWrites,
     pace: Pace,
     stood_down: bool,
     /// What is said once only.
     said: BTreeSet<&'static str>,
+}
+
+/// What an earlier run of this program has left.
+#[derive(Clone, Copy, Debug)]
+struct TakenOver {
+    /// The deadline of the open episode, as the record had it.
+    deadline: Option<Timestamp>,
 }
 
 /// What is known of the Interruption of this instance.
@@ -71,6 +85,14 @@ struct RecordKnown {
     adopted: bool,
     /// It names another node: it is neither read nor written.
     contradicts: bool,
+}
+
+impl RecordKnown {
+    /// A status is written only where there is a record, and on top of the status that is there: an earlier run of
+    /// this program may have come further than this one.
+    fn takes_status(self) -> bool {
+        self.present && self.adopted && !self.contradicts
+    }
 }
 
 impl Keeper {
@@ -87,6 +109,8 @@ impl Keeper {
             settled: Vec::new(),
             number: 0,
             episode: None,
+            taken_over: None,
+            carried: Plan::default(),
             node_writes: NodeWrites::default(),
             status: StatusWrites::default(),
             pace: Pace::Usual,
@@ -132,14 +156,8 @@ impl Keeper {
         }
         if let Some(events) = scheduled {
             let active: Vec<_> = events.into_iter().filter(|event| !event.over).collect();
-            self.scheduled_withdrawn(
-                now,
-                &active
-                    .iter()
-                    .map(|e| e.event_id.as_str())
-                    .collect::<Vec<_>>(),
-                effects,
-            );
+            let ids: Vec<String> = active.iter().map(|event| event.event_id.clone()).collect();
+            self.scheduled_withdrawn(now, &ids, effects);
             for event in active {
                 let subject = Subject::ScheduledChange(event.code);
                 let entry = self.entry(
@@ -221,9 +239,10 @@ impl Keeper {
         }
         let number = self.number + 1;
         let boot_id = self.node.as_ref().and_then(|node| node.boot_id.clone());
+        let carried = &mut self.carried;
         let episode = self
             .episode
-            .get_or_insert_with(|| Episode::new(number, boot_id));
+            .get_or_insert_with(|| Episode::new(number, boot_id, std::mem::take(carried)));
         self.number = episode.number;
         let deadline = effective_deadline(&subject, deadline, now);
         effects.push(Effect::Decided(match episode.notices.heard.is_empty() {
@@ -300,7 +319,9 @@ impl Keeper {
                 }
             }
             (Some(_), _) => {
-                heard.deadline = effective_deadline(&heard.subject, deadline, now);
+                // Hibernation begins when it was first heard of, whatever time is announced.
+                let deadline = effective_deadline(&heard.subject, deadline, now);
+                heard.deadline = heard.deadline.into_iter().chain(deadline).min_by_key(|d| d.at);
                 heard.entry.deadline = entry.deadline;
                 heard.written = Written::No;
             }
@@ -309,7 +330,7 @@ impl Keeper {
     }
 
     /// IMDS lists the scheduled events: those that it does not list any more are off.
-    fn scheduled_withdrawn(&mut self, now: Instant, active: &[&str], effects: &mut Vec<Effect>) {
+    fn scheduled_withdrawn(&mut self, now: Instant, active: &[String], effects: &mut Vec<Effect>) {
         let Some(episode) = &self.episode else { return };
         let off: Vec<NoticeKey> = episode
             .notices
@@ -317,7 +338,7 @@ impl Keeper {
             .iter()
             .filter(|(key, _)| key.kind == Kind::ScheduledChange)
             .filter(|(key, heard)| match key.source {
-                Source::Imds => !active.contains(&key.event_id.as_str()),
+                Source::Imds => !active.contains(&key.event_id),
                 // AWS Health names events otherwise than IMDS does: with none left, it is off as well.
                 Source::Sqs => heard.confirmed.is_some() && active.is_empty(),
                 Source::Operator | Source::Provisioner => false,
@@ -390,6 +411,7 @@ impl Keeper {
         self.said.clear();
         self.status
             .want(episode.status(&self.me, &self.settled, self.node.as_ref()));
+        self.carried = episode.plan.carry_over();
     }
 
     /// Brings what is to what should be.
@@ -397,7 +419,14 @@ impl Keeper {
         self.now = now;
         self.adopt_when_ready(now, effects);
         self.end_if_rebooted(now, effects);
+        if self.taken_over.is_some()
+            && let Some(active) = self.imds.active_events()
+        {
+            // What IMDS has said before the record was read holds for what the record says.
+            self.scheduled_withdrawn(now, &active, effects);
+        }
         self.confirm_and_refute(now, effects);
+        self.begin_next_if_later();
         if let Some(episode) = &mut self.episode {
             let terms = episode.begin(now, &self.me, &self.policy, &self.epoch, effects);
             let drains = terms.is_some();
@@ -470,6 +499,19 @@ impl Keeper {
         }
     }
 
+    /// An earlier run may have had the deadline moved, and have been stopped before the record said so: within an
+    /// episode it never moves later.
+    fn begin_next_if_later(&mut self) {
+        let recorded = self.taken_over.take().and_then(|taken_over| taken_over.deadline);
+        let Some((episode, recorded)) = self.episode.as_mut().zip(recorded) else {
+            return;
+        };
+        if episode.notices.announced().is_some_and(|announced| announced > recorded) {
+            self.number += 1;
+            episode.roll(self.number);
+        }
+    }
+
     fn set_pace(&mut self, effects: &mut Vec<Effect>) {
         let waits = self
             .episode
@@ -533,6 +575,10 @@ impl Core for Keeper {
             Input::Asked { uid, verb, answer } => {
                 if let Some(episode) = &mut self.episode {
                     episode.asked(now, &uid, verb, answer, &self.policy, effects);
+                } else {
+                    // The episode ended while the ask was on its way: the next one is to know of it.
+                    let terms = Terms::without_deadline(self.policy.margin);
+                    self.carried.answered(now, &uid, verb, answer, &terms, &mut Vec::new());
                 }
             }
         }
@@ -546,7 +592,7 @@ impl Core for Keeper {
                 .as_ref()
                 .map(|(since, _)| *since + NODE_AWAITED),
             self.node_writes.wakeup(),
-            self.status.wakeup(),
+            self.status.wakeup().filter(|_| self.record.takes_status()),
             episode.and_then(|episode| episode.wakeup(self.now, &self.policy)),
         ]
         .into_iter()

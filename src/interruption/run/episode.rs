@@ -31,6 +31,8 @@ pub(super) struct Episode {
     /// What the confirmed notices asked for when they were last looked at.
     course: Course,
     terms: Option<Terms>,
+    /// The latest scheduled event that the drain has begun for: it does not cease when the longest grace has ended.
+    begun: Option<Instant>,
     confirmed_at: Option<Instant>,
     said_later: bool,
     said_draining: bool,
@@ -40,7 +42,7 @@ pub(super) struct Episode {
 }
 
 impl Episode {
-    pub(super) fn new(number: i64, boot_id: Option<String>) -> Self {
+    pub(super) fn new(number: i64, boot_id: Option<String>, plan: Plan) -> Self {
         Self {
             number,
             notices: Notices::default(),
@@ -50,9 +52,10 @@ impl Episode {
             timeline: Timeline::default(),
             told: None,
             watching: false,
-            plan: Plan::default(),
+            plan,
             course: Course::Wait,
             terms: None,
+            begun: None,
             confirmed_at: None,
             said_later: false,
             said_draining: false,
@@ -115,7 +118,21 @@ impl Episode {
 
     /// When the drain for a scheduled event begins.
     fn begins(&self, policy: &Policy, deadline: Deadline) -> Instant {
+        if self.begun.is_some_and(|begun| deadline.at <= begun) {
+            return Instant::default();
+        }
         deadline.at - policy.scheduled_lead - self.plan.longest_grace().min(PEEK)
+    }
+
+    /// The latest of the scheduled events for which the drain is to have begun by `now`.
+    fn scheduled_by(&self, now: Instant, policy: &Policy) -> Option<Instant> {
+        let confirmed = self.notices.heard.values().filter(|h| h.confirmed.is_some());
+        confirmed
+            .filter(|h| matches!(h.subject, Subject::ScheduledChange(_)))
+            .filter_map(|h| h.deadline)
+            .filter(|deadline| self.begins(policy, *deadline) <= now)
+            .map(|deadline| deadline.at)
+            .max()
     }
 
     /// Looks at what is announced and begins what follows: tells the workloads, watches the pods. Returns the terms of
@@ -157,6 +174,9 @@ impl Episode {
         if terms != self.terms {
             self.plan.hurry(now);
         }
+        if terms.is_some() {
+            self.begun = self.begun.max(self.scheduled_by(now, policy));
+        }
         self.terms = terms;
         self.course = course;
         terms
@@ -182,6 +202,8 @@ impl Episode {
         effects: &mut Vec<Effect>,
     ) {
         let Some(kind) = course.kind() else { return };
+        // What an earlier run had confirmed is not confirmed again.
+        let since = *self.confirmed_at.get_or_insert(now);
         let confirmed = || {
             self.notices
                 .heard
@@ -199,7 +221,7 @@ impl Episode {
             kind,
             action: heard.and_then(|h| h.subject.action()),
             deadline: heard.and_then(|h| h.deadline),
-            since: self.confirmed_at.unwrap_or(now),
+            since,
             rebalance: rebalance.map(|h| {
                 h.entry
                     .event_id
@@ -226,7 +248,7 @@ impl Episode {
         Some(Mark {
             kind: self.course.kind()?,
             episode: self.number,
-            deadline: self.notices.deadline().map(|d| d.announced.to_string()),
+            deadline: self.notices.announced().map(|announced| announced.to_string()),
             exclude_from_load_balancers: exclude,
         })
     }
@@ -324,19 +346,8 @@ impl Episode {
         policy: &Policy,
         effects: &mut Vec<Effect>,
     ) {
-        let without_deadline = Terms {
-            deadline: None,
-            margin: policy.margin,
-            at_once: false,
-        };
-        self.plan.answered(
-            now,
-            uid,
-            verb,
-            answer,
-            &self.terms.unwrap_or(without_deadline),
-            effects,
-        );
+        let terms = self.terms.unwrap_or(Terms::without_deadline(policy.margin));
+        self.plan.answered(now, uid, verb, answer, &terms, effects);
     }
 
     /// When something is due in this episode.
@@ -350,7 +361,7 @@ impl Episode {
         let later = match &self.course {
             Course::Later { deadline, .. } => {
                 let peek = deadline.at - policy.scheduled_lead - PEEK;
-                Some(if self.watching {
+                Some(if self.watching || policy.cordon_only {
                     self.begins(policy, *deadline)
                 } else {
                     peek
@@ -369,7 +380,7 @@ impl Episode {
             later,
             self.notices.next_refutation(now, policy.margin),
             self.next_heartbeat
-                .filter(|_| self.phase == Phase::Draining),
+                .filter(|_| terms.is_some() && self.phase == Phase::Draining),
         ]
         .into_iter()
         .flatten()
@@ -391,7 +402,7 @@ impl Episode {
                 .notices
                 .kind()
                 .or(self.told.as_ref().map(|told| told.kind)),
-            deadline: self.notices.deadline().map(|d| d.announced),
+            deadline: self.notices.announced(),
             because: Some(self.because.clone()).filter(|b| !b.is_empty()),
             boot_id: self.boot_id.clone().or_else(|| node?.boot_id.clone()),
             timeline: self.timeline.clone(),

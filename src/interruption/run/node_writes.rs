@@ -54,7 +54,8 @@ impl NodeWrites {
                 self.on_its_way = Some(None);
                 effects.push(Effect::Unmark);
             }
-            _ => {}
+            // The node is as it should be, perhaps because a write whose answer was lost had been done.
+            _ => (self.again, self.tries) = (None, 0),
         }
     }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Keeper, NODE_AWAITED, remember};
-use crate::api::interruption::{InterruptionStatus, NoticeKey, Phase};
+use super::{Keeper, NODE_AWAITED, TakenOver, remember};
+use crate::api::interruption::{InterruptionStatus, NoticeEntry, NoticeKey, Phase};
 use crate::domain::notice::{Source, Subject};
-use crate::domain::time::Instant;
+use crate::domain::time::{Deadline, Instant};
 use crate::interruption::because::{Because, Confirmation};
-use crate::interruption::merge::{Written, settled};
+use crate::interruption::merge::{Heard, Written, effective_deadline, settled};
 use crate::interruption::run::episode::Episode;
 use crate::interruption::{Effect, Outcome, Record};
 
@@ -73,6 +73,8 @@ impl Keeper {
         let Some(record) = record else {
             self.awaiting_node = None;
             self.record.contradicts = false;
+            // There is nothing to take over; what is in it later is our own.
+            self.record.adopted = true;
             self.record_lost(now, effects);
             return;
         };
@@ -174,6 +176,9 @@ impl Keeper {
                 remember(&mut self.settled, settled(&entry));
                 continue;
             }
+            if open && !self.record.adopted {
+                self.recorded_first(now, &entry, deadline, effects);
+            }
             let known = self
                 .episode
                 .as_ref()
@@ -197,8 +202,42 @@ impl Keeper {
                 }
             }
         }
-        self.record.adopted = true;
+        if !self.record.adopted {
+            let deadline = record.status.deadline.filter(|_| open);
+            self.taken_over = Some(TakenOver { deadline });
+            self.record.adopted = true;
+        }
         self.withdraw_missing(now, &present, effects);
+    }
+
+    /// An earlier run has written an announcement with an earlier deadline than this one has heard by now: that one
+    /// was the first, and this one is what it was moved to.
+    fn recorded_first(
+        &mut self,
+        now: Instant,
+        entry: &NoticeEntry,
+        deadline: Option<Deadline>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(notices) = self.episode.as_mut().map(|episode| &mut episode.notices) else {
+            return;
+        };
+        let known = notices.same(&entry.key());
+        let Some(known) = known.filter(|_| !self.settled.contains(&settled(entry))) else {
+            return;
+        };
+        let earlier = |heard: &Heard| entry.deadline.is_some() && heard.entry.deadline > entry.deadline;
+        let Some(mut heard) = notices.heard.remove(&known) else { return };
+        if !earlier(&heard) {
+            notices.heard.insert(known, heard);
+            return;
+        }
+        let moved_to = (std::mem::replace(&mut heard.entry, entry.clone()), heard.deadline);
+        let subject = heard.subject.clone();
+        heard.deadline = effective_deadline(&subject, deadline, now);
+        heard.written = Written::Yes;
+        notices.heard.insert(entry.key(), heard);
+        self.hear(now, moved_to.0, subject, moved_to.1, Written::No, effects);
     }
 
     /// Continues what an earlier run of this program has begun.
@@ -209,9 +248,10 @@ impl Keeper {
         }
         if open {
             let number = status.episode.max(1);
-            let episode = self
-                .episode
-                .get_or_insert_with(|| Episode::new(number, status.boot_id.clone()));
+            let carried = &mut self.carried;
+            let episode = self.episode.get_or_insert_with(|| {
+                Episode::new(number, status.boot_id.clone(), std::mem::take(carried))
+            });
             episode.adopt(number, status);
             self.number = number;
         } else {
@@ -287,12 +327,7 @@ impl Keeper {
         }
         let held = self.status.not_before.is_some_and(|at| now < at)
             && !(self.status.tries == 0 && self.status.phase_changed());
-        if self.record.contradicts
-            || !self.record.present
-            || self.status.on_its_way
-            || !self.status.stale()
-            || held
-        {
+        if !self.record.takes_status() || self.status.on_its_way || !self.status.stale() || held {
             return;
         }
         self.status.on_its_way = true;
