@@ -145,7 +145,11 @@ impl Kubernetes {
 
     /// Writes one notice into the record, creating it where it is missing. One that is there already stays as its first
     /// reporter wrote it.
-    pub async fn record_notice(&self, of: &Subject, entry: &NoticeEntry) -> Result<(), kube::Error> {
+    pub async fn record_notice(
+        &self,
+        of: &Subject,
+        entry: &NoticeEntry,
+    ) -> Result<(), kube::Error> {
         // The API server's cache is good enough to see a redelivery by; it costs no read of etcd.
         if entry.source == Source::Sqs && self.says(of, entry, Some("0")).await? {
             return Ok(());
@@ -163,10 +167,23 @@ impl Kubernetes {
     }
 
     /// Whether the record has this announcement, with this deadline, whoever reported it.
-    async fn says(&self, of: &Subject, entry: &NoticeEntry, version: Option<&str>) -> Result<bool, kube::Error> {
-        let params = GetParams { resource_version: version.map(str::to_owned) };
+    async fn says(
+        &self,
+        of: &Subject,
+        entry: &NoticeEntry,
+        version: Option<&str>,
+    ) -> Result<bool, kube::Error> {
+        let params = GetParams {
+            resource_version: version.map(str::to_owned),
+        };
         let said = |e: &NoticeEntry| e.key() == entry.key() && e.deadline == entry.deadline;
-        match timed(async { self.interruptions().get_with(of.instance.as_str(), &params).await }).await {
+        match timed(async {
+            self.interruptions()
+                .get_with(of.instance.as_str(), &params)
+                .await
+        })
+        .await
+        {
             Ok(found) => Ok(found.spec.notices.iter().any(said)),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
             Err(error) => Err(error),
@@ -339,7 +356,11 @@ pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
             }
             text.push_str(&link);
         }
-        next = if refusal.is_some() { None } else { error.source() };
+        next = if refusal.is_some() {
+            None
+        } else {
+            error.source()
+        };
     }
     text
 }

@@ -176,7 +176,10 @@ async fn everything_that_is_announced_is_read() {
     service.body(LIFECYCLE, "InService");
     let mut imds = imds(&service).await;
     let first = read(&mut imds).await.unwrap().reading;
-    assert!(first.spot.is_some() && first.rebalance.is_none(), "an interruption that is news is handed on at once");
+    assert!(
+        first.spot.is_some() && first.rebalance.is_none(),
+        "an interruption that is news is handed on at once"
+    );
     let round = read(&mut imds).await.unwrap();
     let spot = round.reading.spot.unwrap();
     assert_eq!(spot.action, Action::Stop);

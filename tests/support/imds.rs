@@ -68,16 +68,28 @@ pub struct Imds {
 impl Imds {
     /// Starts on a free port of the loopback address.
     pub async fn start(instance: &str) -> Imds {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port can be had");
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port can be had");
         let address = listener.local_addr().expect("it has an address");
-        let inner = Inner { instance: instance.to_owned(), zone: "eu-west-1a".to_owned(), ..Inner::default() };
-        let imds = Imds { inner: Arc::new(Mutex::new(inner)), address, serving: Mutex::default() };
+        let inner = Inner {
+            instance: instance.to_owned(),
+            zone: "eu-west-1a".to_owned(),
+            ..Inner::default()
+        };
+        let imds = Imds {
+            inner: Arc::new(Mutex::new(inner)),
+            address,
+            serving: Mutex::default(),
+        };
         imds.serve(listener);
         imds
     }
 
     fn serve(&self, listener: TcpListener) {
-        let router = Router::new().fallback(answer).with_state(self.inner.clone());
+        let router = Router::new()
+            .fallback(answer)
+            .with_state(self.inner.clone());
         let task = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
@@ -94,7 +106,9 @@ impl Imds {
 
     /// The instance is marked: its action comes in `left`. Returns the announced time, which has whole seconds.
     pub fn spot(&self, action: &str, left: Duration) -> Timestamp {
-        let at = Timestamp::now().checked_add(SignedDuration::try_from(left).unwrap()).unwrap();
+        let at = Timestamp::now()
+            .checked_add(SignedDuration::try_from(left).unwrap())
+            .unwrap();
         let at = Timestamp::from_second(at.as_second()).unwrap();
         self.set(|inner| inner.spot = Some((action.to_owned(), SpotTime::At(at))));
         at
@@ -115,7 +129,9 @@ impl Imds {
 
     /// A scheduled event `left` from now; `state` is `active`, `completed` or `canceled`.
     pub fn scheduled(&self, id: &str, code: &str, state: &str, left: Duration) {
-        let at = Timestamp::now().checked_add(SignedDuration::try_from(left).unwrap()).unwrap();
+        let at = Timestamp::now()
+            .checked_add(SignedDuration::try_from(left).unwrap())
+            .unwrap();
         let at = at.strftime("%-d %b %Y %H:%M:%S GMT").to_string();
         let event = json!({
             "NotBefore": at, "NotAfter": "", "Code": code, "Description": "the lab's", "EventId": id, "State": state,
@@ -154,13 +170,23 @@ impl Imds {
     pub async fn recover(&self) {
         self.fault(Fault::None);
         if self.serving.lock().unwrap().is_none() {
-            self.serve(TcpListener::bind(self.address).await.expect("the port is still ours"));
+            self.serve(
+                TcpListener::bind(self.address)
+                    .await
+                    .expect("the port is still ours"),
+            );
         }
     }
 
     /// How often a path was asked for.
     pub fn requests(&self, path: &str) -> u64 {
-        self.inner.lock().unwrap().requests.get(path).copied().unwrap_or(0)
+        self.inner
+            .lock()
+            .unwrap()
+            .requests
+            .get(path)
+            .copied()
+            .unwrap_or(0)
     }
 
     pub fn total(&self) -> u64 {
@@ -187,7 +213,11 @@ async fn answer(State(inner): State<Arc<Mutex<Inner>>>, request: Request) -> Res
         inner.fault
     };
     match fault {
-        Fault::Status(code) => return StatusCode::from_u16(code).expect("a status").into_response(),
+        Fault::Status(code) => {
+            return StatusCode::from_u16(code)
+                .expect("a status")
+                .into_response();
+        }
         Fault::Hang => std::future::pending().await,
         Fault::Delay(delay) => tokio::time::sleep(delay).await,
         Fault::None | Fault::DenyTokens | Fault::Garbage => {}
@@ -195,7 +225,9 @@ async fn answer(State(inner): State<Arc<Mutex<Inner>>>, request: Request) -> Res
     let mut inner = inner.lock().unwrap();
     let answer = match (request.method(), path.as_str()) {
         (&Method::PUT, "/latest/api/token") => return inner.give_token(request.headers()),
-        (&Method::GET, "/latest/api/token") => return StatusCode::METHOD_NOT_ALLOWED.into_response(),
+        (&Method::GET, "/latest/api/token") => {
+            return StatusCode::METHOD_NOT_ALLOWED.into_response();
+        }
         (&Method::GET, path) => match inner.token(request.headers()) {
             Ok(left) => with_ttl(inner.item(path), left),
             Err(refusal) => return refusal.into_response(),
@@ -221,21 +253,35 @@ impl Inner {
         if headers.contains_key("x-forwarded-for") {
             return StatusCode::FORBIDDEN.into_response();
         }
-        let ttl = headers.get(TTL_HEADER).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+        let ttl = headers
+            .get(TTL_HEADER)
+            .and_then(|v| v.to_str().ok())
+            .and_then(|v| v.parse::<u64>().ok());
         let Some(ttl) = ttl.filter(|ttl| (1..=21_600).contains(ttl)) else {
             return StatusCode::BAD_REQUEST.into_response();
         };
         let token = format!("AQ{:016x}==", fastrand::u64(..));
-        self.tokens.insert(token.clone(), Instant::now() + Duration::from_secs(ttl));
+        self.tokens
+            .insert(token.clone(), Instant::now() + Duration::from_secs(ttl));
         (StatusCode::OK, [(TTL_HEADER, ttl.to_string())], token).into_response()
     }
 
     /// The seconds that the request's token is still good for.
     fn token(&self, headers: &HeaderMap) -> Result<u64, StatusCode> {
-        let token = headers.get(TOKEN_HEADER).and_then(|value| value.to_str().ok());
-        let until = token.and_then(|token| self.tokens.get(token)).ok_or(StatusCode::UNAUTHORIZED)?;
-        let left = until.checked_duration_since(Instant::now()).ok_or(StatusCode::UNAUTHORIZED)?;
-        if self.fault == Fault::DenyTokens { Err(StatusCode::UNAUTHORIZED) } else { Ok(left.as_secs()) }
+        let token = headers
+            .get(TOKEN_HEADER)
+            .and_then(|value| value.to_str().ok());
+        let until = token
+            .and_then(|token| self.tokens.get(token))
+            .ok_or(StatusCode::UNAUTHORIZED)?;
+        let left = until
+            .checked_duration_since(Instant::now())
+            .ok_or(StatusCode::UNAUTHORIZED)?;
+        if self.fault == Fault::DenyTokens {
+            Err(StatusCode::UNAUTHORIZED)
+        } else {
+            Ok(left.as_secs())
+        }
     }
 
     fn item(&mut self, path: &str) -> Option<String> {

@@ -68,7 +68,13 @@ pub fn a_deployment(name: &str, replicas: u32) -> Thing {
 }
 
 pub fn a_statefulset(name: &str, replicas: u32) -> Thing {
-    workload("apps/v1", "StatefulSet", name, replicas, json!({ "serviceName": name, "podManagementPolicy": "Parallel" }))
+    workload(
+        "apps/v1",
+        "StatefulSet",
+        name,
+        replicas,
+        json!({ "serviceName": name, "podManagementPolicy": "Parallel" }),
+    )
 }
 
 pub fn a_daemonset(name: &str) -> Thing {
@@ -102,7 +108,11 @@ pub fn a_budget(name: &str, of: &str) -> Thing {
 impl Thing {
     /// The pod, or the template of its pods.
     fn pod(&mut self) -> &mut Value {
-        if self.0["kind"] == "Pod" { &mut self.0 } else { &mut self.0["spec"]["template"] }
+        if self.0["kind"] == "Pod" {
+            &mut self.0
+        } else {
+            &mut self.0["spec"]["template"]
+        }
     }
 
     /// Bound to this node without the scheduler.

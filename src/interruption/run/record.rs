@@ -226,13 +226,19 @@ impl Keeper {
         let Some(known) = known.filter(|_| !self.settled.contains(&settled(entry))) else {
             return;
         };
-        let earlier = |heard: &Heard| entry.deadline.is_some() && heard.entry.deadline > entry.deadline;
-        let Some(mut heard) = notices.heard.remove(&known) else { return };
+        let earlier =
+            |heard: &Heard| entry.deadline.is_some() && heard.entry.deadline > entry.deadline;
+        let Some(mut heard) = notices.heard.remove(&known) else {
+            return;
+        };
         if !earlier(&heard) {
             notices.heard.insert(known, heard);
             return;
         }
-        let moved_to = (std::mem::replace(&mut heard.entry, entry.clone()), heard.deadline);
+        let moved_to = (
+            std::mem::replace(&mut heard.entry, entry.clone()),
+            heard.deadline,
+        );
         let subject = heard.subject.clone();
         heard.deadline = effective_deadline(&subject, deadline, now);
         heard.written = Written::Yes;
