@@ -268,8 +268,8 @@ impl Performer {
 }
 
 impl Surroundings<Keeper> for Performer {
-    fn took_in(&mut self, _now: Instant, input: &Input) {
-        self.shared.observer.took_in(input);
+    fn took_in(&mut self, now: Instant, input: &Input) {
+        self.shared.observer.took_in(now, input);
     }
 
     fn perform(&mut self, now: Instant, effect: Effect) {
