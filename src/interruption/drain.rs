@@ -47,7 +47,11 @@ pub struct Terms {
 impl Terms {
     /// The terms of one who only asks.
     pub fn without_deadline(margin: Duration) -> Self {
-        Self { deadline: None, margin, at_once: false }
+        Self {
+            deadline: None,
+            margin,
+            at_once: false,
+        }
     }
 
     /// When every pod should have ended: `D − m`.
@@ -87,7 +91,10 @@ enum State {
     /// To be asked, not before this.
     Due(Instant),
     /// An ask is on its way since then.
-    Asked { at: Instant, grace_secs: Option<u32> },
+    Asked {
+        at: Instant,
+        grace_secs: Option<u32>,
+    },
     /// It is going; its grace runs out then.
     Going { ends_at: Instant },
 }
@@ -189,7 +196,8 @@ impl Plan {
 
     /// What the next plan has to know of this one: who is going, and who is being asked.
     pub fn carry_over(mut self) -> Self {
-        self.pods.retain(|_, entry| !matches!(entry.state, State::Due(_)));
+        self.pods
+            .retain(|_, entry| !matches!(entry.state, State::Due(_)));
         for entry in self.pods.values_mut() {
             (entry.first_ask, entry.tries, entry.blocked_by) = (None, 0, None);
         }
@@ -313,7 +321,9 @@ impl Plan {
                 let grace =
                     grace_secs.map_or(entry.pod.grace, |secs| Duration::from_secs(secs.into()));
                 // The grace was chosen to fit when the ask was sent: an answer that is late does not make it too long.
-                entry.state = State::Going { ends_at: at + grace };
+                entry.state = State::Going {
+                    ends_at: at + grace,
+                };
                 entry.blocked_by = None;
                 match verb {
                     Verb::Evict => self.evicted += 1,
@@ -382,7 +392,10 @@ fn ask(entry: &mut Entry, verb: Verb, now: Instant, terms: &Terms, effects: &mut
     }
     let grace_secs = terms.grace_secs(now, entry.pod.grace);
     entry.first_ask.get_or_insert(now);
-    entry.state = State::Asked { at: now, grace_secs };
+    entry.state = State::Asked {
+        at: now,
+        grace_secs,
+    };
     effects.push(Effect::Ask(Ask {
         verb,
         uid: entry.pod.uid.clone(),

@@ -148,7 +148,8 @@ impl Witness {
         self.announced.input(now, input);
         match input {
             Input::PodsListed(pods) => {
-                self.pods.retain(|uid, _| pods.iter().any(|p| p.uid == *uid));
+                self.pods
+                    .retain(|uid, _| pods.iter().any(|p| p.uid == *uid));
                 pods.iter().for_each(|pod| self.see(pod));
             }
             Input::PodSeen(pod) => self.see(pod),
@@ -212,11 +213,14 @@ impl Witness {
     }
 
     fn needs(&self, kind: Kind, what: &str, violations: &mut Vec<Violation>) {
-        if !self.announced.confirmed().any(|said| said.subject.kind() == kind) {
-            violations.push(
-                Invariant::NothingUnconfirmed
-                    .violated(format!("{what} for {kind}, of which no notice is confirmed")),
-            );
+        if !self
+            .announced
+            .confirmed()
+            .any(|said| said.subject.kind() == kind)
+        {
+            violations.push(Invariant::NothingUnconfirmed.violated(format!(
+                "{what} for {kind}, of which no notice is confirmed"
+            )));
         }
     }
 
@@ -227,13 +231,15 @@ impl Witness {
                 || self.policy.rebalance == Rebalance::Drain
         });
         if !drains || self.policy.cordon_only {
-            violations.push(
-                Invariant::NothingUnconfirmed
-                    .violated(format!("{path} was asked to go, though nothing confirmed drains the node")),
-            );
+            violations.push(Invariant::NothingUnconfirmed.violated(format!(
+                "{path} was asked to go, though nothing confirmed drains the node"
+            )));
         }
-        let deadlines: Vec<Instant> =
-            self.announced.confirmed().filter_map(|said| said.deadline).collect();
+        let deadlines: Vec<Instant> = self
+            .announced
+            .confirmed()
+            .filter_map(|said| said.deadline)
+            .collect();
         let Some(followed) = self.pods.get_mut(&ask.uid).filter(|f| f.pod.evictable()) else {
             violations.push(
                 Invariant::NothingUnconfirmed
@@ -242,15 +248,18 @@ impl Witness {
             return;
         };
         let margin = self.policy.margin;
-        violations.extend(asked_once(now, ask, followed, &deadlines, margin).map(|what| {
-            Invariant::AskedOnce.violated(format!("{path} {what}"))
-        }));
-        violations.extend(not_early(now, ask, followed, &deadlines, margin).map(|what| {
-            Invariant::NotDeletedEarly.violated(format!("{path} {what}"))
-        }));
-        violations.extend(grace_kept(ask, followed, &deadlines).map(|what| {
-            Invariant::GraceKept.violated(format!("{path} {what}"))
-        }));
+        violations.extend(
+            asked_once(now, ask, followed, &deadlines, margin)
+                .map(|what| Invariant::AskedOnce.violated(format!("{path} {what}"))),
+        );
+        violations.extend(
+            not_early(now, ask, followed, &deadlines, margin)
+                .map(|what| Invariant::NotDeletedEarly.violated(format!("{path} {what}"))),
+        );
+        violations.extend(
+            grace_kept(ask, followed, &deadlines)
+                .map(|what| Invariant::GraceKept.violated(format!("{path} {what}"))),
+        );
         followed.first_ask.get_or_insert(now);
         followed.asked = Some(ask.grace_secs);
     }
@@ -284,8 +293,12 @@ fn asked_once(
         return Some("was asked again before the last ask was answered".into());
     }
     let ends_at = followed.ends_at?;
-    let outlives = deadlines.iter().any(|deadline| *deadline - margin < ends_at);
-    let sooner = ask.grace_secs.is_some_and(|secs| now + Duration::from_secs(secs.into()) < ends_at);
+    let outlives = deadlines
+        .iter()
+        .any(|deadline| *deadline - margin < ends_at);
+    let sooner = ask
+        .grace_secs
+        .is_some_and(|secs| now + Duration::from_secs(secs.into()) < ends_at);
     (!outlives || !sooner).then(|| {
         format!("was asked again at {now:?}, though it was acknowledged to end at {ends_at:?}")
     })
@@ -328,7 +341,10 @@ fn grace_kept(ask: &Ask, followed: &Followed, deadlines: &[Instant]) -> Option<S
         return Some(format!("was given {secs} s without a deadline"));
     }
     if grace.is_zero() && !own.is_zero() {
-        return Some(format!("was given no grace, its own is {} s", own.as_secs()));
+        return Some(format!(
+            "was given no grace, its own is {} s",
+            own.as_secs()
+        ));
     }
     (grace > own).then(|| format!("was given {secs} s, its own is {} s", own.as_secs()))
 }

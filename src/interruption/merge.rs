@@ -146,7 +146,10 @@ impl Notices {
     /// stepped between two notices.
     pub fn announced(&self) -> Option<Timestamp> {
         let confirmed = self.heard.values().filter(|h| h.confirmed.is_some());
-        confirmed.filter_map(|h| h.deadline).map(|deadline| deadline.announced).min()
+        confirmed
+            .filter_map(|h| h.deadline)
+            .map(|deadline| deadline.announced)
+            .min()
     }
 
     /// Whether a notice waits for the word of IMDS.
@@ -300,7 +303,12 @@ impl Imds {
 
     /// The ids of the scheduled events that are not over, as its latest list has them; `None` where it never listed any.
     pub fn active_events(&self) -> Option<Vec<String>> {
-        let events = self.last.scheduled.as_ref()?.iter().filter(|event| !event.over);
+        let events = self
+            .last
+            .scheduled
+            .as_ref()?
+            .iter()
+            .filter(|event| !event.over);
         Some(events.map(|event| event.event_id.clone()).collect())
     }
 

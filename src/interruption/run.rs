@@ -321,7 +321,11 @@ impl Keeper {
             (Some(_), _) => {
                 // Hibernation begins when it was first heard of, whatever time is announced.
                 let deadline = effective_deadline(&heard.subject, deadline, now);
-                heard.deadline = heard.deadline.into_iter().chain(deadline).min_by_key(|d| d.at);
+                heard.deadline = heard
+                    .deadline
+                    .into_iter()
+                    .chain(deadline)
+                    .min_by_key(|d| d.at);
                 heard.entry.deadline = entry.deadline;
                 heard.written = Written::No;
             }
@@ -506,11 +510,18 @@ impl Keeper {
     /// An earlier run may have had the deadline moved, and have been stopped before the record said so: within an
     /// episode it never moves later.
     fn begin_next_if_later(&mut self) {
-        let recorded = self.taken_over.take().and_then(|taken_over| taken_over.deadline);
+        let recorded = self
+            .taken_over
+            .take()
+            .and_then(|taken_over| taken_over.deadline);
         let Some((episode, recorded)) = self.episode.as_mut().zip(recorded) else {
             return;
         };
-        if episode.notices.announced().is_some_and(|announced| announced > recorded) {
+        if episode
+            .notices
+            .announced()
+            .is_some_and(|announced| announced > recorded)
+        {
             self.number += 1;
             episode.roll(self.number);
         }
@@ -582,7 +593,8 @@ impl Core for Keeper {
                 } else {
                     // The episode ended while the ask was on its way: the next one is to know of it.
                     let terms = Terms::without_deadline(self.policy.margin);
-                    self.carried.answered(now, &uid, verb, answer, &terms, &mut Vec::new());
+                    self.carried
+                        .answered(now, &uid, verb, answer, &terms, &mut Vec::new());
                 }
             }
         }

@@ -27,11 +27,18 @@ pub(super) struct RecordObject {
 /// One call of a performer.
 pub(super) enum Call {
     /// Towards a mark, or undoing it. `from` is the Node that the patch is computed from: without one it is read first.
-    PatchNode { mark: Option<Mark>, from: Option<Node>, tries: u32 },
+    PatchNode {
+        mark: Option<Mark>,
+        from: Option<Node>,
+        tries: u32,
+    },
     Notice(NoticeEntry),
     Status(Box<InterruptionStatus>),
     /// `noted`: the pod and the ask in its ledger.
-    Ask { ask: Ask, noted: (usize, usize) },
+    Ask {
+        ask: Ask,
+        noted: (usize, usize),
+    },
 }
 
 /// What came of a call at the API server.
@@ -47,7 +54,10 @@ impl Call {
         let outcome = Outcome::Failed(why.to_owned());
         match self {
             Self::PatchNode { .. } => Input::Marked(outcome),
-            Self::Notice(entry) => Input::NoticeRecorded { key: entry.key(), outcome },
+            Self::Notice(entry) => Input::NoticeRecorded {
+                key: entry.key(),
+                outcome,
+            },
             Self::Status(_) => Input::StatusRecorded(outcome),
             Self::Ask { ask, .. } => asked(ask, Answer::Failed(why.to_owned())),
         }
@@ -69,13 +79,21 @@ impl Call {
 }
 
 fn asked(ask: &Ask, answer: Answer) -> Input {
-    Input::Asked { uid: ask.uid.clone(), verb: ask.verb, answer }
+    Input::Asked {
+        uid: ask.uid.clone(),
+        verb: ask.verb,
+        answer,
+    }
 }
 
 impl World {
     /// Sends a call.
     pub fn call(&mut self, node: usize, life: u32, call: Call) {
-        if let Call::PatchNode { mark, from: Some(from), .. } = &call
+        if let Call::PatchNode {
+            mark,
+            from: Some(from),
+            ..
+        } = &call
             && patch(from, mark.as_ref()).is_none()
         {
             // As far as the performer knows there is nothing to do.
@@ -84,7 +102,15 @@ impl World {
         }
         let at = self.now + self.latency();
         let (call, sent) = (Box::new(call), self.now);
-        self.schedule(at, Event::Arrive { node, life, call, sent });
+        self.schedule(
+            at,
+            Event::Arrive {
+                node,
+                life,
+                call,
+                sent,
+            },
+        );
     }
 
     /// A call has reached the API server.
@@ -111,14 +137,28 @@ impl World {
                     Done::Next(call) => {
                         let at = self.now + latency + self.latency();
                         let (call, sent) = (Box::new(call), self.now);
-                        return self.schedule(at, Event::Arrive { node, life, call, sent });
+                        return self.schedule(
+                            at,
+                            Event::Arrive {
+                                node,
+                                life,
+                                call,
+                                sent,
+                            },
+                        );
                     }
                 }
             }
         };
         let input = Box::new(input);
         let event = match noted {
-            Some((pod, ask)) => Event::Answered { node, life, input, pod, ask },
+            Some((pod, ask)) => Event::Answered {
+                node,
+                life,
+                input,
+                pod,
+                ask,
+            },
             None => Event::Input { node, life, input },
         };
         self.schedule(at, event);
@@ -151,9 +191,14 @@ impl World {
             Call::Notice(entry) => {
                 let key = entry.key();
                 self.write_notice(node, entry);
-                Done::Answer(Input::NoticeRecorded { key, outcome: Outcome::Done })
+                Done::Answer(Input::NoticeRecorded {
+                    key,
+                    outcome: Outcome::Done,
+                })
             }
-            Call::Status(status) => Done::Answer(Input::StatusRecorded(self.write_status(node, *status))),
+            Call::Status(status) => {
+                Done::Answer(Input::StatusRecorded(self.write_status(node, *status)))
+            }
             Call::Ask { ask, noted } => {
                 let answer = self.ask_pod(&ask, noted);
                 Done::Answer(asked(&ask, answer))
@@ -161,12 +206,22 @@ impl World {
         }
     }
 
-    fn patch_node(&mut self, node: usize, mark: Option<Mark>, from: Option<Node>, tries: u32) -> Done {
+    fn patch_node(
+        &mut self,
+        node: usize,
+        mark: Option<Mark>,
+        from: Option<Node>,
+        tries: u32,
+    ) -> Done {
         let now = self.object(node).clone();
         let Some(from) = from else {
             return match patch(&now, mark.as_ref()) {
                 None => Done::Answer(Input::Marked(Outcome::Done)),
-                Some(_) => Done::Next(Call::PatchNode { mark, from: Some(now), tries }),
+                Some(_) => Done::Next(Call::PatchNode {
+                    mark,
+                    from: Some(now),
+                    tries,
+                }),
             };
         };
         let Some(patch) = patch(&from, mark.as_ref()) else {
@@ -177,7 +232,11 @@ impl World {
             return if tries >= CONFLICTS_MAX {
                 Done::Answer(Input::Marked(Outcome::Failed("409 Conflict".into())))
             } else {
-                Done::Next(Call::PatchNode { mark, from: None, tries })
+                Done::Next(Call::PatchNode {
+                    mark,
+                    from: None,
+                    tries,
+                })
             };
         }
         let object = &mut self.nodes[node].object;
@@ -221,7 +280,9 @@ impl World {
         });
         let key = entry.key();
         match record.notices.iter_mut().find(|known| known.key() == key) {
-            Some(known) if known.deadline == entry.deadline && known.action == entry.action => return,
+            Some(known) if known.deadline == entry.deadline && known.action == entry.action => {
+                return;
+            }
             Some(known) => (known.deadline, known.action) = (entry.deadline, entry.action),
             None => record.notices.push(entry),
         }
@@ -253,7 +314,9 @@ impl World {
                 Some(Phase::Refuted) => self.figures.refuted += 1,
                 _ => {}
             }
-            self.tell(node, || format!("the record says: episode {}, {:?}", after.0, after.1));
+            self.tell(node, || {
+                format!("the record says: episode {}, {:?}", after.0, after.1)
+            });
         }
         self.record_changed(node);
         Outcome::Done
@@ -280,7 +343,9 @@ fn apply(node: &mut Node, patch: &serde_json::Value) {
             }
         }
     }
-    let Some(spec) = patch["spec"].as_object() else { return };
+    let Some(spec) = patch["spec"].as_object() else {
+        return;
+    };
     if let Some(unschedulable) = spec.get("unschedulable") {
         node.unschedulable = unschedulable.as_bool().unwrap_or(false);
     }

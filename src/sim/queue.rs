@@ -34,7 +34,12 @@ impl World {
             entries: Vec::new(),
         });
         let at = self.now + self.rng.u64(5..80);
-        self.schedule(at, Event::Receive { message: self.messages.len() - 1 });
+        self.schedule(
+            at,
+            Event::Receive {
+                message: self.messages.len() - 1,
+            },
+        );
     }
 
     /// One of the readers receives a message.
@@ -42,11 +47,11 @@ impl World {
         if self.messages[index].deleted {
             return;
         }
-        let stands = |node: &super::world::NodeSim| {
-            node.agent.as_ref().is_some_and(|agent| agent.standing)
-        };
-        let readers: Vec<usize> =
-            (0..self.nodes.len()).filter(|node| stands(&self.nodes[*node])).collect();
+        let stands =
+            |node: &super::world::NodeSim| node.agent.as_ref().is_some_and(|agent| agent.standing);
+        let readers: Vec<usize> = (0..self.nodes.len())
+            .filter(|node| stands(&self.nodes[*node]))
+            .collect();
         let Some(reader) = self.rng.choice(readers) else {
             return self.schedule(self.now + NOBODY_MS, Event::Receive { message: index });
         };
@@ -54,13 +59,27 @@ impl World {
         self.messages[index].receives += 1;
         let disposition = self.disposition(index, reader);
         match disposition {
-            Disposition::Record { entries, then: Then::Delete { .. }, .. } => {
+            Disposition::Record {
+                entries,
+                then: Then::Delete { .. },
+                ..
+            } => {
                 self.messages[index].entries = entries;
                 self.notice_own(index, reader, life);
                 let at = self.now + self.latency();
-                self.schedule(at, Event::ReaderWrites { message: index, reader, life });
+                self.schedule(
+                    at,
+                    Event::ReaderWrites {
+                        message: index,
+                        reader,
+                        life,
+                    },
+                );
             }
-            Disposition::Record { then: Then::Release { after }, .. } => self.again(index, after),
+            Disposition::Record {
+                then: Then::Release { after },
+                ..
+            } => self.again(index, after),
             Disposition::Delete { .. } => self.messages[index].deleted = true,
             Disposition::Leave { again_in, .. } => {
                 let after = again_in.unwrap_or(std::time::Duration::from_millis(VISIBILITY_MS));
@@ -75,11 +94,17 @@ impl World {
     }
 
     fn disposition(&self, index: usize, reader: usize) -> Disposition {
-        let MessageSim { message, sent_at, receives, .. } = &self.messages[index];
+        let MessageSim {
+            message,
+            sent_at,
+            receives,
+            ..
+        } = &self.messages[index];
         let notice = |(name, subject): &(String, crate::domain::notice::Subject)| Notice {
-            instance: self
-                .node_named(name)
-                .map_or_else(|| super::scenario::instance(usize::from(u16::MAX)), |node| self.nodes[node].instance.clone()),
+            instance: self.node_named(name).map_or_else(
+                || super::scenario::instance(usize::from(u16::MAX)),
+                |node| self.nodes[node].instance.clone(),
+            ),
             source: Source::Sqs,
             subject: subject.clone(),
             event_id: message.event_id.clone(),
@@ -90,7 +115,10 @@ impl World {
             receives: *receives,
             age: std::time::Duration::from_millis(self.now - sent_at),
         };
-        let body = Ok(Body::Message(Parsed { notices, problems: Vec::new() }));
+        let body = Ok(Body::Message(Parsed {
+            notices,
+            problems: Vec::new(),
+        }));
         let node_of = |instance: &InstanceId| {
             let node = self.nodes.iter().find(|node| node.instance == *instance)?;
             Some(NodeRef {
@@ -99,23 +127,43 @@ impl World {
                 provider_id: node.object.provider_id.clone()?,
             })
         };
-        dispose(body, delivery, &self.nodes[reader].name, self.reads(reader), node_of)
+        dispose(
+            body,
+            delivery,
+            &self.nodes[reader].name,
+            self.reads(reader),
+            node_of,
+        )
     }
 
     /// What concerns the reader's own instance its core hears at once.
     fn notice_own(&mut self, index: usize, reader: usize, life: u32) {
         let own = &self.nodes[reader].instance;
         let entries = self.messages[index].entries.iter();
-        let Some(notice) = entries.map(|e| &e.notice).find(|notice| notice.instance == *own).cloned()
+        let Some(notice) = entries
+            .map(|e| &e.notice)
+            .find(|notice| notice.instance == *own)
+            .cloned()
         else {
             return;
         };
         let (now, reads) = (self.now, self.reads(reader));
-        let Some(agent) = &self.nodes[reader].agent else { return };
+        let Some(agent) = &self.nodes[reader].agent else {
+            return;
+        };
         let at = agent.at(now);
-        let deadline = notice.deadline.map(|deadline| Deadline::place(deadline, reads, at));
+        let deadline = notice
+            .deadline
+            .map(|deadline| Deadline::place(deadline, reads, at));
         let input = Box::new(Input::Noticed { notice, deadline });
-        self.schedule(now, Event::Input { node: reader, life, input });
+        self.schedule(
+            now,
+            Event::Input {
+                node: reader,
+                life,
+                input,
+            },
+        );
     }
 
     /// The reader's writes reach the API server.
@@ -133,7 +181,13 @@ impl World {
         let entries = self.messages[index].entries.clone();
         for for_node in &entries {
             if let Some(node) = self.node_named(&for_node.node.name) {
-                self.tell(node, || format!("recorded by {}: {}", for_node.entry.reporter.as_deref().unwrap_or("?"), for_node.entry.key()));
+                self.tell(node, || {
+                    format!(
+                        "recorded by {}: {}",
+                        for_node.entry.reporter.as_deref().unwrap_or("?"),
+                        for_node.entry.key()
+                    )
+                });
                 self.write_notice(node, for_node.entry.clone());
             }
         }
@@ -142,7 +196,14 @@ impl World {
             return self.schedule(hidden_until, Event::Receive { message: index });
         }
         let at = self.now + self.latency();
-        self.schedule(at, Event::ReaderDeletes { message: index, reader, life });
+        self.schedule(
+            at,
+            Event::ReaderDeletes {
+                message: index,
+                reader,
+                life,
+            },
+        );
     }
 
     /// The reader deletes the message, once all it said is in the API.
@@ -153,7 +214,9 @@ impl World {
         self.messages[index].deleted = true;
         let entries = self.messages[index].entries.clone();
         for for_node in entries {
-            let Some(node) = self.node_named(&for_node.node.name) else { continue };
+            let Some(node) = self.node_named(&for_node.node.name) else {
+                continue;
+            };
             let key = for_node.entry.key();
             let record = self.nodes[node].record.as_ref();
             let kept = record.is_some_and(|r| r.notices.iter().any(|entry| entry.key() == key));
@@ -164,6 +227,9 @@ impl World {
 
     /// Whether a message is left in the queue.
     pub fn queue_left(&self) -> usize {
-        self.messages.iter().filter(|message| !message.deleted).count()
+        self.messages
+            .iter()
+            .filter(|message| !message.deleted)
+            .count()
     }
 }

@@ -112,34 +112,84 @@ pub struct Message {
 #[derive(Clone, Debug)]
 pub enum Step {
     /// `spot/instance-action` of a node; `slides`: its time moves with every answer.
-    ImdsSpot { node: String, action: Action, deadline_ms: u64, slides: bool },
-    ImdsRebalance { node: String },
+    ImdsSpot {
+        node: String,
+        action: Action,
+        deadline_ms: u64,
+        slides: bool,
+    },
+    ImdsRebalance {
+        node: String,
+    },
     /// Adds or changes a scheduled event.
-    ImdsScheduled { node: String, event_id: String, code: String, not_before_ms: u64, over: bool },
+    ImdsScheduled {
+        node: String,
+        event_id: String,
+        code: String,
+        not_before_ms: u64,
+        over: bool,
+    },
     /// The event is listed no more.
-    ImdsUnscheduled { node: String, event_id: String },
-    ImdsLifecycle { node: String, state: String },
-    Imds { node: String, state: ImdsState },
+    ImdsUnscheduled {
+        node: String,
+        event_id: String,
+    },
+    ImdsLifecycle {
+        node: String,
+        state: String,
+    },
+    Imds {
+        node: String,
+        state: ImdsState,
+    },
     Queue(Message),
     /// A person's entry in the record, set or removed.
-    Request { node: String, deadline_ms: Option<u64> },
-    Withdraw { node: String },
+    Request {
+        node: String,
+        deadline_ms: Option<u64>,
+    },
+    Withdraw {
+        node: String,
+    },
     /// The record is deleted by somebody.
-    DeleteRecord { node: String },
-    Kill { node: String, down_ms: u64 },
+    DeleteRecord {
+        node: String,
+    },
+    Kill {
+        node: String,
+        down_ms: u64,
+    },
     /// The wall clock of a node is stepped.
-    Clock { node: String, by_secs: i64 },
+    Clock {
+        node: String,
+        by_secs: i64,
+    },
     Api(ApiState),
     /// Somebody adds a taint of his own.
-    Taint { node: String, key: String },
+    Taint {
+        node: String,
+        key: String,
+    },
     /// The node object changes without mattering (a kubelet's heartbeat).
-    Touch { node: String },
-    NewPod { node: String, pod: PodSpec },
-    Relist { node: String },
+    Touch {
+        node: String,
+    },
+    NewPod {
+        node: String,
+        pod: PodSpec,
+    },
+    Relist {
+        node: String,
+    },
     /// The instance starts anew: other boot, same pods; its announcements are over.
-    Reboot { node: String, down_ms: u64 },
+    Reboot {
+        node: String,
+        down_ms: u64,
+    },
     /// The instance is taken.
-    Die { node: String },
+    Die {
+        node: String,
+    },
 }
 
 /// A world without nodes, to be filled.
@@ -296,15 +346,27 @@ impl Scenario {
 
     /// IMDS of `node` announces its end, and its end comes.
     pub fn spot_interruption(self, millis: u64, node: &str, left_ms: u64) -> Self {
-        self.imds_says(millis, node, millis + left_ms)
-            .at(millis + left_ms, Step::Die { node: node.to_owned() })
+        self.imds_says(millis, node, millis + left_ms).at(
+            millis + left_ms,
+            Step::Die {
+                node: node.to_owned(),
+            },
+        )
     }
 
     /// IMDS of `node` announces its end; it need not come.
     pub fn imds_says(self, millis: u64, node: &str, deadline_ms: u64) -> Self {
         let node = node.to_owned();
         let action = Action::Terminate;
-        self.at(millis, Step::ImdsSpot { node, action, deadline_ms, slides: false })
+        self.at(
+            millis,
+            Step::ImdsSpot {
+                node,
+                action,
+                deadline_ms,
+                slides: false,
+            },
+        )
     }
 
     /// The queue has a spot interruption warning about `node`.
@@ -347,11 +409,23 @@ impl Scenario {
     }
 
     pub fn imds(self, millis: u64, node: &str, state: ImdsState) -> Self {
-        self.at(millis, Step::Imds { node: node.to_owned(), state })
+        self.at(
+            millis,
+            Step::Imds {
+                node: node.to_owned(),
+                state,
+            },
+        )
     }
 
     pub fn kill(self, millis: u64, node: &str, down_ms: u64) -> Self {
-        self.at(millis, Step::Kill { node: node.to_owned(), down_ms })
+        self.at(
+            millis,
+            Step::Kill {
+                node: node.to_owned(),
+                down_ms,
+            },
+        )
     }
 
     /// The world ends this long after its last step, or later if asked for by `ends_ms`.
@@ -369,9 +443,21 @@ impl Scenario {
 impl Faults {
     /// How long an agent may take to do what nothing but these faults keeps it from.
     pub(super) fn slack(&self) -> Duration {
-        let lost = if self.lost_answer_one_in.is_some() { 11_000 } else { 0 };
-        let refused = if self.refused_one_in.is_some() { 3_000 } else { 0 };
-        let throttled = if self.throttled_one_in.is_some() { 5_000 } else { 0 };
+        let lost = if self.lost_answer_one_in.is_some() {
+            11_000
+        } else {
+            0
+        };
+        let refused = if self.refused_one_in.is_some() {
+            3_000
+        } else {
+            0
+        };
+        let throttled = if self.throttled_one_in.is_some() {
+            5_000
+        } else {
+            0
+        };
         let base = 2_500 + 5 * self.slow_ms + 2 * self.watch_lag_ms;
         Duration::from_millis(base + lost + refused + throttled)
     }
@@ -389,5 +475,6 @@ pub(super) fn interval_ms(pace: Pace) -> u64 {
 pub(super) fn instance(index: usize) -> InstanceId {
     let text = format!("i-{:017x}", 0xa0_0000 + index);
     // Seventeen hexadecimal digits are an instance id.
-    text.parse().unwrap_or_else(|_| unreachable!("{text} is an instance id"))
+    text.parse()
+        .unwrap_or_else(|_| unreachable!("{text} is an instance id"))
 }

@@ -8,23 +8,47 @@ use crate::domain::notice::{Kind, Source};
 
 impl World {
     pub fn step(&mut self, index: usize) {
-        let Some((_, step)) = self.scenario.script.get(index).cloned() else { return };
+        let Some((_, step)) = self.scenario.script.get(index).cloned() else {
+            return;
+        };
         match step {
             Step::Api(state) => return self.set_api(state),
             Step::Queue(message) => return self.send(message),
             _ => {}
         }
-        let Some(node) = step.node().and_then(|name| self.node_named(name)) else { return };
+        let Some(node) = step.node().and_then(|name| self.node_named(name)) else {
+            return;
+        };
         self.tell(node, || format!("-- {step:?}"));
         let imds = &mut self.nodes[node].imds;
         match step {
-            Step::ImdsSpot { action, deadline_ms, slides, .. } => {
-                imds.spot = Some(SpotSaid { action, deadline_ms, slides });
+            Step::ImdsSpot {
+                action,
+                deadline_ms,
+                slides,
+                ..
+            } => {
+                imds.spot = Some(SpotSaid {
+                    action,
+                    deadline_ms,
+                    slides,
+                });
             }
             Step::ImdsRebalance { .. } => imds.rebalance = Some(World::announced(self.now)),
-            Step::ImdsScheduled { event_id, code, not_before_ms, over, .. } => {
+            Step::ImdsScheduled {
+                event_id,
+                code,
+                not_before_ms,
+                over,
+                ..
+            } => {
                 imds.scheduled.retain(|said| said.event_id != event_id);
-                imds.scheduled.push(ScheduledSaid { event_id, code, not_before_ms, over });
+                imds.scheduled.push(ScheduledSaid {
+                    event_id,
+                    code,
+                    not_before_ms,
+                    over,
+                });
             }
             Step::ImdsUnscheduled { event_id, .. } => {
                 imds.scheduled.retain(|said| said.event_id != event_id);
@@ -90,7 +114,9 @@ impl World {
 
     fn withdraw(&mut self, node: usize) {
         if let Some(record) = &mut self.nodes[node].record {
-            record.notices.retain(|entry| entry.source != Source::Operator);
+            record
+                .notices
+                .retain(|entry| entry.source != Source::Operator);
             self.record_changed(node);
         }
     }
@@ -125,7 +151,10 @@ impl World {
         sim.boots += 1;
         sim.object.boot_id = Some(format!("boot-{}", sim.boots));
         sim.imds.spot = None;
-        sim.imds.scheduled.iter_mut().for_each(|said| said.over = true);
+        sim.imds
+            .scheduled
+            .iter_mut()
+            .for_each(|said| said.over = true);
         self.node_changed(node);
         self.schedule(self.now + down_ms, Event::Start { node });
     }

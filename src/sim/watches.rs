@@ -34,10 +34,16 @@ pub(super) struct PodView {
 impl PodView {
     fn placed(self, reads: Timestamp, now: Instant) -> Pod {
         let ends_at = self.deletion.map(|(ends, grace)| {
-            let left = ends.duration_since(reads).max(SignedDuration::ZERO).unsigned_abs();
+            let left = ends
+                .duration_since(reads)
+                .max(SignedDuration::ZERO)
+                .unsigned_abs();
             now + left.min(Duration::from_secs(grace))
         });
-        Pod { ends_at, ..self.pod }
+        Pod {
+            ends_at,
+            ..self.pod
+        }
     }
 }
 
@@ -47,7 +53,9 @@ impl World {
         let lag = self.scenario.faults.watch_lag_ms;
         let lag = if lag == 0 { 0 } else { self.rng.u64(0..=lag) };
         let at = self.now + self.rng.u64(1..15) + lag;
-        let Some(agent) = &mut self.nodes[node].agent else { return };
+        let Some(agent) = &mut self.nodes[node].agent else {
+            return;
+        };
         agent.delivered = agent.delivered.max(at);
         let (at, life) = (agent.delivered, agent.life);
         let change = Box::new(change);
@@ -57,14 +65,20 @@ impl World {
     pub fn deliver(&mut self, node: usize, life: u32, change: Change) {
         let reads = self.reads(node);
         let now = self.now;
-        let Some(agent) = self.nodes[node].agent.as_mut().filter(|agent| agent.life == life) else {
+        let Some(agent) = self.nodes[node]
+            .agent
+            .as_mut()
+            .filter(|agent| agent.life == life)
+        else {
             return;
         };
         let at = agent.at(now);
         let current = |watch: u32| watch == agent.watch;
         let input = match change {
             Change::Node(object) => Input::NodeSeen(object),
-            Change::Record(record) => Input::RecordSeen(record.map(|record| placed(*record, reads, at))),
+            Change::Record(record) => {
+                Input::RecordSeen(record.map(|record| placed(*record, reads, at)))
+            }
             Change::Pods(watch, pods) if current(watch) => {
                 agent.watching = Watching::Yes;
                 Input::PodsListed(pods.into_iter().map(|pod| pod.placed(reads, at)).collect())
@@ -121,7 +135,9 @@ impl World {
 
     /// The watch on the pods broke and starts anew.
     pub fn relist_pods(&mut self, node: usize) {
-        let Some(agent) = &mut self.nodes[node].agent else { return };
+        let Some(agent) = &mut self.nodes[node].agent else {
+            return;
+        };
         if agent.watching == Watching::No {
             return;
         }

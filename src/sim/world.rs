@@ -90,23 +90,79 @@ pub(super) struct BudgetSim {
 /// What is going to happen. `life` names the agent's life that it is about: a later life knows nothing of it.
 pub(super) enum Event {
     Step(usize),
-    Start { node: usize },
-    Input { node: usize, life: u32, input: Box<Input> },
+    Start {
+        node: usize,
+    },
+    Input {
+        node: usize,
+        life: u32,
+        input: Box<Input>,
+    },
     /// An answer to an ask, whose acknowledgement the ledger notes.
-    Answered { node: usize, life: u32, input: Box<Input>, pod: usize, ask: usize },
-    Wake { node: usize, life: u32, generation: u32 },
-    Poll { node: usize, life: u32, generation: u32 },
-    Arrive { node: usize, life: u32, call: Box<Call>, sent: u64 },
-    List { node: usize, life: u32 },
-    ListPods { node: usize, life: u32, watch: u32 },
-    Deliver { node: usize, life: u32, change: Box<Change> },
-    PodEnds { pod: usize, version: u32 },
-    ObjectGoes { pod: usize },
-    Replaced { budget: usize },
-    Recreate { node: usize, pod: Box<PodSpec> },
-    Receive { message: usize },
-    ReaderWrites { message: usize, reader: usize, life: u32 },
-    ReaderDeletes { message: usize, reader: usize, life: u32 },
+    Answered {
+        node: usize,
+        life: u32,
+        input: Box<Input>,
+        pod: usize,
+        ask: usize,
+    },
+    Wake {
+        node: usize,
+        life: u32,
+        generation: u32,
+    },
+    Poll {
+        node: usize,
+        life: u32,
+        generation: u32,
+    },
+    Arrive {
+        node: usize,
+        life: u32,
+        call: Box<Call>,
+        sent: u64,
+    },
+    List {
+        node: usize,
+        life: u32,
+    },
+    ListPods {
+        node: usize,
+        life: u32,
+        watch: u32,
+    },
+    Deliver {
+        node: usize,
+        life: u32,
+        change: Box<Change>,
+    },
+    PodEnds {
+        pod: usize,
+        version: u32,
+    },
+    ObjectGoes {
+        pod: usize,
+    },
+    Replaced {
+        budget: usize,
+    },
+    Recreate {
+        node: usize,
+        pod: Box<PodSpec>,
+    },
+    Receive {
+        message: usize,
+    },
+    ReaderWrites {
+        message: usize,
+        reader: usize,
+        life: u32,
+    },
+    ReaderDeletes {
+        message: usize,
+        reader: usize,
+        life: u32,
+    },
 }
 
 impl World {
@@ -129,8 +185,14 @@ impl World {
             scenario,
         };
         let budgets = std::mem::take(&mut world.scenario.budgets);
-        world.budgets = budgets.into_iter().map(|spec| BudgetSim { spec, missing: 0 }).collect();
-        for (index, spec) in std::mem::take(&mut world.scenario.nodes).into_iter().enumerate() {
+        world.budgets = budgets
+            .into_iter()
+            .map(|spec| BudgetSim { spec, missing: 0 })
+            .collect();
+        for (index, spec) in std::mem::take(&mut world.scenario.nodes)
+            .into_iter()
+            .enumerate()
+        {
             world.add_node(index, spec);
         }
         let steps: Vec<u64> = world.scenario.script.iter().map(|(at, _)| *at).collect();
@@ -164,7 +226,9 @@ impl World {
             ..Node::default()
         };
         if foreign.excluded {
-            object.labels.insert(EXCLUDE_FROM_LOAD_BALANCERS.into(), "true".into());
+            object
+                .labels
+                .insert(EXCLUDE_FROM_LOAD_BALANCERS.into(), "true".into());
         }
         self.nodes.push(NodeSim {
             name: spec.name,
@@ -208,7 +272,11 @@ impl World {
             self.figures.events += 1;
             self.happens(event);
             if self.figures.effects > EFFECTS_MAX {
-                self.found(0, "live", format!("more than {EFFECTS_MAX} effects: it goes round in circles"));
+                self.found(
+                    0,
+                    "live",
+                    format!("more than {EFFECTS_MAX} effects: it goes round in circles"),
+                );
                 break;
             }
         }
@@ -229,15 +297,34 @@ impl World {
             Event::Step(index) => self.step(index),
             Event::Start { node } => self.start_agent(node),
             Event::Input { node, life, input } => self.feed(node, life, *input),
-            Event::Answered { node, life, input, pod, ask } => {
+            Event::Answered {
+                node,
+                life,
+                input,
+                pod,
+                ask,
+            } => {
                 if self.lives(node, life) {
                     self.acknowledged(pod, ask, &input);
                     self.feed(node, life, *input);
                 }
             }
-            Event::Wake { node, life, generation } => self.wake(node, life, generation),
-            Event::Poll { node, life, generation } => self.poll(node, life, generation),
-            Event::Arrive { node, life, call, sent } => self.arrive(node, life, *call, sent),
+            Event::Wake {
+                node,
+                life,
+                generation,
+            } => self.wake(node, life, generation),
+            Event::Poll {
+                node,
+                life,
+                generation,
+            } => self.poll(node, life, generation),
+            Event::Arrive {
+                node,
+                life,
+                call,
+                sent,
+            } => self.arrive(node, life, *call, sent),
             Event::List { node, life } => self.list(node, life),
             Event::ListPods { node, life, watch } => self.list_pods(node, life, watch),
             Event::Deliver { node, life, change } => self.deliver(node, life, *change),
@@ -249,8 +336,16 @@ impl World {
             }
             Event::Recreate { node, pod } => self.recreate(node, *pod),
             Event::Receive { message } => self.receive(message),
-            Event::ReaderWrites { message, reader, life } => self.reader_writes(message, reader, life),
-            Event::ReaderDeletes { message, reader, life } => self.reader_deletes(message, reader, life),
+            Event::ReaderWrites {
+                message,
+                reader,
+                life,
+            } => self.reader_writes(message, reader, life),
+            Event::ReaderDeletes {
+                message,
+                reader,
+                life,
+            } => self.reader_deletes(message, reader, life),
         }
     }
 
@@ -261,7 +356,10 @@ impl World {
 
     /// Whether this life of the agent goes on.
     pub fn lives(&self, node: usize, life: u32) -> bool {
-        self.nodes[node].agent.as_ref().is_some_and(|agent| agent.life == life)
+        self.nodes[node]
+            .agent
+            .as_ref()
+            .is_some_and(|agent| agent.life == life)
     }
 
     /// Whether chance has it, one time in `one_in`.
@@ -273,7 +371,9 @@ impl World {
     pub fn wall(at_ms: u64) -> Timestamp {
         let began = Timestamp::from_second(1_777_050_000).unwrap_or_default();
         let millis = i64::try_from(at_ms).unwrap_or(i64::MAX);
-        began.checked_add(SignedDuration::from_millis(millis)).unwrap_or(Timestamp::MAX)
+        began
+            .checked_add(SignedDuration::from_millis(millis))
+            .unwrap_or(Timestamp::MAX)
     }
 
     /// The same in whole seconds, as AWS announces times.
@@ -284,7 +384,9 @@ impl World {
     /// What the wall clock of a node reads now.
     pub fn reads(&self, node: usize) -> Timestamp {
         let skew = SignedDuration::from_secs(self.nodes[node].skew_secs);
-        Self::wall(self.now).checked_add(skew).unwrap_or(Timestamp::MAX)
+        Self::wall(self.now)
+            .checked_add(skew)
+            .unwrap_or(Timestamp::MAX)
     }
 
     pub fn node_named(&self, name: &str) -> Option<usize> {
@@ -294,7 +396,11 @@ impl World {
     pub fn tell(&mut self, node: usize, line: impl FnOnce() -> String) {
         if self.telling {
             let name = &self.nodes[node].name;
-            self.story.push(format!("{:9.3} s  {name}: {}", self.now as f64 / 1000.0, line()));
+            self.story.push(format!(
+                "{:9.3} s  {name}: {}",
+                self.now as f64 / 1000.0,
+                line()
+            ));
         }
     }
 

@@ -61,8 +61,12 @@ impl ImdsSeen {
         self.failed_in_a_row == 0
             && match kind {
                 Kind::SpotInterruption => reading.spot.is_some(),
-                Kind::RebalanceRecommendation => reading.rebalance.is_some() || reading.spot.is_some(),
-                Kind::ScheduledChange => reading.scheduled.iter().flatten().any(|event| !event.over),
+                Kind::RebalanceRecommendation => {
+                    reading.rebalance.is_some() || reading.spot.is_some()
+                }
+                Kind::ScheduledChange => {
+                    reading.scheduled.iter().flatten().any(|event| !event.over)
+                }
                 Kind::AutoScalingTermination => reading.lifecycle.as_deref() == Some("Terminated"),
                 _ => false,
             }
@@ -169,7 +173,10 @@ impl Announced {
     }
 
     fn is_ours(&self, instance: &InstanceId) -> bool {
-        let ours = self.node.as_ref().and_then(|node| node.provider_id.as_deref());
+        let ours = self
+            .node
+            .as_ref()
+            .and_then(|node| node.provider_id.as_deref());
         ours.and_then(InstanceId::from_provider_id)
             .is_none_or(|ours| ours == *instance)
     }
@@ -177,7 +184,10 @@ impl Announced {
     fn imds_answered(&mut self, now: Instant, reading: &Reading) {
         self.imds.ever_answered = true;
         self.imds.failed_in_a_row = 0;
-        let scheduled = reading.scheduled.clone().or_else(|| self.imds.reading.scheduled.take());
+        let scheduled = reading
+            .scheduled
+            .clone()
+            .or_else(|| self.imds.reading.scheduled.take());
         self.imds.reading = Reading {
             scheduled,
             ..reading.clone()
@@ -190,13 +200,21 @@ impl Announced {
         if let Some(spot) = reading.spot {
             let id = spot.deadline.announced.to_string();
             let key = key(Kind::SpotInterruption, &id);
-            self.hear(now, key, Subject::SpotInterruption(spot.action), Some(spot.deadline), true);
+            self.hear(
+                now,
+                key,
+                Subject::SpotInterruption(spot.action),
+                Some(spot.deadline),
+                true,
+            );
         }
         if let Some(noticed) = reading.rebalance {
             let key = key(Kind::RebalanceRecommendation, &noticed.to_string());
             self.hear(now, key, Subject::RebalanceRecommendation, None, true);
         }
-        let Some(events) = &reading.scheduled else { return };
+        let Some(events) = &reading.scheduled else {
+            return;
+        };
         let active: Vec<_> = events.iter().filter(|event| !event.over).collect();
         let off = |key: &NoticeKey, said: &Said| {
             key.kind == Kind::ScheduledChange
@@ -206,8 +224,12 @@ impl Announced {
                     Source::Operator | Source::Provisioner => false,
                 }
         };
-        let off: Vec<NoticeKey> =
-            self.said.iter().filter(|(k, s)| off(k, s)).map(|(k, _)| k.clone()).collect();
+        let off: Vec<NoticeKey> = self
+            .said
+            .iter()
+            .filter(|(k, s)| off(k, s))
+            .map(|(k, _)| k.clone())
+            .collect();
         for key in off {
             self.give_up(&key);
         }
@@ -222,7 +244,10 @@ impl Announced {
         let contradicts = |record: &&Record| {
             self.node.as_ref().is_some_and(|node| {
                 record.node != node.name
-                    || node.provider_id.as_ref().is_some_and(|id| *id != record.provider_id)
+                    || node
+                        .provider_id
+                        .as_ref()
+                        .is_some_and(|id| *id != record.provider_id)
             })
         };
         if record.as_ref().is_some_and(contradicts) {
@@ -233,17 +258,27 @@ impl Announced {
             matches!(key.source, Source::Operator | Source::Provisioner)
                 && !notices.iter().any(|(entry, _)| entry.key() == *key)
         };
-        let missing: Vec<NoticeKey> = self.said.keys().filter(|key| missing(key)).cloned().collect();
+        let missing: Vec<NoticeKey> = self
+            .said
+            .keys()
+            .filter(|key| missing(key))
+            .cloned()
+            .collect();
         for key in missing {
             self.give_up(&key);
         }
         let Some(record) = record else { return };
         let status = &record.status;
         let boot_id = self.node.as_ref().and_then(|node| node.boot_id.as_ref());
-        let other_boot = boot_id.zip(status.boot_id.as_ref()).is_some_and(|(now, then)| now != then);
+        let other_boot = boot_id
+            .zip(status.boot_id.as_ref())
+            .is_some_and(|(now, then)| now != then);
         let open = status.phase.is_some_and(|phase| !phase.ends_episode());
         if !self.record_read {
-            status.settled.iter().for_each(|what| self.over.push_back(what.clone()));
+            status
+                .settled
+                .iter()
+                .for_each(|what| self.over.push_back(what.clone()));
         }
         // What it says of this boot this boot has said, too.
         self.record_read |= other_boot;
@@ -266,7 +301,13 @@ impl Announced {
 
     fn hear_recorded(&mut self, now: Instant, entry: &NoticeEntry, deadline: Option<Deadline>) {
         if let Some(subject) = Subject::from_record(entry.kind, entry.action.as_deref()) {
-            self.hear(now, entry.key(), subject, deadline, entry.source == Source::Sqs);
+            self.hear(
+                now,
+                entry.key(),
+                subject,
+                deadline,
+                entry.source == Source::Sqs,
+            );
         }
     }
 
@@ -279,8 +320,8 @@ impl Announced {
         here: bool,
     ) {
         let announced = deadline.map(|deadline| deadline.announced);
-        let ignored = key.kind == Kind::RebalanceRecommendation
-            && self.policy.rebalance == Rebalance::Ignore;
+        let ignored =
+            key.kind == Kind::RebalanceRecommendation && self.policy.rebalance == Rebalance::Ignore;
         if ignored || self.over.contains(&settled(&key, announced)) {
             return;
         }
@@ -295,7 +336,11 @@ impl Announced {
             let first = here || (!self.record_read && key.kind != Kind::ScheduledChange);
             if moved && (follows || (earlier && first)) {
                 // Hibernation begins when it was first heard of, whatever time is announced.
-                said.deadline = if follows { placed } else { said.deadline.into_iter().chain(placed).min() };
+                said.deadline = if follows {
+                    placed
+                } else {
+                    said.deadline.into_iter().chain(placed).min()
+                };
                 said.announced = announced;
             }
             return;

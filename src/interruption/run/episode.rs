@@ -126,7 +126,11 @@ impl Episode {
 
     /// The latest of the scheduled events for which the drain is to have begun by `now`.
     fn scheduled_by(&self, now: Instant, policy: &Policy) -> Option<Instant> {
-        let confirmed = self.notices.heard.values().filter(|h| h.confirmed.is_some());
+        let confirmed = self
+            .notices
+            .heard
+            .values()
+            .filter(|h| h.confirmed.is_some());
         confirmed
             .filter(|h| matches!(h.subject, Subject::ScheduledChange(_)))
             .filter_map(|h| h.deadline)
@@ -248,7 +252,10 @@ impl Episode {
         Some(Mark {
             kind: self.course.kind()?,
             episode: self.number,
-            deadline: self.notices.announced().map(|announced| announced.to_string()),
+            deadline: self
+                .notices
+                .announced()
+                .map(|announced| announced.to_string()),
             exclude_from_load_balancers: exclude,
         })
     }

@@ -210,7 +210,9 @@ impl Keeper {
     /// Whether a status was written in this boot of the instance, as far as is known.
     fn same_boot(&self, status: &InterruptionStatus) -> bool {
         let boot_id = self.node.as_ref().and_then(|node| node.boot_id.as_ref());
-        boot_id.zip(status.boot_id.as_ref()).is_none_or(|(now, then)| now == then)
+        boot_id
+            .zip(status.boot_id.as_ref())
+            .is_none_or(|(now, then)| now == then)
     }
 
     /// An earlier run has written an announcement with an earlier deadline than this one has heard by now: that one
@@ -229,16 +231,26 @@ impl Keeper {
         let Some(known) = known.filter(|_| !self.settled.contains(&settled(entry))) else {
             return;
         };
-        let earlier = |heard: &Heard| entry.deadline.is_some() && heard.entry.deadline > entry.deadline;
-        let Some(mut heard) = notices.heard.remove(&known) else { return };
+        let earlier =
+            |heard: &Heard| entry.deadline.is_some() && heard.entry.deadline > entry.deadline;
+        let Some(mut heard) = notices.heard.remove(&known) else {
+            return;
+        };
         if !earlier(&heard) {
             notices.heard.insert(known, heard);
             return;
         }
-        let moved_to = (std::mem::replace(&mut heard.entry, entry.clone()), heard.deadline);
+        let moved_to = (
+            std::mem::replace(&mut heard.entry, entry.clone()),
+            heard.deadline,
+        );
         let subject = heard.subject.clone();
         let deadline = effective_deadline(&subject, deadline, now);
-        heard.deadline = heard.deadline.into_iter().chain(deadline).min_by_key(|d| d.at);
+        heard.deadline = heard
+            .deadline
+            .into_iter()
+            .chain(deadline)
+            .min_by_key(|d| d.at);
         heard.written = Written::Yes;
         notices.heard.insert(entry.key(), heard);
         self.hear(now, moved_to.0, subject, moved_to.1, Written::No, effects);
