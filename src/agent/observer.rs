@@ -56,11 +56,7 @@ impl Observer {
         if config.pod_access == PodAccess::None {
             admin.metrics.set_pod_access(PodMode::None.as_str());
         }
-        Self {
-            admin,
-            life: Arc::default(),
-            witness: Arc::new(Mutex::new(Witness::new(config.policy()))),
-        }
+        Self { admin, life: Arc::default(), witness: Arc::new(Mutex::new(Witness::new(config.policy()))) }
     }
 
     pub fn admin(&self) -> Admin {
@@ -89,10 +85,7 @@ impl Observer {
                 Verb::Evict => "evict",
                 Verb::Delete => "delete",
             };
-            self.admin.metrics.pod_asked(&PodAsked {
-                verb,
-                answer: answer.word(),
-            });
+            self.admin.metrics.pod_asked(&PodAsked { verb, answer: answer.word() });
         }
     }
 
@@ -129,9 +122,7 @@ impl Observer {
                     metrics.drained(DrainResult::Cancelled, now.since(began));
                 }
             }
-            Because::Refuted { .. } | Because::Stale { .. } | Because::Rebooted => {
-                life.noticed = None
-            }
+            Because::Refuted { .. } | Because::Stale { .. } | Because::Rebooted => life.noticed = None,
             _ => {}
         });
     }
@@ -151,11 +142,7 @@ impl Observer {
 
     pub fn imds(&self, result: &Result<Round, ImdsError>) {
         let failures = self.with_life(|life| {
-            life.imds_failures = if result.is_ok() {
-                0
-            } else {
-                life.imds_failures.saturating_add(1)
-            };
+            life.imds_failures = if result.is_ok() { 0 } else { life.imds_failures.saturating_add(1) };
             life.imds_failures
         });
         match result {

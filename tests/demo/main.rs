@@ -41,22 +41,13 @@ async fn main() -> ExitCode {
 }
 
 async fn demo() -> bool {
-    println!(
-        "The lab: real etcd, kube-apiserver, controllers and scheduler; kwok for the kubelets; moto for SQS and"
-    );
-    println!(
-        "EventBridge; instance metadata of our own. Parts in {}\n",
-        PARTS.display()
-    );
+    println!("The lab: real etcd, kube-apiserver, controllers and scheduler; kwok for the kubelets; moto for SQS and");
+    println!("EventBridge; instance metadata of our own. Parts in {}\n", PARTS.display());
     let story = Story::begin();
     story.says("starting the control plane");
     let cluster = Cluster::new("demo").await;
     story.says("the API server is ready; the manifests of manifests/overlays/sqs are applied");
-    let nodes = [
-        cluster.node("a").await,
-        cluster.node("b").await,
-        cluster.node("c").await,
-    ];
+    let nodes = [cluster.node("a").await, cluster.node("b").await, cluster.node("c").await];
     let pods = workloads(&cluster, &nodes).await;
     story.says(&format!(
         "three nodes, {pods} pods: Deployments web and api with budgets, a Deployment whose budget never allows,\n\
@@ -87,10 +78,7 @@ async fn workloads(cluster: &Cluster, nodes: &[NodeHandle]) -> usize {
         cluster.here(a_job("train")).grace(20).ends_after(5),
         cluster.here(a_daemonset("logs")),
         // On the first two nodes: these two are going to be taken.
-        a_deployment("ledger", 1)
-            .where_label("kubernetes.io/hostname", &nodes[0].name)
-            .grace(10)
-            .ends_after(3),
+        a_deployment("ledger", 1).where_label("kubernetes.io/hostname", &nodes[0].name).grace(10).ends_after(3),
         a_pod("scratch").on(&nodes[1].name).grace(5).ends_after(1),
     ];
     let budgets = [
@@ -106,18 +94,9 @@ async fn workloads(cluster: &Cluster, nodes: &[NodeHandle]) -> usize {
     support::facts::eventually("all workloads run", Duration::from_secs(30), async || {
         let mut running = 0;
         for node in nodes {
-            running += cluster
-                .pod_list(node)
-                .await
-                .iter()
-                .filter(|pod| pod["status"]["phase"] == "Running")
-                .count();
+            running += cluster.pod_list(node).await.iter().filter(|pod| pod["status"]["phase"] == "Running").count();
         }
-        if running == expected {
-            Ok(())
-        } else {
-            Err(format!("{running} of {expected}"))
-        }
+        if running == expected { Ok(()) } else { Err(format!("{running} of {expected}")) }
     })
     .await;
     for budget in ["web", "api", "db", "ledger-never"] {
@@ -126,17 +105,8 @@ async fn workloads(cluster: &Cluster, nodes: &[NodeHandle]) -> usize {
     expected
 }
 
-async fn start_agent(
-    cluster: &Cluster,
-    node: &NodeHandle,
-    imds: &Imds,
-    moto: &Moto,
-    queue: &Queue<'_>,
-) -> Running {
-    let mut agent = Agent::on(cluster, node, &imds.endpoint())
-        .await
-        .arg("--queue-url")
-        .arg(&queue.url);
+async fn start_agent(cluster: &Cluster, node: &NodeHandle, imds: &Imds, moto: &Moto, queue: &Queue<'_>) -> Running {
+    let mut agent = Agent::on(cluster, node, &imds.endpoint()).await.arg("--queue-url").arg(&queue.url);
     for (key, value) in moto.env() {
         agent = agent.env(key, &value);
     }
@@ -145,9 +115,7 @@ async fn start_agent(
 
 /// Sends the notices, tells the story as it happens, and says how it ended.
 async fn perform(cluster: &Cluster, story: &Story, actors: &[Actor], moto: &Moto) -> bool {
-    let [a, b, c] = actors else {
-        unreachable!("there are three nodes")
-    };
+    let [a, b, c] = actors else { unreachable!("there are three nodes") };
     story.says(&format!(
         "AWS gives two minutes' notice. To be quicker, the demo leaves {} s of them ({} s for the third).",
         LEFT.as_secs(),
@@ -157,18 +125,10 @@ async fn perform(cluster: &Cluster, story: &Story, actors: &[Actor], moto: &Moto
     a.imds.spot("terminate", LEFT);
     story.of("a", "IMDS of node a: spot/instance-action says terminate");
     b.imds.refuse();
-    moto.spot_warning_late(&b.node.instance, "terminate", TWO_MINUTES - LEFT)
-        .await;
-    story.of(
-        "b",
-        "EventBridge: spot interruption warning for node b, whose IMDS does not answer any more",
-    );
-    moto.spot_warning_late(&c.node.instance, "terminate", TWO_MINUTES - LEFT_FORGED)
-        .await;
-    story.of(
-        "c",
-        "EventBridge: the same for node c, but it is not true: the IMDS of node c denies it\n",
-    );
+    moto.spot_warning_late(&b.node.instance, "terminate", TWO_MINUTES - LEFT).await;
+    story.of("b", "EventBridge: spot interruption warning for node b, whose IMDS does not answer any more");
+    moto.spot_warning_late(&c.node.instance, "terminate", TWO_MINUTES - LEFT_FORGED).await;
+    story.of("c", "EventBridge: the same for node c, but it is not true: the IMDS of node c denies it\n");
 
     let mut ends = Vec::new();
     let patience = LEFT + Duration::from_secs(10);
@@ -176,10 +136,7 @@ async fn perform(cluster: &Cluster, story: &Story, actors: &[Actor], moto: &Moto
         for (actor, name) in actors.iter().zip(["a", "b", "c"]) {
             story.follow(name, &actor.agent, &cluster.namespace);
             let seen = cluster.interruption(&actor.node).await;
-            let over = matches!(
-                seen["status"]["phase"].as_str(),
-                Some("Drained" | "Refuted")
-            );
+            let over = matches!(seen["status"]["phase"].as_str(), Some("Drained" | "Refuted"));
             if over && !ends.iter().any(|(ended, _)| *ended == name) {
                 ends.push((name, seen));
             }
@@ -187,16 +144,6 @@ async fn perform(cluster: &Cluster, story: &Story, actors: &[Actor], moto: &Moto
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     ends.sort_by_key(|(name, _)| *name);
-    let jobs = cluster
-        .get(&format!(
-            "/apis/batch/v1/namespaces/{}/jobs/train",
-            cluster.namespace
-        ))
-        .await;
-    story.summary(
-        &ends,
-        jobs.unwrap_or_default()["status"]["failed"]
-            .as_i64()
-            .unwrap_or(0),
-    )
+    let jobs = cluster.get(&format!("/apis/batch/v1/namespaces/{}/jobs/train", cluster.namespace)).await;
+    story.summary(&ends, jobs.unwrap_or_default()["status"]["failed"].as_i64().unwrap_or(0))
 }

@@ -21,12 +21,7 @@ pub struct Story {
 impl Story {
     pub fn begin() -> Story {
         let colours = std::io::stdout().is_terminal();
-        Story {
-            began: Cell::new(Instant::now()),
-            colours,
-            told: RefCell::default(),
-            asked_before: RefCell::default(),
-        }
+        Story { began: Cell::new(Instant::now()), colours, told: RefCell::default(), asked_before: RefCell::default() }
     }
 
     /// Time zero is now: the notices are about to be sent.
@@ -51,10 +46,7 @@ impl Story {
             (true, "b") => ("\x1b[33m", "\x1b[0m"),
             (true, _) => ("\x1b[35m", "\x1b[0m"),
         };
-        println!(
-            "{:>8.2} s  {on}node {node}{off}  {what}",
-            self.elapsed().as_secs_f64()
-        );
+        println!("{:>8.2} s  {on}node {node}{off}  {what}", self.elapsed().as_secs_f64());
     }
 
     /// Tells what is new in an agent's log.
@@ -64,11 +56,8 @@ impl Story {
         let seen = told.entry(node).or_default();
         // A line that is being written has no end yet.
         let complete = log.rfind('\n').map_or("", |end| &log[..end]);
-        let lines: Vec<Value> = complete
-            .lines()
-            .skip(*seen)
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect();
+        let lines: Vec<Value> =
+            complete.lines().skip(*seen).filter_map(|line| serde_json::from_str(line).ok()).collect();
         *seen = complete.lines().count();
         let mut asked = Vec::new();
         for line in lines {
@@ -84,10 +73,7 @@ impl Story {
                 Some("LatestStart") if line["verb"].is_string() => {}
                 Some(reason) => {
                     self.asked(node, &mut asked);
-                    let text = line["message"]
-                        .as_str()
-                        .unwrap_or_default()
-                        .replace(&format!("{namespace}/"), "");
+                    let text = line["message"].as_str().unwrap_or_default().replace(&format!("{namespace}/"), "");
                     self.of(node, &format!("{reason:<12} {text}"));
                 }
             }
@@ -97,15 +83,7 @@ impl Story {
 
     fn asked(&self, node: &str, pods: &mut Vec<String>) {
         if !pods.is_empty() {
-            self.of(
-                node,
-                &format!(
-                    "{:<12} {} asked to go: {}",
-                    "Evicting",
-                    pods.len(),
-                    pods.join(" ")
-                ),
-            );
+            self.of(node, &format!("{:<12} {} asked to go: {}", "Evicting", pods.len(), pods.join(" ")));
             pods.clear();
         }
     }
@@ -139,9 +117,7 @@ impl Story {
             };
             let drained = time(&timeline["drainedAt"]);
             let deadline = time(&spec["notices"][0]["deadline"]);
-            let spare = drained
-                .zip(deadline)
-                .map(|(at, deadline)| deadline.duration_since(at).as_secs_f64());
+            let spare = drained.zip(deadline).map(|(at, deadline)| deadline.duration_since(at).as_secs_f64());
             let pods = &status["pods"];
             println!(
                 "  node {name}   {phase:<9} {:>4}  {:>7}  {:>7}  {:>8}  {:>8}  {:>11}  {:>8}  {:>8}",
@@ -157,10 +133,7 @@ impl Story {
             well &= phase == "Drained" && spare.is_some_and(|spare| spare > 0.0);
         }
         well &= failed_jobs == 0;
-        println!(
-            "  the Job was evicted, not failed: {} failures counted against it",
-            failed_jobs
-        );
+        println!("  the Job was evicted, not failed: {} failures counted against it", failed_jobs);
         println!(
             "\n{}",
             if well {
@@ -174,11 +147,7 @@ impl Story {
 }
 
 fn short(pod: &Value, namespace: &str) -> String {
-    pod.as_str()
-        .unwrap_or_default()
-        .trim_start_matches(namespace)
-        .trim_start_matches('/')
-        .to_owned()
+    pod.as_str().unwrap_or_default().trim_start_matches(namespace).trim_start_matches('/').to_owned()
 }
 
 fn time(value: &Value) -> Option<Timestamp> {

@@ -25,51 +25,25 @@ async fn an_eviction_against_a_budget_is_answered_429_and_names_the_budget() {
     cluster.running(&node, 1).await;
     cluster.budget_is_kept("web").await;
     let pod = cluster.pods_on(&node).await.remove(0);
-    let eviction =
-        json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": pod } });
-    let path = format!(
-        "/api/v1/namespaces/{}/pods/{pod}/eviction",
-        cluster.namespace
-    );
-    let refusal = cluster
-        .send("POST", &path, "application/json", &eviction)
-        .await
-        .unwrap_err();
-    assert!(
-        refusal.starts_with("429") && refusal.contains("disruption budget"),
-        "{refusal}"
-    );
+    let eviction = json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": pod } });
+    let path = format!("/api/v1/namespaces/{}/pods/{pod}/eviction", cluster.namespace);
+    let refusal = cluster.send("POST", &path, "application/json", &eviction).await.unwrap_err();
+    assert!(refusal.starts_with("429") && refusal.contains("disruption budget"), "{refusal}");
 }
 
 #[tokio::test]
 async fn a_pod_works_on_after_it_was_asked_and_no_longer_than_its_grace() {
     let cluster = Cluster::new("grace").await;
     let node = cluster.node("a").await;
-    cluster
-        .create(&a_pod("stubborn").on(&node.name).grace(3).ends_after(60))
-        .await;
+    cluster.create(&a_pod("stubborn").on(&node.name).grace(3).ends_after(60)).await;
     cluster.running(&node, 1).await;
     let asked = std::time::Instant::now();
-    cluster
-        .delete(&format!(
-            "/api/v1/namespaces/{}/pods/stubborn",
-            cluster.namespace
-        ))
-        .await
-        .unwrap();
+    cluster.delete(&format!("/api/v1/namespaces/{}/pods/stubborn", cluster.namespace)).await.unwrap();
     eventually("the pod is gone", Duration::from_secs(10), async || {
         let left = cluster.pods_on(&node).await;
-        if left.is_empty() {
-            Ok(())
-        } else {
-            Err(left.join(", "))
-        }
+        if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
     })
     .await;
     // Kubernetes counts whole seconds.
-    assert!(
-        asked.elapsed() >= Duration::from_secs(2),
-        "it ended after {:?}",
-        asked.elapsed()
-    );
+    assert!(asked.elapsed() >= Duration::from_secs(2), "it ended after {:?}", asked.elapsed());
 }

@@ -41,24 +41,11 @@ pub struct Running {
 /// name.
 pub async fn token(cluster: &Cluster, node: &str) -> (String, String) {
     let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
-    let pod = eventually(
-        "the DaemonSet has a pod on the node",
-        Duration::from_secs(30),
-        async || {
-            let list = cluster
-                .get(&format!("{pods}?fieldSelector=spec.nodeName%3D{node}"))
-                .await?;
-            let found = list["items"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|pod| text(&pod["metadata"]["name"]));
-            found
-                .into_iter()
-                .find(|name| name.starts_with("spotkeeper-agent-"))
-                .ok_or_else(|| list.to_string())
-        },
-    )
+    let pod = eventually("the DaemonSet has a pod on the node", Duration::from_secs(30), async || {
+        let list = cluster.get(&format!("{pods}?fieldSelector=spec.nodeName%3D{node}")).await?;
+        let found = list["items"].as_array().into_iter().flatten().map(|pod| text(&pod["metadata"]["name"]));
+        found.into_iter().find(|name| name.starts_with("spotkeeper-agent-")).ok_or_else(|| list.to_string())
+    })
     .await;
     let token = token_of(cluster, "spotkeeper-agent", &pod).await;
     (pod, token)
@@ -71,10 +58,7 @@ pub async fn token_of(cluster: &Cluster, account: &str, pod: &str) -> String {
         "spec": { "expirationSeconds": 7200, "boundObjectRef": { "apiVersion": "v1", "kind": "Pod", "name": pod } },
     });
     let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token");
-    let answer = cluster
-        .send("POST", &path, "application/json", &request)
-        .await
-        .expect("a token is given");
+    let answer = cluster.send("POST", &path, "application/json", &request).await.expect("a token is given");
     text(&answer["status"]["token"])
 }
 
@@ -82,10 +66,7 @@ impl<'a> Agent<'a> {
     /// For this node, with the rights of the shipped manifests.
     pub async fn on(cluster: &'a Cluster, node: &'a NodeHandle, imds: &str) -> Agent<'a> {
         let (pod, token) = token(cluster, &node.name).await;
-        let kubeconfig = cluster
-            .plane
-            .dir
-            .join(format!("agent-{}.kubeconfig", uuid()));
+        let kubeconfig = cluster.plane.dir.join(format!("agent-{}.kubeconfig", uuid()));
         cluster.plane.write_kubeconfig(&kubeconfig, &token);
         let env = [
             ("NODE_NAME", node.name.as_str()),
@@ -95,16 +76,8 @@ impl<'a> Agent<'a> {
             ("SPOTKEEPER_ADMIN_LISTEN", "127.0.0.1:0"),
             ("SPOTKEEPER_NOTICE_LISTEN", "127.0.0.1:0"),
         ];
-        let env = env
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .to_vec();
-        Agent {
-            cluster,
-            node,
-            kubeconfig,
-            args: Vec::new(),
-            env,
-        }
+        let env = env.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+        Agent { cluster, node, kubeconfig, args: Vec::new(), env }
     }
 
     pub fn arg(mut self, arg: &str) -> Self {
@@ -127,20 +100,10 @@ impl<'a> Agent<'a> {
 
     /// Starts it, without waiting for anything.
     pub fn spawn(self) -> Running {
-        let log = self
-            .cluster
-            .plane
-            .dir
-            .join(format!("{}-{}.log", self.node.name, uuid()));
+        let log = self.cluster.plane.dir.join(format!("{}-{}.log", self.node.name, uuid()));
         let (args, env, kubeconfig) = (self.args, self.env, self.kubeconfig);
         let process = launch(&args, &env, &kubeconfig, &log);
-        Running {
-            process,
-            kubeconfig,
-            args,
-            env,
-            log,
-        }
+        Running { process, kubeconfig, args, env, log }
     }
 
     /// Starts it, and waits until it is ready.
@@ -151,17 +114,9 @@ impl<'a> Agent<'a> {
     }
 }
 
-fn launch(
-    args: &[String],
-    env: &[(String, String)],
-    kubeconfig: &std::path::Path,
-    log: &std::path::Path,
-) -> Process {
+fn launch(args: &[String], env: &[(String, String)], kubeconfig: &std::path::Path, log: &std::path::Path) -> Process {
     let mut command = Command::new(binary());
-    command
-        .args(args)
-        .env("KUBECONFIG", kubeconfig)
-        .envs(env.iter().map(|(key, value)| (key, value)));
+    command.args(args).env("KUBECONFIG", kubeconfig).envs(env.iter().map(|(key, value)| (key, value)));
     Process::start("spotkeeper-agent", command, log)
 }
 
@@ -183,8 +138,7 @@ impl Running {
 
     /// A GET of its admin endpoint.
     pub async fn admin(&self, path: &str) -> Result<(u16, String), String> {
-        self.http("serving /livez, /readyz and /metrics", path)
-            .await
+        self.http("serving /livez, /readyz and /metrics", path).await
     }
 
     /// A GET of its notice endpoint.
@@ -194,9 +148,7 @@ impl Running {
 
     async fn http(&self, message: &str, path: &str) -> Result<(u16, String), String> {
         let address = self.address(message).ok_or("it does not listen yet")?;
-        let answer = reqwest::get(format!("http://{address}{path}"))
-            .await
-            .map_err(|e| e.to_string())?;
+        let answer = reqwest::get(format!("http://{address}{path}")).await.map_err(|e| e.to_string())?;
         let status = answer.status().as_u16();
         Ok((status, answer.text().await.map_err(|e| e.to_string())?))
     }
@@ -212,10 +164,8 @@ impl Running {
 
     /// How often its log has a decision with this reason.
     pub fn decided(&self, reason: &str) -> usize {
-        let is = |line: &str| {
-            serde_json::from_str::<serde_json::Value>(line)
-                .is_ok_and(|line| line["reason"] == reason)
-        };
+        let is =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).is_ok_and(|line| line["reason"] == reason);
         self.process.log().lines().filter(|line| is(line)).count()
     }
 
@@ -223,7 +173,6 @@ impl Running {
     pub async fn metric(&self, start: &str) -> f64 {
         let (_, body) = self.admin("/metrics").await.expect("metrics are served");
         let line = body.lines().find(|line| line.starts_with(start));
-        line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
-            .unwrap_or(0.0)
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
     }
 }

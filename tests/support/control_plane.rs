@@ -13,14 +13,8 @@ use super::process::{Process, free_port};
 /// Where the parts are; builds what is missing.
 pub static PARTS: LazyLock<PathBuf> = LazyLock::new(|| {
     let script = root().join("tests/lab/parts.sh");
-    let output = Command::new(script)
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("tests/lab/parts.sh can be run");
-    assert!(
-        output.status.success(),
-        "the lab cannot be built; its own words are above"
-    );
+    let output = Command::new(script).stderr(Stdio::inherit()).output().expect("tests/lab/parts.sh can be run");
+    assert!(output.status.success(), "the lab cannot be built; its own words are above");
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
 });
 
@@ -62,26 +56,14 @@ impl ControlPlane {
 
     /// Starts one; panics where a part does not come up.
     pub fn start() -> ControlPlane {
-        let dir = tempfile::Builder::new()
-            .prefix("spotkeeper-lab-")
-            .tempdir()
-            .expect("a folder can be made")
-            .keep();
+        let dir = tempfile::Builder::new().prefix("spotkeeper-lab-").tempdir().expect("a folder can be made").keep();
         let (client_port, peer_port, port) = (free_port(), free_port(), free_port());
         let server = format!("https://127.0.0.1:{port}");
         let kubeconfig = dir.join("admin.kubeconfig");
-        let mut lab = ControlPlane {
-            dir,
-            kubeconfig,
-            server,
-            processes: Vec::new(),
-        };
+        let mut lab = ControlPlane { dir, kubeconfig, server, processes: Vec::new() };
         lab.make_keys();
         lab.run("etcd", &etcd_flags(&lab.dir, client_port, peer_port));
-        lab.run(
-            "kube-apiserver",
-            &apiserver_flags(&lab.dir, client_port, port),
-        );
+        lab.run("kube-apiserver", &apiserver_flags(&lab.dir, client_port, port));
         lab.write_kubeconfig(&lab.kubeconfig.clone(), TOKEN);
         lab.wait_until_ready();
         let kubeconfig = format!("--kubeconfig={}", lab.kubeconfig.display());
@@ -92,12 +74,8 @@ impl ControlPlane {
                 "--bind-address=127.0.0.1".into(),
                 format!("--secure-port={}", free_port()),
                 "--leader-elect=false".into(),
-                format!(
-                    "--service-account-private-key-file={}",
-                    lab.dir.join("sa.key").display()
-                ),
-                "--controllers=*,-nodeipam,-route,-cloud-node-lifecycle,-service-lb-controller"
-                    .into(),
+                format!("--service-account-private-key-file={}", lab.dir.join("sa.key").display()),
+                "--controllers=*,-nodeipam,-route,-cloud-node-lifecycle,-service-lb-controller".into(),
             ],
         );
         lab.run(
@@ -115,10 +93,7 @@ impl ControlPlane {
                 kubeconfig,
                 "--manage-nodes-with-label-selector=lab.spotkeeper.dev/kubelet=kwok".into(),
                 "--node-lease-duration-seconds=40".into(),
-                format!(
-                    "--config={}",
-                    root().join("tests/lab/stages.yaml").display()
-                ),
+                format!("--config={}", root().join("tests/lab/stages.yaml").display()),
                 "--server-address=127.0.0.1:0".into(),
             ],
         );
@@ -136,33 +111,19 @@ impl ControlPlane {
 
     fn make_keys(&self) {
         let openssl = |args: &[&str]| {
-            let status = Command::new("openssl")
-                .args(args)
-                .current_dir(&self.dir)
-                .stderr(Stdio::null())
-                .status();
-            assert!(
-                status.is_ok_and(|s| s.success()),
-                "openssl is needed: apt-get install openssl"
-            );
+            let status = Command::new("openssl").args(args).current_dir(&self.dir).stderr(Stdio::null()).status();
+            assert!(status.is_ok_and(|s| s.success()), "openssl is needed: apt-get install openssl");
         };
         openssl(&["genrsa", "-out", "sa.key", "2048"]);
         openssl(&["rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub"]);
-        std::fs::write(
-            self.dir.join("tokens.csv"),
-            format!("{TOKEN},admin,admin,system:masters\n"),
-        )
-        .unwrap();
+        std::fs::write(self.dir.join("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n")).unwrap();
     }
 
     /// Waits for the API server to say that it is ready.
     fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            let ready = self
-                .kubectl(&["get", "--raw", "/readyz"])
-                .output()
-                .expect("kubectl runs");
+            let ready = self.kubectl(&["get", "--raw", "/readyz"]).output().expect("kubectl runs");
             if ready.status.success() {
                 return;
             }
@@ -170,10 +131,7 @@ impl ControlPlane {
                 assert!(process.ended().is_none(), "{}", process.log_tail());
             }
             let why = String::from_utf8_lossy(&ready.stderr).into_owned();
-            assert!(
-                Instant::now() < deadline,
-                "the API server is not ready after 60 s: {why}"
-            );
+            assert!(Instant::now() < deadline, "the API server is not ready after 60 s: {why}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -196,10 +154,7 @@ impl ControlPlane {
     /// `kubectl` as the administrator.
     pub fn kubectl(&self, args: &[&str]) -> Command {
         let mut command = Command::new(PARTS.join("kubectl"));
-        command
-            .arg(format!("--kubeconfig={}", self.kubeconfig.display()))
-            .args(args)
-            .env("HOME", &self.dir);
+        command.arg(format!("--kubeconfig={}", self.kubeconfig.display())).args(args).env("HOME", &self.dir);
         command
     }
 
@@ -209,26 +164,11 @@ impl ControlPlane {
         let folder = folder.to_str().expect("a path in UTF-8");
         let run = |args: &[&str]| {
             let output = self.kubectl(args).output().expect("kubectl runs");
-            assert!(
-                output.status.success(),
-                "kubectl {args:?}: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            assert!(output.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         };
         // Kinds that the CRDs define are not known until they are established.
-        run(&[
-            "apply",
-            "--server-side",
-            "-k",
-            root().join("manifests/crd").to_str().expect("UTF-8"),
-        ]);
-        run(&[
-            "wait",
-            "--for=condition=Established",
-            "crd",
-            "--all",
-            "--timeout=30s",
-        ]);
+        run(&["apply", "--server-side", "-k", root().join("manifests/crd").to_str().expect("UTF-8")]);
+        run(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]);
         run(&["apply", "--server-side", "-k", folder]);
     }
 
@@ -243,9 +183,7 @@ impl ControlPlane {
         self.write_kubeconfig(&path, token);
         let kubeconfig = Kubeconfig::read_from(&path).expect("our own kubeconfig can be read");
         let options = KubeConfigOptions::default();
-        let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
-            .await
-            .expect("it is complete");
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("it is complete");
         config.default_retry = false;
         Client::try_from(config).expect("a client can be made")
     }

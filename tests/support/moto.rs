@@ -30,23 +30,12 @@ impl Moto {
         let mut command = Command::new(PARTS.join("moto_server"));
         command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
         let process = Process::start("moto", command, &dir.join(format!("moto-{port}.log")));
-        let moto = Moto {
-            _process: process,
-            endpoint: format!("http://127.0.0.1:{port}"),
-            http: reqwest::Client::new(),
-        };
+        let moto =
+            Moto { _process: process, endpoint: format!("http://127.0.0.1:{port}"), http: reqwest::Client::new() };
         eventually("moto answers", Duration::from_secs(30), async || {
-            let answer = moto
-                .http
-                .get(format!("{}/moto-api/", moto.endpoint))
-                .send()
-                .await
-                .map_err(|e| e.to_string())?;
-            if answer.status().is_success() {
-                Ok(())
-            } else {
-                Err(answer.status().to_string())
-            }
+            let answer =
+                moto.http.get(format!("{}/moto-api/", moto.endpoint)).send().await.map_err(|e| e.to_string())?;
+            if answer.status().is_success() { Ok(()) } else { Err(answer.status().to_string()) }
         })
         .await;
         moto
@@ -64,8 +53,7 @@ impl Moto {
     }
 
     async fn call(&self, service: &str, version: &str, target: &str, body: Value) -> Value {
-        let credential =
-            format!("AWS4-HMAC-SHA256 Credential=lab/20260101/eu-west-1/{service}/aws4_request");
+        let credential = format!("AWS4-HMAC-SHA256 Credential=lab/20260101/eu-west-1/{service}/aws4_request");
         let answer = self
             .http
             .post(&self.endpoint)
@@ -83,13 +71,11 @@ impl Moto {
     }
 
     async fn sqs(&self, action: &str, body: Value) -> Value {
-        self.call("sqs", "1.0", &format!("AmazonSQS.{action}"), body)
-            .await
+        self.call("sqs", "1.0", &format!("AmazonSQS.{action}"), body).await
     }
 
     async fn events(&self, action: &str, body: Value) -> Value {
-        self.call("events", "1.1", &format!("AWSEvents.{action}"), body)
-            .await
+        self.call("events", "1.1", &format!("AWSEvents.{action}"), body).await
     }
 
     /// A queue, with a rule that sends everything of EC2, Auto Scaling and Health to it.
@@ -97,15 +83,9 @@ impl Moto {
     /// A message that is received `receives` times goes to the dead-letter queue.
     pub async fn queue(&self, visibility_secs: u32, receives: u32) -> Queue<'_> {
         let name = format!("spotkeeper-{}", uuid());
-        let dead = self
-            .sqs(
-                "CreateQueue",
-                json!({ "QueueName": format!("{name}-dead") }),
-            )
-            .await;
+        let dead = self.sqs("CreateQueue", json!({ "QueueName": format!("{name}-dead") })).await;
         let dead = self.arn(dead["QueueUrl"].as_str().expect("a URL")).await;
-        let redrive =
-            json!({ "deadLetterTargetArn": dead, "maxReceiveCount": receives }).to_string();
+        let redrive = json!({ "deadLetterTargetArn": dead, "maxReceiveCount": receives }).to_string();
         let made = self
             .sqs(
                 "CreateQueue",
@@ -116,54 +96,34 @@ impl Moto {
             .await;
         let url = made["QueueUrl"].as_str().expect("a URL").to_owned();
         let pattern = json!({ "source": ["aws.ec2", "aws.autoscaling", "aws.health"] }).to_string();
-        self.events("PutRule", json!({ "Name": name, "EventPattern": pattern }))
-            .await;
+        self.events("PutRule", json!({ "Name": name, "EventPattern": pattern })).await;
         let target = json!([{ "Id": "queue", "Arn": self.arn(&url).await }]);
-        self.events("PutTargets", json!({ "Rule": name, "Targets": target }))
-            .await;
+        self.events("PutTargets", json!({ "Rule": name, "Targets": target })).await;
         Queue { moto: self, url }
     }
 
     async fn arn(&self, url: &str) -> String {
-        let answer = self
-            .sqs(
-                "GetQueueAttributes",
-                json!({ "QueueUrl": url, "AttributeNames": ["QueueArn"] }),
-            )
-            .await;
-        answer["Attributes"]["QueueArn"]
-            .as_str()
-            .expect("an ARN")
-            .to_owned()
+        let answer = self.sqs("GetQueueAttributes", json!({ "QueueUrl": url, "AttributeNames": ["QueueArn"] })).await;
+        answer["Attributes"]["QueueArn"].as_str().expect("an ARN").to_owned()
     }
 
     /// An event on the default bus, as its source would put it there now.
     pub async fn event(&self, source: &str, detail_type: &str, resources: Value, detail: Value) {
-        self.event_of(Timestamp::now(), source, detail_type, resources, detail)
-            .await;
+        self.event_of(Timestamp::now(), source, detail_type, resources, detail).await;
     }
 
     /// An event of another time: what EventBridge delivers may be late.
-    async fn event_of(
-        &self,
-        time: Timestamp,
-        source: &str,
-        detail_type: &str,
-        resources: Value,
-        detail: Value,
-    ) {
+    async fn event_of(&self, time: Timestamp, source: &str, detail_type: &str, resources: Value, detail: Value) {
         let entry = json!({
             "Source": source, "DetailType": detail_type, "Resources": resources, "Detail": detail.to_string(),
             "Time": time.as_second(),
         });
-        self.events("PutEvents", json!({ "Entries": [entry] }))
-            .await;
+        self.events("PutEvents", json!({ "Entries": [entry] })).await;
     }
 
     /// The warning of an interruption in two minutes.
     pub async fn spot_warning(&self, instance: &str, action: &str) {
-        self.spot_warning_late(instance, action, Duration::ZERO)
-            .await;
+        self.spot_warning_late(instance, action, Duration::ZERO).await;
     }
 
     /// The same, `late`: so much less is left of the two minutes.
@@ -171,64 +131,36 @@ impl Moto {
         let resources = json!([format!("arn:aws:ec2:eu-west-1a:instance/{instance}")]);
         let detail = json!({ "instance-id": instance, "instance-action": action });
         let time = Timestamp::now() - late;
-        self.event_of(
-            time,
-            "aws.ec2",
-            "EC2 Spot Instance Interruption Warning",
-            resources,
-            detail,
-        )
-        .await;
+        self.event_of(time, "aws.ec2", "EC2 Spot Instance Interruption Warning", resources, detail).await;
     }
 
     pub async fn rebalance(&self, instance: &str) {
         let detail = json!({ "instance-id": instance });
-        self.event(
-            "aws.ec2",
-            "EC2 Instance Rebalance Recommendation",
-            json!([]),
-            detail,
-        )
-        .await;
+        self.event("aws.ec2", "EC2 Instance Rebalance Recommendation", json!([]), detail).await;
     }
 
     pub async fn state_change(&self, instance: &str, state: &str) {
         let detail = json!({ "instance-id": instance, "state": state });
-        self.event(
-            "aws.ec2",
-            "EC2 Instance State-change Notification",
-            json!([]),
-            detail,
-        )
-        .await;
+        self.event("aws.ec2", "EC2 Instance State-change Notification", json!([]), detail).await;
     }
 
     /// AWS Health announces one scheduled change of several instances.
     pub async fn health(&self, instances: &[&str], start: Timestamp) {
-        let entities: Vec<Value> = instances
-            .iter()
-            .map(|id| json!({ "entityValue": id }))
-            .collect();
+        let entities: Vec<Value> = instances.iter().map(|id| json!({ "entityValue": id })).collect();
         let detail = json!({
             "eventArn": format!("arn:aws:health:eu-west-1::event/EC2/{}", uuid()), "service": "EC2",
             "eventTypeCode": "AWS_EC2_INSTANCE_REBOOT_MAINTENANCE_SCHEDULED", "eventTypeCategory": "scheduledChange",
             "startTime": start.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string(),
             "affectedEntities": entities,
         });
-        self.event("aws.health", "AWS Health Event", json!([]), detail)
-            .await;
+        self.event("aws.health", "AWS Health Event", json!([]), detail).await;
     }
 }
 
 impl Queue<'_> {
     /// A message as it is, past EventBridge.
     pub async fn raw(&self, body: &str) {
-        self.moto
-            .sqs(
-                "SendMessage",
-                json!({ "QueueUrl": self.url, "MessageBody": body }),
-            )
-            .await;
+        self.moto.sqs("SendMessage", json!({ "QueueUrl": self.url, "MessageBody": body })).await;
     }
 
     /// How many messages are visible, and how many in flight.
@@ -242,36 +174,18 @@ impl Queue<'_> {
     }
 
     async fn depth_of(&self, url: &str) -> (u64, u64) {
-        let names = [
-            "ApproximateNumberOfMessages",
-            "ApproximateNumberOfMessagesNotVisible",
-        ];
-        let answer = self
-            .moto
-            .sqs(
-                "GetQueueAttributes",
-                json!({ "QueueUrl": url, "AttributeNames": names }),
-            )
-            .await;
-        let number = |name: &str| {
-            answer["Attributes"][name]
-                .as_str()
-                .and_then(|n| n.parse().ok())
-                .unwrap_or(0)
-        };
+        let names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"];
+        let answer = self.moto.sqs("GetQueueAttributes", json!({ "QueueUrl": url, "AttributeNames": names })).await;
+        let number = |name: &str| answer["Attributes"][name].as_str().and_then(|n| n.parse().ok()).unwrap_or(0);
         (number(names[0]), number(names[1]))
     }
 
     /// Waits until nothing is in it, visible or in flight.
     pub async fn empty(&self) {
-        eventually(
-            "the queue is empty",
-            Duration::from_secs(30),
-            async || match self.depth().await {
-                (0, 0) => Ok(()),
-                (visible, in_flight) => Err(format!("{visible} visible, {in_flight} in flight")),
-            },
-        )
+        eventually("the queue is empty", Duration::from_secs(30), async || match self.depth().await {
+            (0, 0) => Ok(()),
+            (visible, in_flight) => Err(format!("{visible} visible, {in_flight} in flight")),
+        })
         .await;
     }
 }

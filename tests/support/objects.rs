@@ -108,11 +108,7 @@ pub fn a_budget(name: &str, of: &str) -> Thing {
 impl Thing {
     /// The pod, or the template of its pods.
     fn pod(&mut self) -> &mut Value {
-        if self.0["kind"] == "Pod" {
-            &mut self.0
-        } else {
-            &mut self.0["spec"]["template"]
-        }
+        if self.0["kind"] == "Pod" { &mut self.0 } else { &mut self.0["spec"]["template"] }
     }
 
     /// Bound to this node without the scheduler.
