@@ -85,17 +85,8 @@ impl Figures {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            at_ms,
-            node,
-            code,
-            what,
-        } = self;
-        write!(
-            f,
-            "{:9.3} s  {node}: {code}: {what}",
-            *at_ms as f64 / 1000.0
-        )
+        let Self { at_ms, node, code, what } = self;
+        write!(f, "{:9.3} s  {node}: {code}: {what}", *at_ms as f64 / 1000.0)
     }
 }
 
@@ -115,10 +106,7 @@ impl Report {
 
     /// The lines of the story that contain `words`.
     pub fn lines<'a>(&'a self, words: &'a str) -> impl Iterator<Item = &'a str> {
-        self.story
-            .iter()
-            .map(String::as_str)
-            .filter(move |line| line.contains(words))
+        self.story.iter().map(String::as_str).filter(move |line| line.contains(words))
     }
 
     pub fn says(&self, words: &str) -> bool {

@@ -11,10 +11,7 @@ const SEEDS: u64 = 5_000;
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable}={text} is not a number")),
-    )
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }
 
 /// Judges seeds `0..seeds` on all processors; returns what failed, by seed, and the sum of the figures.
@@ -37,10 +34,7 @@ fn judge_all(seeds: u64) -> (Vec<Report>, Figures) {
     let threads = thread::available_parallelism().map_or(1, |n| n.get());
     let results: Vec<_> = thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        running
-            .into_iter()
-            .map(|thread| thread.join().expect("no world panics"))
-            .collect()
+        running.into_iter().map(|thread| thread.join().expect("no world panics")).collect()
     });
     let (mut failed, mut sum) = (Vec::new(), Figures::default());
     for (some, figures) in results {
@@ -83,10 +77,7 @@ fn the_invariants_hold_in_every_world() {
         ("cancelled", figures.cancelled),
         ("refuted", figures.refuted),
     ] {
-        assert!(
-            count * 100 >= seeds,
-            "only {count} times in {seeds} seeds: {what}"
-        );
+        assert!(count * 100 >= seeds, "only {count} times in {seeds} seeds: {what}");
     }
 }
 
@@ -96,10 +87,6 @@ fn the_same_seed_tells_the_same_story_to_the_byte() {
         let (first, second) = (run(seed), run(seed));
         assert!(!first.story.is_empty());
         assert_eq!(first.told(), second.told());
-        assert_eq!(
-            first.figures,
-            judge(seed).figures,
-            "telling changes nothing"
-        );
+        assert_eq!(first.figures, judge(seed).figures, "telling changes nothing");
     }
 }

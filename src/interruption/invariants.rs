@@ -85,10 +85,7 @@ impl Invariant {
     }
 
     pub(crate) fn violated(self, what: impl Into<String>) -> Violation {
-        Violation {
-            invariant: self,
-            what: what.into(),
-        }
+        Violation { invariant: self, what: what.into() }
     }
 }
 
@@ -148,8 +145,7 @@ impl Witness {
         self.announced.input(now, input);
         match input {
             Input::PodsListed(pods) => {
-                self.pods
-                    .retain(|uid, _| pods.iter().any(|p| p.uid == *uid));
+                self.pods.retain(|uid, _| pods.iter().any(|p| p.uid == *uid));
                 pods.iter().for_each(|pod| self.see(pod));
             }
             Input::PodSeen(pod) => self.see(pod),
@@ -189,15 +185,12 @@ impl Witness {
     }
 
     fn see(&mut self, pod: &Pod) {
-        let followed = self
-            .pods
-            .entry(pod.uid.clone())
-            .or_insert_with(|| Followed {
-                pod: pod.clone(),
-                first_ask: None,
-                asked: None,
-                ends_at: None,
-            });
+        let followed = self.pods.entry(pod.uid.clone()).or_insert_with(|| Followed {
+            pod: pod.clone(),
+            first_ask: None,
+            asked: None,
+            ends_at: None,
+        });
         followed.pod = pod.clone();
     }
 
@@ -213,37 +206,28 @@ impl Witness {
     }
 
     fn needs(&self, kind: Kind, what: &str, violations: &mut Vec<Violation>) {
-        if !self
-            .announced
-            .confirmed()
-            .any(|said| said.subject.kind() == kind)
-        {
-            violations.push(Invariant::NothingUnconfirmed.violated(format!(
-                "{what} for {kind}, of which no notice is confirmed"
-            )));
+        if !self.announced.confirmed().any(|said| said.subject.kind() == kind) {
+            violations.push(
+                Invariant::NothingUnconfirmed.violated(format!("{what} for {kind}, of which no notice is confirmed")),
+            );
         }
     }
 
     fn asks(&mut self, now: Instant, ask: &Ask, violations: &mut Vec<Violation>) {
         let path = format!("{}/{}", ask.namespace, ask.name);
         let drains = self.announced.confirmed().any(|said| {
-            said.subject.kind() != Kind::RebalanceRecommendation
-                || self.policy.rebalance == Rebalance::Drain
+            said.subject.kind() != Kind::RebalanceRecommendation || self.policy.rebalance == Rebalance::Drain
         });
         if !drains || self.policy.cordon_only {
-            violations.push(Invariant::NothingUnconfirmed.violated(format!(
-                "{path} was asked to go, though nothing confirmed drains the node"
-            )));
-        }
-        let deadlines: Vec<Instant> = self
-            .announced
-            .confirmed()
-            .filter_map(|said| said.deadline)
-            .collect();
-        let Some(followed) = self.pods.get_mut(&ask.uid).filter(|f| f.pod.evictable()) else {
             violations.push(
                 Invariant::NothingUnconfirmed
-                    .violated(format!("{path} was asked to go, which no drain is about")),
+                    .violated(format!("{path} was asked to go, though nothing confirmed drains the node")),
+            );
+        }
+        let deadlines: Vec<Instant> = self.announced.confirmed().filter_map(|said| said.deadline).collect();
+        let Some(followed) = self.pods.get_mut(&ask.uid).filter(|f| f.pod.evictable()) else {
+            violations.push(
+                Invariant::NothingUnconfirmed.violated(format!("{path} was asked to go, which no drain is about")),
             );
             return;
         };
@@ -257,8 +241,7 @@ impl Witness {
                 .map(|what| Invariant::NotDeletedEarly.violated(format!("{path} {what}"))),
         );
         violations.extend(
-            grace_kept(ask, followed, &deadlines)
-                .map(|what| Invariant::GraceKept.violated(format!("{path} {what}"))),
+            grace_kept(ask, followed, &deadlines).map(|what| Invariant::GraceKept.violated(format!("{path} {what}"))),
         );
         followed.first_ask.get_or_insert(now);
         followed.asked = Some(ask.grace_secs);
@@ -268,10 +251,10 @@ impl Witness {
         match because {
             Because::Refuted { notice, .. } | Because::Stale { notice } => {
                 if self.announced.give_up(notice) {
-                    violations.push(Invariant::EveryPodInTime.violated(format!(
-                        "{notice} was given up ({}), though it was confirmed",
-                        because.reason()
-                    )));
+                    violations.push(
+                        Invariant::EveryPodInTime
+                            .violated(format!("{notice} was given up ({}), though it was confirmed", because.reason())),
+                    );
                 }
             }
             Because::Withdrawn { notice } => drop(self.announced.give_up(notice)),
@@ -282,36 +265,19 @@ impl Witness {
 }
 
 /// I-1; says what is wrong.
-fn asked_once(
-    now: Instant,
-    ask: &Ask,
-    followed: &Followed,
-    deadlines: &[Instant],
-    margin: Duration,
-) -> Option<String> {
+fn asked_once(now: Instant, ask: &Ask, followed: &Followed, deadlines: &[Instant], margin: Duration) -> Option<String> {
     if followed.asked.is_some() {
         return Some("was asked again before the last ask was answered".into());
     }
     let ends_at = followed.ends_at?;
-    let outlives = deadlines
-        .iter()
-        .any(|deadline| *deadline - margin < ends_at);
-    let sooner = ask
-        .grace_secs
-        .is_some_and(|secs| now + Duration::from_secs(secs.into()) < ends_at);
-    (!outlives || !sooner).then(|| {
-        format!("was asked again at {now:?}, though it was acknowledged to end at {ends_at:?}")
-    })
+    let outlives = deadlines.iter().any(|deadline| *deadline - margin < ends_at);
+    let sooner = ask.grace_secs.is_some_and(|secs| now + Duration::from_secs(secs.into()) < ends_at);
+    (!outlives || !sooner)
+        .then(|| format!("was asked again at {now:?}, though it was acknowledged to end at {ends_at:?}"))
 }
 
 /// I-2; says what is wrong. Where several deadlines are confirmed, the one that allows most is taken.
-fn not_early(
-    now: Instant,
-    ask: &Ask,
-    followed: &Followed,
-    deadlines: &[Instant],
-    margin: Duration,
-) -> Option<String> {
+fn not_early(now: Instant, ask: &Ask, followed: &Followed, deadlines: &[Instant], margin: Duration) -> Option<String> {
     if !deadlines.is_empty() && deadlines.iter().all(|deadline| *deadline < now) {
         return Some(format!("was asked at {now:?}, after the deadline"));
     }
@@ -325,9 +291,7 @@ fn not_early(
         return Some("was deleted without having been asked".into());
     };
     let end = *earliest - margin;
-    let latest = (end - followed.pod.grace)
-        .max(first_ask + ASKED_FOR)
-        .min(end - SHORTEST_GRACE);
+    let latest = (end - followed.pod.grace).max(first_ask + ASKED_FOR).min(end - SHORTEST_GRACE);
     // A pod that is first asked in the last second has its latest start at that ask.
     let latest = latest.max(first_ask);
     (now < latest).then(|| format!("was deleted at {now:?}, before its latest start {latest:?}"))
@@ -341,10 +305,7 @@ fn grace_kept(ask: &Ask, followed: &Followed, deadlines: &[Instant]) -> Option<S
         return Some(format!("was given {secs} s without a deadline"));
     }
     if grace.is_zero() && !own.is_zero() {
-        return Some(format!(
-            "was given no grace, its own is {} s",
-            own.as_secs()
-        ));
+        return Some(format!("was given no grace, its own is {} s", own.as_secs()));
     }
     (grace > own).then(|| format!("was given {secs} s, its own is {} s", own.as_secs()))
 }
@@ -362,16 +323,13 @@ impl StatusOrder {
     pub fn next(&mut self, status: &InterruptionStatus) -> Vec<Violation> {
         let mut violations = Vec::new();
         if status.episode < self.episode {
-            violations.push(Invariant::PhasesForward.violated(format!(
-                "episode {} was written after episode {}",
-                status.episode, self.episode
-            )));
+            violations.push(
+                Invariant::PhasesForward
+                    .violated(format!("episode {} was written after episode {}", status.episode, self.episode)),
+            );
         }
         if status.episode != self.episode {
-            *self = Self {
-                episode: status.episode,
-                ..Self::default()
-            };
+            *self = Self { episode: status.episode, ..Self::default() };
         }
         if status.phase < self.phase {
             violations.push(Invariant::PhasesForward.violated(format!(
@@ -382,10 +340,10 @@ impl StatusOrder {
         if let (Some(was), Some(is)) = (self.deadline, status.deadline)
             && is > was
         {
-            violations.push(Invariant::DeadlineNeverLater.violated(format!(
-                "in episode {} the deadline moved from {was} to {is}",
-                self.episode
-            )));
+            violations.push(
+                Invariant::DeadlineNeverLater
+                    .violated(format!("in episode {} the deadline moved from {was} to {is}", self.episode)),
+            );
         }
         self.phase = self.phase.max(status.phase);
         self.deadline = match (self.deadline, status.deadline) {

@@ -133,21 +133,9 @@ impl Keeper {
         self.imds.answered(reading);
         if let Some(spot) = spot {
             let subject = Subject::SpotInterruption(spot.action);
-            let entry = self.entry(
-                now,
-                Source::Imds,
-                &subject,
-                spot.deadline.announced.to_string(),
-                Some(spot.deadline),
-            );
-            self.hear(
-                now,
-                entry,
-                subject,
-                Some(spot.deadline),
-                Written::No,
-                effects,
-            );
+            let entry =
+                self.entry(now, Source::Imds, &subject, spot.deadline.announced.to_string(), Some(spot.deadline));
+            self.hear(now, entry, subject, Some(spot.deadline), Written::No, effects);
         }
         if let Some(noticed) = rebalance {
             let subject = Subject::RebalanceRecommendation;
@@ -160,21 +148,8 @@ impl Keeper {
             self.scheduled_withdrawn(now, &ids, effects);
             for event in active {
                 let subject = Subject::ScheduledChange(event.code);
-                let entry = self.entry(
-                    now,
-                    Source::Imds,
-                    &subject,
-                    event.event_id,
-                    Some(event.not_before),
-                );
-                self.hear(
-                    now,
-                    entry,
-                    subject,
-                    Some(event.not_before),
-                    Written::No,
-                    effects,
-                );
+                let entry = self.entry(now, Source::Imds, &subject, event.event_id, Some(event.not_before));
+                self.hear(now, entry, subject, Some(event.not_before), Written::No, effects);
             }
         }
         if let Some(episode) = &mut self.episode {
@@ -219,18 +194,13 @@ impl Keeper {
         if self.settled.contains(&settled(&entry)) {
             return;
         }
-        if subject == Subject::RebalanceRecommendation && self.policy.rebalance == Rebalance::Ignore
-        {
+        if subject == Subject::RebalanceRecommendation && self.policy.rebalance == Rebalance::Ignore {
             if self.said.insert("ignored") {
                 effects.push(Effect::Decided(Because::Ignored { kind: key.kind }));
             }
             return;
         }
-        if let Some(known) = self
-            .episode
-            .as_ref()
-            .and_then(|episode| episode.notices.same(&key))
-        {
+        if let Some(known) = self.episode.as_ref().and_then(|episode| episode.notices.same(&key)) {
             self.hear_again(now, known, entry, deadline, written, effects);
             return;
         }
@@ -240,34 +210,15 @@ impl Keeper {
         let number = self.number + 1;
         let boot_id = self.node.as_ref().and_then(|node| node.boot_id.clone());
         let carried = &mut self.carried;
-        let episode = self
-            .episode
-            .get_or_insert_with(|| Episode::new(number, boot_id, std::mem::take(carried)));
+        let episode = self.episode.get_or_insert_with(|| Episode::new(number, boot_id, std::mem::take(carried)));
         self.number = episode.number;
         let deadline = effective_deadline(&subject, deadline, now);
         effects.push(Effect::Decided(match episode.notices.heard.is_empty() {
-            true => Because::Noticed {
-                notice: key.clone(),
-                left: deadline.map(|d| d.at.since(now)),
-            },
-            false => Because::SaidAgain {
-                notice: key.clone(),
-            },
+            true => Because::Noticed { notice: key.clone(), left: deadline.map(|d| d.at.since(now)) },
+            false => Because::SaidAgain { notice: key.clone() },
         }));
-        episode
-            .timeline
-            .noticed_at
-            .get_or_insert(self.epoch.wall(now));
-        let heard = Heard {
-            entry,
-            subject,
-            deadline,
-            at: now,
-            confirmed: None,
-            denials: 0,
-            written,
-            inherited: false,
-        };
+        episode.timeline.noticed_at.get_or_insert(self.epoch.wall(now));
+        let heard = Heard { entry, subject, deadline, at: now, confirmed: None, denials: 0, written, inherited: false };
         episode.notices.heard.insert(key, heard);
     }
 
@@ -281,17 +232,11 @@ impl Keeper {
         written: Written,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(heard) = self
-            .episode
-            .as_mut()
-            .and_then(|episode| episode.notices.heard.get_mut(&known))
-        else {
+        let Some(heard) = self.episode.as_mut().and_then(|episode| episode.notices.heard.get_mut(&known)) else {
             return;
         };
         if written == Written::Yes {
-            if heard.entry.deadline == entry.deadline
-                && !matches!(heard.written, Written::OnItsWay { .. })
-            {
+            if heard.entry.deadline == entry.deadline && !matches!(heard.written, Written::OnItsWay { .. }) {
                 heard.written = Written::Yes;
             }
             return;
@@ -310,9 +255,7 @@ impl Keeper {
                         now,
                         &known,
                         Phase::Cancelled,
-                        Because::Rescheduled {
-                            notice: known.clone(),
-                        },
+                        Because::Rescheduled { notice: known.clone() },
                         effects,
                     );
                     self.hear(now, entry, subject, deadline, written, effects);
@@ -321,11 +264,7 @@ impl Keeper {
             (Some(_), _) => {
                 // Hibernation begins when it was first heard of, whatever time is announced.
                 let deadline = effective_deadline(&heard.subject, deadline, now);
-                heard.deadline = heard
-                    .deadline
-                    .into_iter()
-                    .chain(deadline)
-                    .min_by_key(|d| d.at);
+                heard.deadline = heard.deadline.into_iter().chain(deadline).min_by_key(|d| d.at);
                 heard.entry.deadline = entry.deadline;
                 heard.written = Written::No;
             }
@@ -350,15 +289,7 @@ impl Keeper {
             .map(|(key, _)| key.clone())
             .collect();
         for key in off {
-            self.drop_notice(
-                now,
-                &key,
-                Phase::Cancelled,
-                Because::Withdrawn {
-                    notice: key.clone(),
-                },
-                effects,
-            );
+            self.drop_notice(now, &key, Phase::Cancelled, Because::Withdrawn { notice: key.clone() }, effects);
         }
     }
 
@@ -399,10 +330,7 @@ impl Keeper {
         }
         episode.phase = phase;
         episode.because = because.to_string();
-        episode
-            .timeline
-            .ended_at
-            .get_or_insert(self.epoch.wall(now));
+        episode.timeline.ended_at.get_or_insert(self.epoch.wall(now));
         if episode.told.is_some() {
             effects.push(Effect::Retract);
         }
@@ -413,8 +341,7 @@ impl Keeper {
             effects.push(Effect::StandUp);
         }
         self.said.clear();
-        self.status
-            .want(episode.status(&self.me, &self.settled, self.node.as_ref()));
+        self.status.want(episode.status(&self.me, &self.settled, self.node.as_ref()));
         self.carried = episode.plan.carry_over();
     }
 
@@ -443,8 +370,7 @@ impl Keeper {
             self.node_writes.want(None);
         }
         let settled_down = self.record.asked && self.imds.known() && self.awaiting_node.is_none();
-        self.node_writes
-            .advance(now, self.node.as_ref(), settled_down, effects);
+        self.node_writes.advance(now, self.node.as_ref(), settled_down, effects);
         self.write_notices(now, effects);
         if let Some(episode) = &mut self.episode {
             episode.drain(now, &self.policy, &self.epoch, effects);
@@ -480,14 +406,7 @@ impl Keeper {
         effects.push(Effect::Decided(Because::Rebooted));
         self.end(now, Phase::Gone, &Because::Rebooted, effects);
         for heard in live {
-            self.hear(
-                now,
-                heard.entry,
-                heard.subject,
-                heard.deadline,
-                heard.written,
-                effects,
-            );
+            self.hear(now, heard.entry, heard.subject, heard.deadline, heard.written, effects);
         }
     }
 
@@ -510,28 +429,18 @@ impl Keeper {
     /// An earlier run may have had the deadline moved, and have been stopped before the record said so: within an
     /// episode it never moves later.
     fn begin_next_if_later(&mut self) {
-        let recorded = self
-            .taken_over
-            .take()
-            .and_then(|taken_over| taken_over.deadline);
+        let recorded = self.taken_over.take().and_then(|taken_over| taken_over.deadline);
         let Some((episode, recorded)) = self.episode.as_mut().zip(recorded) else {
             return;
         };
-        if episode
-            .notices
-            .announced()
-            .is_some_and(|announced| announced > recorded)
-        {
+        if episode.notices.announced().is_some_and(|announced| announced > recorded) {
             self.number += 1;
             episode.roll(self.number);
         }
     }
 
     fn set_pace(&mut self, effects: &mut Vec<Effect>) {
-        let waits = self
-            .episode
-            .as_ref()
-            .is_some_and(|episode| episode.notices.waits_for_imds());
+        let waits = self.episode.as_ref().is_some_and(|episode| episode.notices.waits_for_imds());
         let pace = if waits { Pace::Urgent } else { Pace::Usual };
         if pace != self.pace {
             self.pace = pace;
@@ -567,13 +476,7 @@ impl Core for Keeper {
             Input::ImdsAnswered(reading) => self.imds_answered(now, reading, effects),
             Input::ImdsFailed => self.imds.failed(),
             Input::Noticed { notice, deadline } if notice.instance == self.me.instance => {
-                let entry = self.entry(
-                    now,
-                    notice.source,
-                    &notice.subject,
-                    notice.event_id,
-                    deadline,
-                );
+                let entry = self.entry(now, notice.source, &notice.subject, notice.event_id, deadline);
                 self.hear(now, entry, notice.subject, deadline, Written::No, effects);
             }
             Input::Noticed { .. } => {}
@@ -583,9 +486,7 @@ impl Core for Keeper {
             Input::PodSeen(pod) => self.with_plan(|plan| plan.see(now, pod)),
             Input::PodGone(uid) => self.with_plan(|plan| plan.gone(&uid)),
             Input::Marked(outcome) => self.marked(now, outcome, effects),
-            Input::NoticeRecorded { key, outcome } => {
-                self.notice_recorded(now, &key, outcome, effects)
-            }
+            Input::NoticeRecorded { key, outcome } => self.notice_recorded(now, &key, outcome, effects),
             Input::StatusRecorded(outcome) => self.status_recorded(now, outcome, effects),
             Input::Asked { uid, verb, answer } => {
                 if let Some(episode) = &mut self.episode {
@@ -593,8 +494,7 @@ impl Core for Keeper {
                 } else {
                     // The episode ended while the ask was on its way: the next one is to know of it.
                     let terms = Terms::without_deadline(self.policy.margin);
-                    self.carried
-                        .answered(now, &uid, verb, answer, &terms, &mut Vec::new());
+                    self.carried.answered(now, &uid, verb, answer, &terms, &mut Vec::new());
                 }
             }
         }
@@ -604,9 +504,7 @@ impl Core for Keeper {
     fn next_wakeup(&self) -> Option<Instant> {
         let episode = self.episode.as_ref();
         [
-            self.awaiting_node
-                .as_ref()
-                .map(|(since, _)| *since + NODE_AWAITED),
+            self.awaiting_node.as_ref().map(|(since, _)| *since + NODE_AWAITED),
             self.node_writes.wakeup(),
             self.status.wakeup().filter(|_| self.record.takes_status()),
             episode.and_then(|episode| episode.wakeup(self.now, &self.policy)),

@@ -11,9 +11,7 @@ use crate::domain::time::{Deadline, Epoch, Instant};
 use crate::engine::Core;
 use crate::interruption::invariants::Witness;
 use crate::interruption::invariants::ledger::Able;
-use crate::interruption::{
-    Effect, Identity, Input, Keeper, Pace, Reading, ScheduledEvent, SpotAction,
-};
+use crate::interruption::{Effect, Identity, Input, Keeper, Pace, Reading, ScheduledEvent, SpotAction};
 
 /// How often IMDS is asked for scheduled events and the lifecycle state, beside the urgent pace.
 const SELDOM_MS: u64 = 30_000;
@@ -99,14 +97,7 @@ impl World {
         self.tell(node, || format!("the agent starts (life {life})"));
         let (list, poll) = (self.rng.u64(1..60), self.rng.u64(1..60));
         self.schedule(self.now + list, Event::List { node, life });
-        self.schedule(
-            self.now + poll,
-            Event::Poll {
-                node,
-                life,
-                generation: 0,
-            },
-        );
+        self.schedule(self.now + poll, Event::Poll { node, life, generation: 0 });
     }
 
     pub fn kill_agent(&mut self, node: usize) {
@@ -120,11 +111,7 @@ impl World {
     /// Gives the core an input.
     pub fn feed(&mut self, node: usize, life: u32, input: Input) {
         let now = self.now;
-        let Some(agent) = self.nodes[node]
-            .agent
-            .as_mut()
-            .filter(|agent| agent.life == life)
-        else {
+        let Some(agent) = self.nodes[node].agent.as_mut().filter(|agent| agent.life == life) else {
             return;
         };
         if let Input::NodeSeen(seen) = &input {
@@ -152,11 +139,7 @@ impl World {
         let stuck = effects.is_empty() && agent.core.next_wakeup().is_some_and(|next| next <= at);
         if stuck {
             let next = agent.core.next_wakeup();
-            self.found(
-                node,
-                "live",
-                format!("woken at {at:?} it did nothing, and wants to be woken at {next:?}"),
-            );
+            self.found(node, "live", format!("woken at {at:?} it did nothing, and wants to be woken at {next:?}"));
             // The world would stand still: it goes on at the next input.
             return;
         }
@@ -166,28 +149,14 @@ impl World {
 
     fn plan_wake(&mut self, node: usize, life: u32) {
         let now = self.now;
-        let Some(agent) = self.nodes[node]
-            .agent
-            .as_mut()
-            .filter(|agent| agent.life == life)
-        else {
+        let Some(agent) = self.nodes[node].agent.as_mut().filter(|agent| agent.life == life) else {
             return;
         };
         agent.wakes += 1;
         let generation = agent.wakes;
         let beat = now + BEAT_MS;
-        let at = agent
-            .core
-            .next_wakeup()
-            .map_or(beat, |next| agent.in_world(next).min(beat));
-        self.schedule(
-            at,
-            Event::Wake {
-                node,
-                life,
-                generation,
-            },
-        );
+        let at = agent.core.next_wakeup().map_or(beat, |next| agent.in_world(next).min(beat));
+        self.schedule(at, Event::Wake { node, life, generation });
     }
 
     fn perform(&mut self, node: usize, life: u32, effects: Vec<Effect>) {
@@ -215,27 +184,11 @@ impl World {
             Effect::Retract => self.tell(node, || "tells the workloads no more".into()),
             Effect::Mark(mark) => {
                 let from = agent.cached.clone();
-                self.call(
-                    node,
-                    life,
-                    Call::PatchNode {
-                        mark: Some(mark),
-                        from,
-                        tries: 0,
-                    },
-                );
+                self.call(node, life, Call::PatchNode { mark: Some(mark), from, tries: 0 });
             }
             Effect::Unmark => {
                 let from = agent.cached.clone();
-                self.call(
-                    node,
-                    life,
-                    Call::PatchNode {
-                        mark: None,
-                        from,
-                        tries: 0,
-                    },
-                );
+                self.call(node, life, Call::PatchNode { mark: None, from, tries: 0 });
             }
             Effect::RecordNotice(entry) => self.call(node, life, Call::Notice(entry)),
             Effect::RecordStatus(status) => self.call(node, life, Call::Status(status)),
@@ -254,10 +207,7 @@ impl World {
                 self.figures.asks += 1;
                 self.tell(node, || {
                     let (verb, grace) = (ask.verb, ask.grace_secs);
-                    format!(
-                        "asks {}/{} to go: {verb:?}, {grace:?} s, {}",
-                        ask.namespace, ask.name, ask.because
-                    )
+                    format!("asks {}/{} to go: {verb:?}, {grace:?} s, {}", ask.namespace, ask.name, ask.because)
                 });
                 let noted = self.note_ask(node, &ask);
                 self.call(node, life, Call::Ask { ask, noted });
@@ -266,20 +216,11 @@ impl World {
                 agent.pace = pace;
                 agent.polls += 1;
                 let generation = agent.polls;
-                self.schedule(
-                    self.now,
-                    Event::Poll {
-                        node,
-                        life,
-                        generation,
-                    },
-                );
+                self.schedule(self.now, Event::Poll { node, life, generation });
             }
             Effect::StandDown => agent.standing = false,
             Effect::StandUp => agent.standing = true,
-            Effect::Decided(because) => {
-                self.tell(node, || format!("{}: {because}", because.reason()))
-            }
+            Effect::Decided(because) => self.tell(node, || format!("{}: {because}", because.reason())),
         }
     }
 
@@ -290,8 +231,7 @@ impl World {
         let Some(agent) = agent.filter(|a| a.life == life && a.polls == generation) else {
             return;
         };
-        let seldom =
-            agent.pace == Pace::Urgent || agent.asked_seldom.is_none_or(|at| now >= at + SELDOM_MS);
+        let seldom = agent.pace == Pace::Urgent || agent.asked_seldom.is_none_or(|at| now >= at + SELDOM_MS);
         let next = now + interval_ms(agent.pace);
         let state = self.nodes[node].imds.state;
         let fails = self.chance(self.scenario.faults.imds_one_in);
@@ -300,24 +240,14 @@ impl World {
                 if seldom && let Some(agent) = &mut self.nodes[node].agent {
                     agent.asked_seldom = Some(now);
                 }
-                (
-                    self.rng.u64(1..20),
-                    Input::ImdsAnswered(self.reading(node, seldom)),
-                )
+                (self.rng.u64(1..20), Input::ImdsAnswered(self.reading(node, seldom)))
             }
             ImdsState::Hangs => (500, Input::ImdsFailed),
             _ => (self.rng.u64(1..20), Input::ImdsFailed),
         };
         let input = Box::new(input);
         self.schedule(now + after, Event::Input { node, life, input });
-        self.schedule(
-            next.max(now + after),
-            Event::Poll {
-                node,
-                life,
-                generation,
-            },
-        );
+        self.schedule(next.max(now + after), Event::Poll { node, life, generation });
     }
 
     fn reading(&mut self, node: usize, seldom: bool) -> Reading {
@@ -330,10 +260,7 @@ impl World {
         let placed = |ms: u64| Deadline::place(World::announced(ms), reads, at);
         let imds = &mut sim.imds;
         let spot = imds.spot.as_mut().map(|spot| {
-            let said = SpotAction {
-                action: spot.action,
-                deadline: placed(spot.deadline_ms),
-            };
+            let said = SpotAction { action: spot.action, deadline: placed(spot.deadline_ms) };
             if spot.slides {
                 spot.deadline_ms += 1_000;
             }
@@ -357,29 +284,20 @@ impl World {
     pub fn note_ability(&mut self, node: usize) {
         let now = self.now;
         // A call that was sent while it was away may hang for its time-out yet.
-        let well = self.api == ApiState::Well
-            && (self.api_since == 0 || now >= self.api_since + AFTERMATH_MS);
+        let well = self.api == ApiState::Well && (self.api_since == 0 || now >= self.api_since + AFTERMATH_MS);
         let sim = &mut self.nodes[node];
-        let deadline = sim
-            .agent
-            .as_ref()
-            .filter(|_| well && sim.alive)
-            .and_then(|agent| {
-                let must = agent.witness.must_drain()?;
-                let begun = agent.in_world(must.from) <= now;
-                let deadline = agent.in_world(must.deadline);
-                (begun && deadline > now).then_some(deadline)
-            });
+        let deadline = sim.agent.as_ref().filter(|_| well && sim.alive).and_then(|agent| {
+            let must = agent.witness.must_drain()?;
+            let begun = agent.in_world(must.from) <= now;
+            let deadline = agent.in_world(must.deadline);
+            (begun && deadline > now).then_some(deadline)
+        });
         if sim.able.map(|(_, deadline)| deadline) == deadline {
             return;
         }
         let opened = deadline.map(|deadline| (now, deadline));
         if let Some((from, deadline)) = std::mem::replace(&mut sim.able, opened) {
-            sim.ledger.able.push(Able {
-                from: moment(from),
-                to: moment(now),
-                deadline: moment(deadline),
-            });
+            sim.ledger.able.push(Able { from: moment(from), to: moment(now), deadline: moment(deadline) });
         }
     }
 

@@ -54,10 +54,7 @@ impl Call {
         let outcome = Outcome::Failed(why.to_owned());
         match self {
             Self::PatchNode { .. } => Input::Marked(outcome),
-            Self::Notice(entry) => Input::NoticeRecorded {
-                key: entry.key(),
-                outcome,
-            },
+            Self::Notice(entry) => Input::NoticeRecorded { key: entry.key(), outcome },
             Self::Status(_) => Input::StatusRecorded(outcome),
             Self::Ask { ask, .. } => asked(ask, Answer::Failed(why.to_owned())),
         }
@@ -79,21 +76,13 @@ impl Call {
 }
 
 fn asked(ask: &Ask, answer: Answer) -> Input {
-    Input::Asked {
-        uid: ask.uid.clone(),
-        verb: ask.verb,
-        answer,
-    }
+    Input::Asked { uid: ask.uid.clone(), verb: ask.verb, answer }
 }
 
 impl World {
     /// Sends a call.
     pub fn call(&mut self, node: usize, life: u32, call: Call) {
-        if let Call::PatchNode {
-            mark,
-            from: Some(from),
-            ..
-        } = &call
+        if let Call::PatchNode { mark, from: Some(from), .. } = &call
             && patch(from, mark.as_ref()).is_none()
         {
             // As far as the performer knows there is nothing to do.
@@ -102,15 +91,7 @@ impl World {
         }
         let at = self.now + self.latency();
         let (call, sent) = (Box::new(call), self.now);
-        self.schedule(
-            at,
-            Event::Arrive {
-                node,
-                life,
-                call,
-                sent,
-            },
-        );
+        self.schedule(at, Event::Arrive { node, life, call, sent });
     }
 
     /// A call has reached the API server.
@@ -137,28 +118,14 @@ impl World {
                     Done::Next(call) => {
                         let at = self.now + latency + self.latency();
                         let (call, sent) = (Box::new(call), self.now);
-                        return self.schedule(
-                            at,
-                            Event::Arrive {
-                                node,
-                                life,
-                                call,
-                                sent,
-                            },
-                        );
+                        return self.schedule(at, Event::Arrive { node, life, call, sent });
                     }
                 }
             }
         };
         let input = Box::new(input);
         let event = match noted {
-            Some((pod, ask)) => Event::Answered {
-                node,
-                life,
-                input,
-                pod,
-                ask,
-            },
+            Some((pod, ask)) => Event::Answered { node, life, input, pod, ask },
             None => Event::Input { node, life, input },
         };
         self.schedule(at, event);
@@ -191,14 +158,9 @@ impl World {
             Call::Notice(entry) => {
                 let key = entry.key();
                 self.write_notice(node, entry);
-                Done::Answer(Input::NoticeRecorded {
-                    key,
-                    outcome: Outcome::Done,
-                })
+                Done::Answer(Input::NoticeRecorded { key, outcome: Outcome::Done })
             }
-            Call::Status(status) => {
-                Done::Answer(Input::StatusRecorded(self.write_status(node, *status)))
-            }
+            Call::Status(status) => Done::Answer(Input::StatusRecorded(self.write_status(node, *status))),
             Call::Ask { ask, noted } => {
                 let answer = self.ask_pod(&ask, noted);
                 Done::Answer(asked(&ask, answer))
@@ -206,22 +168,12 @@ impl World {
         }
     }
 
-    fn patch_node(
-        &mut self,
-        node: usize,
-        mark: Option<Mark>,
-        from: Option<Node>,
-        tries: u32,
-    ) -> Done {
+    fn patch_node(&mut self, node: usize, mark: Option<Mark>, from: Option<Node>, tries: u32) -> Done {
         let now = self.object(node).clone();
         let Some(from) = from else {
             return match patch(&now, mark.as_ref()) {
                 None => Done::Answer(Input::Marked(Outcome::Done)),
-                Some(_) => Done::Next(Call::PatchNode {
-                    mark,
-                    from: Some(now),
-                    tries,
-                }),
+                Some(_) => Done::Next(Call::PatchNode { mark, from: Some(now), tries }),
             };
         };
         let Some(patch) = patch(&from, mark.as_ref()) else {
@@ -232,11 +184,7 @@ impl World {
             return if tries >= CONFLICTS_MAX {
                 Done::Answer(Input::Marked(Outcome::Failed("409 Conflict".into())))
             } else {
-                Done::Next(Call::PatchNode {
-                    mark,
-                    from: None,
-                    tries,
-                })
+                Done::Next(Call::PatchNode { mark, from: None, tries })
             };
         }
         let object = &mut self.nodes[node].object;
@@ -314,9 +262,7 @@ impl World {
                 Some(Phase::Refuted) => self.figures.refuted += 1,
                 _ => {}
             }
-            self.tell(node, || {
-                format!("the record says: episode {}, {:?}", after.0, after.1)
-            });
+            self.tell(node, || format!("the record says: episode {}, {:?}", after.0, after.1));
         }
         self.record_changed(node);
         Outcome::Done
@@ -332,10 +278,7 @@ fn patch(from: &Node, mark: Option<&Mark>) -> Option<serde_json::Value> {
 
 /// Applies a merge patch as an API server does, to the fields that the Node has here.
 fn apply(node: &mut Node, patch: &serde_json::Value) {
-    for (map, field) in [
-        (&mut node.annotations, "annotations"),
-        (&mut node.labels, "labels"),
-    ] {
+    for (map, field) in [(&mut node.annotations, "annotations"), (&mut node.labels, "labels")] {
         for (key, value) in patch["metadata"][field].as_object().into_iter().flatten() {
             match value.as_str() {
                 Some(value) => drop(map.insert(key.clone(), value.to_owned())),

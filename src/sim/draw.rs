@@ -1,8 +1,7 @@
 //! Worlds drawn from a seed.
 
 use super::scenario::{
-    ApiState, Faults, ImdsState, Message, NodeSpec, PodSpec, Scenario, Step, a_cluster, a_node,
-    a_pod,
+    ApiState, Faults, ImdsState, Message, NodeSpec, PodSpec, Scenario, Step, a_cluster, a_node, a_pod,
 };
 use crate::domain::notice::{Action, InstanceState, ScheduleCode, Subject};
 use crate::domain::pod::OnInterruption;
@@ -23,19 +22,11 @@ struct Draw {
 impl Scenario {
     /// The world of a seed: always the same one.
     pub fn from_seed(seed: u64) -> Self {
-        let mut draw = Draw {
-            rng: fastrand::Rng::with_seed(seed ^ SALT),
-            scenario: a_cluster(),
-            last_deadline: 0,
-        };
+        let mut draw = Draw { rng: fastrand::Rng::with_seed(seed ^ SALT), scenario: a_cluster(), last_deadline: 0 };
         draw.scenario.seed = seed;
         draw.policy();
         draw.budgets();
-        let nodes = if draw.rng.u32(0..3) == 0 {
-            draw.rng.usize(2..4)
-        } else {
-            1
-        };
+        let nodes = if draw.rng.u32(0..3) == 0 { draw.rng.usize(2..4) } else { 1 };
         for index in 0..nodes {
             let node = draw.node(index);
             draw.scenario.nodes.push(node);
@@ -151,39 +142,18 @@ impl Draw {
 
     /// A spot interruption by IMDS, and mostly by the queue as well: sooner, later, twice, or after the end.
     fn spot(&mut self, node: &str, at: u64) {
-        let left = self.pick(&[
-            120_000, 118_000, 110_000, 60_000, 30_000, 16_000, 5_000, 1_000,
-        ]);
+        let left = self.pick(&[120_000, 118_000, 110_000, 60_000, 30_000, 16_000, 5_000, 1_000]);
         let deadline = at + left;
         let slides = self.one_in(5);
-        let action = self.pick(&[
-            Action::Terminate,
-            Action::Terminate,
-            Action::Stop,
-            Action::Hibernate,
-        ]);
+        let action = self.pick(&[Action::Terminate, Action::Terminate, Action::Stop, Action::Hibernate]);
         let name = node.to_owned();
-        self.push(
-            at,
-            Step::ImdsSpot {
-                node: name.clone(),
-                action,
-                deadline_ms: deadline,
-                slides,
-            },
-        );
+        self.push(at, Step::ImdsSpot { node: name.clone(), action, deadline_ms: deadline, slides });
         let copies = self.pick(&[0, 1, 1, 2, 5]);
         for _ in 0..copies {
             let sent = at.saturating_sub(2_000) + self.rng.u64(0..left + 10_000);
             let event_id = self.pick(&["event-1", "event-1", "event-2"]);
             let drift = self.rng.u64(0..8_000);
-            self.message(
-                sent,
-                node,
-                Subject::SpotInterruption(action),
-                event_id,
-                Some(deadline + drift),
-            );
+            self.message(sent, node, Subject::SpotInterruption(action), event_id, Some(deadline + drift));
         }
         if self.one_in(5) {
             let earlier = at.saturating_sub(self.rng.u64(0..10_000));
@@ -197,32 +167,15 @@ impl Draw {
     fn by_queue_alone(&mut self, node: &str, at: u64) {
         let deadline = at + self.rng.u64(20_000..120_000);
         let (name, action) = (node.to_owned(), Action::Terminate);
-        self.message(
-            at,
-            node,
-            Subject::SpotInterruption(action),
-            "event-1",
-            Some(deadline),
-        );
+        self.message(at, node, Subject::SpotInterruption(action), "event-1", Some(deadline));
         if self.rng.bool() {
             let agrees = at + self.pick(&[0, 250, 1_000, 5_000, 15_000]);
-            let step = Step::ImdsSpot {
-                node: name.clone(),
-                action,
-                deadline_ms: deadline,
-                slides: false,
-            };
+            let step = Step::ImdsSpot { node: name.clone(), action, deadline_ms: deadline, slides: false };
             self.push(agrees, step);
         } else {
             let state = self.pick(&[ImdsState::Refuses, ImdsState::Hangs]);
             let from = at.saturating_sub(self.rng.u64(0..3_000));
-            self.push(
-                from,
-                Step::Imds {
-                    node: name.clone(),
-                    state,
-                },
-            );
+            self.push(from, Step::Imds { node: name.clone(), state });
         }
         self.push(deadline, Step::Die { node: name });
         self.last_deadline = self.last_deadline.max(deadline);
@@ -245,20 +198,9 @@ impl Draw {
     }
 
     fn rebalance(&mut self, node: &str, at: u64) {
-        self.push(
-            at,
-            Step::ImdsRebalance {
-                node: node.to_owned(),
-            },
-        );
+        self.push(at, Step::ImdsRebalance { node: node.to_owned() });
         if self.rng.bool() {
-            self.message(
-                at + 500,
-                node,
-                Subject::RebalanceRecommendation,
-                "rebalance-1",
-                None,
-            );
+            self.message(at + 500, node, Subject::RebalanceRecommendation, "rebalance-1", None);
         }
         if self.rng.bool() {
             let later = at + self.rng.u64(1_000..40_000);
@@ -269,12 +211,7 @@ impl Draw {
     /// A scheduled event: kept, moved, withdrawn, or followed by the reboot.
     fn maintenance(&mut self, node: &str, at: u64) {
         let not_before_ms = at + self.rng.u64(30_000..400_000);
-        let code = self.pick(&[
-            "system-reboot",
-            "instance-reboot",
-            "instance-stop",
-            "system-maintenance",
-        ]);
+        let code = self.pick(&["system-reboot", "instance-reboot", "instance-stop", "system-maintenance"]);
         let said = |not_before_ms, over| Step::ImdsScheduled {
             node: node.to_owned(),
             event_id: "maintenance-1".into(),
@@ -285,25 +222,13 @@ impl Draw {
         self.push(at, said(not_before_ms, false));
         if self.rng.bool() {
             let subject = Subject::ScheduledChange(ScheduleCode(code.into()));
-            self.message(
-                at + 1_000,
-                node,
-                subject,
-                "arn:health-1",
-                Some(not_before_ms),
-            );
+            self.message(at + 1_000, node, subject, "arn:health-1", Some(not_before_ms));
         }
         let later = at + self.rng.u64(2_000..not_before_ms - at);
         self.last_deadline = self.last_deadline.max(not_before_ms);
         match self.rng.u32(0..4) {
             0 => self.push(later, said(not_before_ms, true)),
-            1 => self.push(
-                later,
-                Step::ImdsUnscheduled {
-                    node: node.to_owned(),
-                    event_id: "maintenance-1".into(),
-                },
-            ),
+            1 => self.push(later, Step::ImdsUnscheduled { node: node.to_owned(), event_id: "maintenance-1".into() }),
             2 => {
                 let moved = not_before_ms + self.rng.u64(20_000..200_000);
                 self.push(later, said(moved, false));
@@ -311,13 +236,7 @@ impl Draw {
             }
             _ => {
                 let down_ms = self.rng.u64(5_000..40_000);
-                self.push(
-                    not_before_ms + 1_000,
-                    Step::Reboot {
-                        node: node.to_owned(),
-                        down_ms,
-                    },
-                );
+                self.push(not_before_ms + 1_000, Step::Reboot { node: node.to_owned(), down_ms });
             }
         }
     }
@@ -325,13 +244,7 @@ impl Draw {
     fn request(&mut self, node: &str, at: u64) {
         let node = node.to_owned();
         let deadline_ms = self.rng.bool().then(|| at + self.rng.u64(20_000..120_000));
-        self.push(
-            at,
-            Step::Request {
-                node: node.clone(),
-                deadline_ms,
-            },
-        );
+        self.push(at, Step::Request { node: node.clone(), deadline_ms });
         self.last_deadline = self.last_deadline.max(deadline_ms.unwrap_or(at + 60_000));
         match self.rng.u32(0..4) {
             0 | 1 => {
@@ -358,13 +271,7 @@ impl Draw {
         self.message(at, node, subject, "event-1", None);
         if terminates {
             let state = "Terminated".to_owned();
-            self.push(
-                at + 700,
-                Step::ImdsLifecycle {
-                    node: node.to_owned(),
-                    state,
-                },
-            );
+            self.push(at + 700, Step::ImdsLifecycle { node: node.to_owned(), state });
         }
         self.last_deadline = self.last_deadline.max(at + 40_000);
     }
@@ -374,23 +281,9 @@ impl Draw {
         let deadline_ms = at + self.pick(&[120_000, 40_000, 16_000]);
         let action = self.pick(&[Action::Stop, Action::Hibernate]);
         let name = node.to_owned();
-        self.push(
-            at,
-            Step::ImdsSpot {
-                node: name.clone(),
-                action,
-                deadline_ms,
-                slides: false,
-            },
-        );
+        self.push(at, Step::ImdsSpot { node: name.clone(), action, deadline_ms, slides: false });
         let down_ms = self.rng.u64(3_000..60_000);
-        self.push(
-            deadline_ms,
-            Step::Reboot {
-                node: name,
-                down_ms,
-            },
-        );
+        self.push(deadline_ms, Step::Reboot { node: name, down_ms });
         let back = deadline_ms + down_ms;
         self.last_deadline = self.last_deadline.max(back + 30_000);
         if self.rng.bool() {
@@ -399,19 +292,9 @@ impl Draw {
         }
     }
 
-    fn message(
-        &mut self,
-        at: u64,
-        node: &str,
-        subject: Subject,
-        event_id: &str,
-        deadline_ms: Option<u64>,
-    ) {
-        let message = Message {
-            about: vec![(node.to_owned(), subject)],
-            event_id: format!("{event_id}-{node}"),
-            deadline_ms,
-        };
+    fn message(&mut self, at: u64, node: &str, subject: Subject, event_id: &str, deadline_ms: Option<u64>) {
+        let message =
+            Message { about: vec![(node.to_owned(), subject)], event_id: format!("{event_id}-{node}"), deadline_ms };
         self.push(at, Step::Queue(message));
     }
 
@@ -422,60 +305,27 @@ impl Draw {
         let kills = self.pick(&[0, 0, 0, 1, 1, 2, 5]);
         for _ in 0..kills {
             let (at, down_ms) = (self.rng.u64(0..end), self.rng.u64(200..8_000));
-            self.push(
-                at,
-                Step::Kill {
-                    node: name(),
-                    down_ms,
-                },
-            );
+            self.push(at, Step::Kill { node: name(), down_ms });
         }
         if self.one_in(6) {
             let (at, by) = (self.rng.u64(0..end), self.pick(&[-3_600, 3_600, -7, 7]));
-            self.push(
-                at,
-                Step::Clock {
-                    node: name(),
-                    by_secs: by,
-                },
-            );
+            self.push(at, Step::Clock { node: name(), by_secs: by });
         }
         if self.one_in(4) {
             let (at, back) = (self.rng.u64(0..end), self.rng.u64(500..60_000));
             let state = self.pick(&[ImdsState::Refuses, ImdsState::Hangs]);
-            self.push(
-                at,
-                Step::Imds {
-                    node: name(),
-                    state,
-                },
-            );
-            self.push(
-                at + back,
-                Step::Imds {
-                    node: name(),
-                    state: ImdsState::Well,
-                },
-            );
+            self.push(at, Step::Imds { node: name(), state });
+            self.push(at + back, Step::Imds { node: name(), state: ImdsState::Well });
         }
         for n in 0..self.pick(&[0u32, 0, 1, 3]) {
             let at = self.rng.u64(0..end);
             let step = match self.rng.u32(0..4) {
-                0 => Step::Taint {
-                    node: name(),
-                    key: format!("theirs-{n}"),
-                },
+                0 => Step::Taint { node: name(), key: format!("theirs-{n}") },
                 1 => Step::Touch { node: name() },
                 2 => Step::Relist { node: name() },
                 _ => {
                     let pod = self.pod(&format!("late/{node}-{n}"));
-                    Step::NewPod {
-                        node: name(),
-                        pod: PodSpec {
-                            terminating: false,
-                            ..pod
-                        },
-                    }
+                    Step::NewPod { node: name(), pod: PodSpec { terminating: false, ..pod } }
                 }
             };
             self.push(at, step);
@@ -508,12 +358,7 @@ impl Draw {
         }
         let at = self.rng.u64(0..self.last_deadline + 5_000);
         let lasts = self.rng.u64(500..40_000);
-        let state = self.pick(&[
-            ApiState::Away,
-            ApiState::Away,
-            ApiState::Slow,
-            ApiState::Flooded,
-        ]);
+        let state = self.pick(&[ApiState::Away, ApiState::Away, ApiState::Slow, ApiState::Flooded]);
         self.push(at, Step::Api(state));
         self.push(at + lasts, Step::Api(ApiState::Well));
     }

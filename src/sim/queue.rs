@@ -26,20 +26,9 @@ pub(super) struct MessageSim {
 
 impl World {
     pub fn send(&mut self, message: Message) {
-        self.messages.push(MessageSim {
-            message,
-            sent_at: self.now,
-            receives: 0,
-            deleted: false,
-            entries: Vec::new(),
-        });
+        self.messages.push(MessageSim { message, sent_at: self.now, receives: 0, deleted: false, entries: Vec::new() });
         let at = self.now + self.rng.u64(5..80);
-        self.schedule(
-            at,
-            Event::Receive {
-                message: self.messages.len() - 1,
-            },
-        );
+        self.schedule(at, Event::Receive { message: self.messages.len() - 1 });
     }
 
     /// One of the readers receives a message.
@@ -47,11 +36,8 @@ impl World {
         if self.messages[index].deleted {
             return;
         }
-        let stands =
-            |node: &super::world::NodeSim| node.agent.as_ref().is_some_and(|agent| agent.standing);
-        let readers: Vec<usize> = (0..self.nodes.len())
-            .filter(|node| stands(&self.nodes[*node]))
-            .collect();
+        let stands = |node: &super::world::NodeSim| node.agent.as_ref().is_some_and(|agent| agent.standing);
+        let readers: Vec<usize> = (0..self.nodes.len()).filter(|node| stands(&self.nodes[*node])).collect();
         let Some(reader) = self.rng.choice(readers) else {
             return self.schedule(self.now + NOBODY_MS, Event::Receive { message: index });
         };
@@ -59,27 +45,13 @@ impl World {
         self.messages[index].receives += 1;
         let disposition = self.disposition(index, reader);
         match disposition {
-            Disposition::Record {
-                entries,
-                then: Then::Delete { .. },
-                ..
-            } => {
+            Disposition::Record { entries, then: Then::Delete { .. }, .. } => {
                 self.messages[index].entries = entries;
                 self.notice_own(index, reader, life);
                 let at = self.now + self.latency();
-                self.schedule(
-                    at,
-                    Event::ReaderWrites {
-                        message: index,
-                        reader,
-                        life,
-                    },
-                );
+                self.schedule(at, Event::ReaderWrites { message: index, reader, life });
             }
-            Disposition::Record {
-                then: Then::Release { after },
-                ..
-            } => self.again(index, after),
+            Disposition::Record { then: Then::Release { after }, .. } => self.again(index, after),
             Disposition::Delete { .. } => self.messages[index].deleted = true,
             Disposition::Leave { again_in, .. } => {
                 let after = again_in.unwrap_or(std::time::Duration::from_millis(VISIBILITY_MS));
@@ -94,12 +66,7 @@ impl World {
     }
 
     fn disposition(&self, index: usize, reader: usize) -> Disposition {
-        let MessageSim {
-            message,
-            sent_at,
-            receives,
-            ..
-        } = &self.messages[index];
+        let MessageSim { message, sent_at, receives, .. } = &self.messages[index];
         let notice = |(name, subject): &(String, crate::domain::notice::Subject)| Notice {
             instance: self.node_named(name).map_or_else(
                 || super::scenario::instance(usize::from(u16::MAX)),
@@ -111,14 +78,8 @@ impl World {
             deadline: message.deadline_ms.map(World::announced),
         };
         let notices = message.about.iter().map(notice).collect();
-        let delivery = Delivery {
-            receives: *receives,
-            age: std::time::Duration::from_millis(self.now - sent_at),
-        };
-        let body = Ok(Body::Message(Parsed {
-            notices,
-            problems: Vec::new(),
-        }));
+        let delivery = Delivery { receives: *receives, age: std::time::Duration::from_millis(self.now - sent_at) };
+        let body = Ok(Body::Message(Parsed { notices, problems: Vec::new() }));
         let node_of = |instance: &InstanceId| {
             let node = self.nodes.iter().find(|node| node.instance == *instance)?;
             Some(NodeRef {
@@ -127,24 +88,14 @@ impl World {
                 provider_id: node.object.provider_id.clone()?,
             })
         };
-        dispose(
-            body,
-            delivery,
-            &self.nodes[reader].name,
-            self.reads(reader),
-            node_of,
-        )
+        dispose(body, delivery, &self.nodes[reader].name, self.reads(reader), node_of)
     }
 
     /// What concerns the reader's own instance its core hears at once.
     fn notice_own(&mut self, index: usize, reader: usize, life: u32) {
         let own = &self.nodes[reader].instance;
         let entries = self.messages[index].entries.iter();
-        let Some(notice) = entries
-            .map(|e| &e.notice)
-            .find(|notice| notice.instance == *own)
-            .cloned()
-        else {
+        let Some(notice) = entries.map(|e| &e.notice).find(|notice| notice.instance == *own).cloned() else {
             return;
         };
         let (now, reads) = (self.now, self.reads(reader));
@@ -152,18 +103,9 @@ impl World {
             return;
         };
         let at = agent.at(now);
-        let deadline = notice
-            .deadline
-            .map(|deadline| Deadline::place(deadline, reads, at));
+        let deadline = notice.deadline.map(|deadline| Deadline::place(deadline, reads, at));
         let input = Box::new(Input::Noticed { notice, deadline });
-        self.schedule(
-            now,
-            Event::Input {
-                node: reader,
-                life,
-                input,
-            },
-        );
+        self.schedule(now, Event::Input { node: reader, life, input });
     }
 
     /// The reader's writes reach the API server.
@@ -196,14 +138,7 @@ impl World {
             return self.schedule(hidden_until, Event::Receive { message: index });
         }
         let at = self.now + self.latency();
-        self.schedule(
-            at,
-            Event::ReaderDeletes {
-                message: index,
-                reader,
-                life,
-            },
-        );
+        self.schedule(at, Event::ReaderDeletes { message: index, reader, life });
     }
 
     /// The reader deletes the message, once all it said is in the API.
@@ -227,9 +162,6 @@ impl World {
 
     /// Whether a message is left in the queue.
     pub fn queue_left(&self) -> usize {
-        self.messages
-            .iter()
-            .filter(|message| !message.deleted)
-            .count()
+        self.messages.iter().filter(|message| !message.deleted).count()
     }
 }

@@ -207,13 +207,7 @@ pub fn a_cluster() -> Scenario {
 
 /// A node without pods.
 pub fn a_node(name: &str) -> NodeSpec {
-    NodeSpec {
-        name: name.to_owned(),
-        pods: Vec::new(),
-        cordoned: false,
-        excluded: false,
-        taints: Vec::new(),
-    }
+    NodeSpec { name: name.to_owned(), pods: Vec::new(), cordoned: false, excluded: false, taints: Vec::new() }
 }
 
 /// A pod of a Deployment, given as `namespace/name`, that stops within two of its thirty seconds.
@@ -331,11 +325,7 @@ impl Scenario {
 
     /// A budget of which nothing may be missing, ever, where `max_unavailable` is 0.
     pub fn budget(mut self, name: &str, max_unavailable: u32, replaced_in_ms: Option<u64>) -> Self {
-        self.budgets.push(BudgetSpec {
-            name: name.to_owned(),
-            max_unavailable,
-            replaced_in_ms,
-        });
+        self.budgets.push(BudgetSpec { name: name.to_owned(), max_unavailable, replaced_in_ms });
         self
     }
 
@@ -346,27 +336,14 @@ impl Scenario {
 
     /// IMDS of `node` announces its end, and its end comes.
     pub fn spot_interruption(self, millis: u64, node: &str, left_ms: u64) -> Self {
-        self.imds_says(millis, node, millis + left_ms).at(
-            millis + left_ms,
-            Step::Die {
-                node: node.to_owned(),
-            },
-        )
+        self.imds_says(millis, node, millis + left_ms).at(millis + left_ms, Step::Die { node: node.to_owned() })
     }
 
     /// IMDS of `node` announces its end; it need not come.
     pub fn imds_says(self, millis: u64, node: &str, deadline_ms: u64) -> Self {
         let node = node.to_owned();
         let action = Action::Terminate;
-        self.at(
-            millis,
-            Step::ImdsSpot {
-                node,
-                action,
-                deadline_ms,
-                slides: false,
-            },
-        )
+        self.at(millis, Step::ImdsSpot { node, action, deadline_ms, slides: false })
     }
 
     /// The queue has a spot interruption warning about `node`.
@@ -384,11 +361,7 @@ impl Scenario {
         event_id: &str,
         deadline_ms: Option<u64>,
     ) -> Self {
-        let message = Message {
-            about: vec![(node.to_owned(), subject)],
-            event_id: event_id.to_owned(),
-            deadline_ms,
-        };
+        let message = Message { about: vec![(node.to_owned(), subject)], event_id: event_id.to_owned(), deadline_ms };
         self.at(millis, Step::Queue(message))
     }
 
@@ -409,23 +382,11 @@ impl Scenario {
     }
 
     pub fn imds(self, millis: u64, node: &str, state: ImdsState) -> Self {
-        self.at(
-            millis,
-            Step::Imds {
-                node: node.to_owned(),
-                state,
-            },
-        )
+        self.at(millis, Step::Imds { node: node.to_owned(), state })
     }
 
     pub fn kill(self, millis: u64, node: &str, down_ms: u64) -> Self {
-        self.at(
-            millis,
-            Step::Kill {
-                node: node.to_owned(),
-                down_ms,
-            },
-        )
+        self.at(millis, Step::Kill { node: node.to_owned(), down_ms })
     }
 
     /// The world ends this long after its last step, or later if asked for by `ends_ms`.
@@ -443,21 +404,9 @@ impl Scenario {
 impl Faults {
     /// How long an agent may take to do what nothing but these faults keeps it from.
     pub(super) fn slack(&self) -> Duration {
-        let lost = if self.lost_answer_one_in.is_some() {
-            11_000
-        } else {
-            0
-        };
-        let refused = if self.refused_one_in.is_some() {
-            3_000
-        } else {
-            0
-        };
-        let throttled = if self.throttled_one_in.is_some() {
-            5_000
-        } else {
-            0
-        };
+        let lost = if self.lost_answer_one_in.is_some() { 11_000 } else { 0 };
+        let refused = if self.refused_one_in.is_some() { 3_000 } else { 0 };
+        let throttled = if self.throttled_one_in.is_some() { 5_000 } else { 0 };
         let base = 2_500 + 5 * self.slow_ms + 2 * self.watch_lag_ms;
         Duration::from_millis(base + lost + refused + throttled)
     }
@@ -475,6 +424,5 @@ pub(super) fn interval_ms(pace: Pace) -> u64 {
 pub(super) fn instance(index: usize) -> InstanceId {
     let text = format!("i-{:017x}", 0xa0_0000 + index);
     // Seventeen hexadecimal digits are an instance id.
-    text.parse()
-        .unwrap_or_else(|_| unreachable!("{text} is an instance id"))
+    text.parse().unwrap_or_else(|_| unreachable!("{text} is an instance id"))
 }

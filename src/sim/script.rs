@@ -22,33 +22,13 @@ impl World {
         self.tell(node, || format!("-- {step:?}"));
         let imds = &mut self.nodes[node].imds;
         match step {
-            Step::ImdsSpot {
-                action,
-                deadline_ms,
-                slides,
-                ..
-            } => {
-                imds.spot = Some(SpotSaid {
-                    action,
-                    deadline_ms,
-                    slides,
-                });
+            Step::ImdsSpot { action, deadline_ms, slides, .. } => {
+                imds.spot = Some(SpotSaid { action, deadline_ms, slides });
             }
             Step::ImdsRebalance { .. } => imds.rebalance = Some(World::announced(self.now)),
-            Step::ImdsScheduled {
-                event_id,
-                code,
-                not_before_ms,
-                over,
-                ..
-            } => {
+            Step::ImdsScheduled { event_id, code, not_before_ms, over, .. } => {
                 imds.scheduled.retain(|said| said.event_id != event_id);
-                imds.scheduled.push(ScheduledSaid {
-                    event_id,
-                    code,
-                    not_before_ms,
-                    over,
-                });
+                imds.scheduled.push(ScheduledSaid { event_id, code, not_before_ms, over });
             }
             Step::ImdsUnscheduled { event_id, .. } => {
                 imds.scheduled.retain(|said| said.event_id != event_id);
@@ -114,9 +94,7 @@ impl World {
 
     fn withdraw(&mut self, node: usize) {
         if let Some(record) = &mut self.nodes[node].record {
-            record
-                .notices
-                .retain(|entry| entry.source != Source::Operator);
+            record.notices.retain(|entry| entry.source != Source::Operator);
             self.record_changed(node);
         }
     }
@@ -151,10 +129,7 @@ impl World {
         sim.boots += 1;
         sim.object.boot_id = Some(format!("boot-{}", sim.boots));
         sim.imds.spot = None;
-        sim.imds
-            .scheduled
-            .iter_mut()
-            .for_each(|said| said.over = true);
+        sim.imds.scheduled.iter_mut().for_each(|said| said.over = true);
         self.node_changed(node);
         self.schedule(self.now + down_ms, Event::Start { node });
     }

@@ -27,11 +27,7 @@ impl World {
         let now = moment(self.now);
         let sim = &mut self.nodes[node];
         if let Some((from, deadline)) = sim.able.take() {
-            sim.ledger.able.push(Able {
-                from: moment(from),
-                to: now,
-                deadline: moment(deadline),
-            });
+            sim.ledger.able.push(Able { from: moment(from), to: now, deadline: moment(deadline) });
         }
     }
 
@@ -40,38 +36,23 @@ impl World {
     }
 
     fn somebody_reads(&self) -> bool {
-        let reads =
-            |agent: &super::agents::Agent| agent.standing && agent.born + QUIET_MS <= self.now;
-        self.nodes
-            .iter()
-            .any(|node| node.agent.as_ref().is_some_and(reads))
+        let reads = |agent: &super::agents::Agent| agent.standing && agent.born + QUIET_MS <= self.now;
+        self.nodes.iter().any(|node| node.agent.as_ref().is_some_and(reads))
     }
 
     /// Where a drain was demanded for long enough and no pod is left, it says so.
     pub fn check_drained(&mut self, node: usize) {
         let slack = self.nodes[node].ledger.slack;
         let since = self.nodes[node].able.map(|(from, _)| from);
-        let last_out = self.nodes[node]
-            .ledger
-            .pods
-            .iter()
-            .filter_map(|pod| pod.out_at)
-            .max();
+        let last_out = self.nodes[node].ledger.pods.iter().filter_map(|pod| pod.out_at).max();
         let since = since.map(|since| moment(since).max(last_out.unwrap_or_default()));
         let long = since.is_some_and(|since| since + slack <= moment(self.now));
         if !long || self.drain_left(node) {
             return;
         }
-        let phase = self.nodes[node]
-            .agent
-            .as_ref()
-            .and_then(|agent| agent.core.phase());
+        let phase = self.nodes[node].agent.as_ref().and_then(|agent| agent.core.phase());
         if phase != Some(Phase::Drained) {
-            self.found(
-                node,
-                "live",
-                format!("no pod is left, and the phase is {phase:?}"),
-            );
+            self.found(node, "live", format!("no pod is left, and the phase is {phase:?}"));
         }
     }
 

@@ -34,16 +34,10 @@ pub(super) struct PodView {
 impl PodView {
     fn placed(self, reads: Timestamp, now: Instant) -> Pod {
         let ends_at = self.deletion.map(|(ends, grace)| {
-            let left = ends
-                .duration_since(reads)
-                .max(SignedDuration::ZERO)
-                .unsigned_abs();
+            let left = ends.duration_since(reads).max(SignedDuration::ZERO).unsigned_abs();
             now + left.min(Duration::from_secs(grace))
         });
-        Pod {
-            ends_at,
-            ..self.pod
-        }
+        Pod { ends_at, ..self.pod }
     }
 }
 
@@ -65,20 +59,14 @@ impl World {
     pub fn deliver(&mut self, node: usize, life: u32, change: Change) {
         let reads = self.reads(node);
         let now = self.now;
-        let Some(agent) = self.nodes[node]
-            .agent
-            .as_mut()
-            .filter(|agent| agent.life == life)
-        else {
+        let Some(agent) = self.nodes[node].agent.as_mut().filter(|agent| agent.life == life) else {
             return;
         };
         let at = agent.at(now);
         let current = |watch: u32| watch == agent.watch;
         let input = match change {
             Change::Node(object) => Input::NodeSeen(object),
-            Change::Record(record) => {
-                Input::RecordSeen(record.map(|record| placed(*record, reads, at)))
-            }
+            Change::Record(record) => Input::RecordSeen(record.map(|record| placed(*record, reads, at))),
             Change::Pods(watch, pods) if current(watch) => {
                 agent.watching = Watching::Yes;
                 Input::PodsListed(pods.into_iter().map(|pod| pod.placed(reads, at)).collect())
@@ -114,10 +102,7 @@ impl World {
 
     /// Lists the pods of a node, for the watch that asked for it.
     pub fn list_pods(&mut self, node: usize, life: u32, watch: u32) {
-        let current = self.nodes[node]
-            .agent
-            .as_ref()
-            .is_some_and(|agent| agent.life == life && agent.watch == watch);
+        let current = self.nodes[node].agent.as_ref().is_some_and(|agent| agent.life == life && agent.watch == watch);
         if !current {
             return;
         }

@@ -67,32 +67,20 @@ impl World {
     pub fn note_ask(&mut self, node: usize, ask: &Ask) -> (usize, usize) {
         let sent = moment(self.now);
         // An ask for a pod that never was is the witness's business: it is noted with the first pod.
-        let index = self
-            .pods
-            .iter()
-            .position(|pod| pod.uid == ask.uid)
-            .unwrap_or(0);
+        let index = self.pods.iter().position(|pod| pod.uid == ask.uid).unwrap_or(0);
         let Some(pod) = self.pods.get_mut(index) else {
             return (0, 0);
         };
         pod.asked.push((self.now, ask.verb));
         let fate = pod.fate;
         let asks = &mut self.nodes[node].ledger.pods[fate].asks;
-        asks.push(Asked {
-            sent,
-            acknowledged: None,
-            ends_at: None,
-        });
+        asks.push(Asked { sent, acknowledged: None, ends_at: None });
         (index, asks.len() - 1)
     }
 
     /// The answer to an ask has reached its agent.
     pub fn acknowledged(&mut self, pod: usize, ask: usize, input: &crate::interruption::Input) {
-        let crate::interruption::Input::Asked {
-            answer: Answer::Accepted,
-            ..
-        } = input
-        else {
+        let crate::interruption::Input::Asked { answer: Answer::Accepted, .. } = input else {
             return;
         };
         let (node, fate, now) = (self.pods[pod].node, self.pods[pod].fate, moment(self.now));
@@ -103,9 +91,7 @@ impl World {
 
     /// What the API server makes of an ask.
     pub fn ask_pod(&mut self, ask: &Ask, noted: (usize, usize)) -> Answer {
-        let named = |pod: &PodSim| {
-            !pod.gone && pod.spec.namespace == ask.namespace && pod.spec.name == ask.name
-        };
+        let named = |pod: &PodSim| !pod.gone && pod.spec.namespace == ask.namespace && pod.spec.name == ask.name;
         let Some(index) = self.pods.iter().position(named) else {
             return Answer::Gone;
         };
@@ -119,22 +105,15 @@ impl World {
             if budgets.len() > 1 {
                 return Answer::TooManyBudgets;
             }
-            let full =
-                |b: &usize| self.budgets[*b].missing >= self.budgets[*b].spec.max_unavailable;
+            let full = |b: &usize| self.budgets[*b].missing >= self.budgets[*b].spec.max_unavailable;
             if let Some(budget) = budgets.iter().find(|b| full(b)) {
-                return Answer::Blocked {
-                    budget: Some(self.budgets[*budget].spec.name.clone()),
-                };
+                return Answer::Blocked { budget: Some(self.budgets[*budget].spec.name.clone()) };
             }
         }
         if starts {
-            budgets
-                .into_iter()
-                .for_each(|budget| self.missing_one_more(budget));
+            budgets.into_iter().for_each(|budget| self.missing_one_more(budget));
         }
-        let grace = ask
-            .grace_secs
-            .map_or(self.pods[index].spec.grace_secs, u64::from);
+        let grace = ask.grace_secs.map_or(self.pods[index].spec.grace_secs, u64::from);
         self.ends(index, grace);
         let pod = &mut self.pods[index];
         pod.accepted.push((self.now, ask.verb, ask.grace_secs));
@@ -148,9 +127,7 @@ impl World {
 
     fn budgets_of(&self, pod: usize) -> Vec<usize> {
         let names = &self.pods[pod].spec.budgets;
-        (0..self.budgets.len())
-            .filter(|b| names.contains(&self.budgets[*b].spec.name))
-            .collect()
+        (0..self.budgets.len()).filter(|b| names.contains(&self.budgets[*b].spec.name)).collect()
     }
 
     fn missing_one_more(&mut self, budget: usize) {
@@ -176,13 +153,7 @@ impl World {
         let version = pod.version;
         if alive && pod.out_at.is_none() {
             let stops = (since + pod.spec.stops_in_ms).min(ends).max(now);
-            self.schedule(
-                stops,
-                Event::PodEnds {
-                    pod: index,
-                    version,
-                },
-            );
+            self.schedule(stops, Event::PodEnds { pod: index, version });
         }
         if grace_secs == 0 {
             self.object_goes(index);
@@ -202,10 +173,7 @@ impl World {
         let (node, fate, finalizer) = (pod.node, pod.fate, pod.spec.finalizer_ms);
         self.nodes[node].ledger.pods[fate].out_at = Some(moment(now));
         self.figures.pods_out += 1;
-        let path = format!(
-            "{}/{}",
-            self.pods[index].spec.namespace, self.pods[index].spec.name
-        );
+        let path = format!("{}/{}", self.pods[index].spec.namespace, self.pods[index].spec.name);
         self.tell(node, || format!("{path} has stopped"));
         match finalizer {
             Some(millis) => {
@@ -262,26 +230,17 @@ impl World {
     }
 
     pub fn pod_views(&self, node: usize) -> Vec<PodView> {
-        self.pods
-            .iter()
-            .filter(|pod| pod.node == node && !pod.gone)
-            .map(PodSim::view)
-            .collect()
+        self.pods.iter().filter(|pod| pod.node == node && !pod.gone).map(PodSim::view).collect()
     }
 
     /// Whether a pod is left that a drain is about.
     pub fn drain_left(&self, node: usize) -> bool {
-        self.pods
-            .iter()
-            .filter(|pod| pod.node == node && !pod.gone)
-            .any(|pod| pod.view().pod.evictable())
+        self.pods.iter().filter(|pod| pod.node == node && !pod.gone).any(|pod| pod.view().pod.evictable())
     }
 
     /// The instance is taken: what runs on it dies.
     pub fn instance_dies(&mut self, node: usize) {
-        let running = |pod: &&mut PodSim| {
-            pod.node == node && !pod.gone && pod.out_at.is_none() && !pod.finished
-        };
+        let running = |pod: &&mut PodSim| pod.node == node && !pod.gone && pod.out_at.is_none() && !pod.finished;
         let lost = self.pods.iter_mut().filter(running);
         let lost = lost.filter(|pod| pod.spec.bound.is_none()).count();
         self.figures.pods_lost += u64::try_from(lost).unwrap_or(u64::MAX);
@@ -301,11 +260,7 @@ impl World {
         let node = |(index, sim): (usize, &super::world::NodeSim)| NodeAtEnd {
             node: sim.object.clone(),
             record: sim.record.as_ref().map(|record| record.status.clone()),
-            notices: sim
-                .record
-                .iter()
-                .flat_map(|record| record.notices.clone())
-                .collect(),
+            notices: sim.record.iter().flat_map(|record| record.notices.clone()).collect(),
             pods: pods(index).collect(),
         };
         self.nodes.iter().enumerate().map(node).collect()
@@ -316,9 +271,7 @@ impl PodSim {
     fn view(&self) -> PodView {
         PodView {
             pod: view(&self.spec, self.uid.clone(), self.finished),
-            deletion: self
-                .going
-                .map(|(_, ends)| (World::announced(ends), self.grace_secs)),
+            deletion: self.going.map(|(_, ends)| (World::announced(ends), self.grace_secs)),
         }
     }
 }

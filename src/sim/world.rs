@@ -185,14 +185,8 @@ impl World {
             scenario,
         };
         let budgets = std::mem::take(&mut world.scenario.budgets);
-        world.budgets = budgets
-            .into_iter()
-            .map(|spec| BudgetSim { spec, missing: 0 })
-            .collect();
-        for (index, spec) in std::mem::take(&mut world.scenario.nodes)
-            .into_iter()
-            .enumerate()
-        {
+        world.budgets = budgets.into_iter().map(|spec| BudgetSim { spec, missing: 0 }).collect();
+        for (index, spec) in std::mem::take(&mut world.scenario.nodes).into_iter().enumerate() {
             world.add_node(index, spec);
         }
         let steps: Vec<u64> = world.scenario.script.iter().map(|(at, _)| *at).collect();
@@ -204,12 +198,8 @@ impl World {
 
     fn add_node(&mut self, index: usize, spec: NodeSpec) {
         let instance = scenario::instance(index);
-        let taint = |key: &String| Taint {
-            key: key.clone(),
-            value: None,
-            effect: "NoSchedule".into(),
-            time_added: None,
-        };
+        let taint =
+            |key: &String| Taint { key: key.clone(), value: None, effect: "NoSchedule".into(), time_added: None };
         let foreign = Foreign {
             cordoned: spec.cordoned,
             excluded: spec.excluded,
@@ -226,9 +216,7 @@ impl World {
             ..Node::default()
         };
         if foreign.excluded {
-            object
-                .labels
-                .insert(EXCLUDE_FROM_LOAD_BALANCERS.into(), "true".into());
+            object.labels.insert(EXCLUDE_FROM_LOAD_BALANCERS.into(), "true".into());
         }
         self.nodes.push(NodeSim {
             name: spec.name,
@@ -272,23 +260,15 @@ impl World {
             self.figures.events += 1;
             self.happens(event);
             if self.figures.effects > EFFECTS_MAX {
-                self.found(
-                    0,
-                    "live",
-                    format!("more than {EFFECTS_MAX} effects: it goes round in circles"),
-                );
+                self.found(0, "live", format!("more than {EFFECTS_MAX} effects: it goes round in circles"));
                 break;
             }
         }
         self.now = end;
         self.verdict();
         let nodes = self.at_end();
-        let report = Report {
-            seed: self.scenario.seed,
-            findings: self.findings,
-            story: self.story,
-            figures: self.figures,
-        };
+        let report =
+            Report { seed: self.scenario.seed, findings: self.findings, story: self.story, figures: self.figures };
         (report, nodes)
     }
 
@@ -297,34 +277,15 @@ impl World {
             Event::Step(index) => self.step(index),
             Event::Start { node } => self.start_agent(node),
             Event::Input { node, life, input } => self.feed(node, life, *input),
-            Event::Answered {
-                node,
-                life,
-                input,
-                pod,
-                ask,
-            } => {
+            Event::Answered { node, life, input, pod, ask } => {
                 if self.lives(node, life) {
                     self.acknowledged(pod, ask, &input);
                     self.feed(node, life, *input);
                 }
             }
-            Event::Wake {
-                node,
-                life,
-                generation,
-            } => self.wake(node, life, generation),
-            Event::Poll {
-                node,
-                life,
-                generation,
-            } => self.poll(node, life, generation),
-            Event::Arrive {
-                node,
-                life,
-                call,
-                sent,
-            } => self.arrive(node, life, *call, sent),
+            Event::Wake { node, life, generation } => self.wake(node, life, generation),
+            Event::Poll { node, life, generation } => self.poll(node, life, generation),
+            Event::Arrive { node, life, call, sent } => self.arrive(node, life, *call, sent),
             Event::List { node, life } => self.list(node, life),
             Event::ListPods { node, life, watch } => self.list_pods(node, life, watch),
             Event::Deliver { node, life, change } => self.deliver(node, life, *change),
@@ -336,16 +297,8 @@ impl World {
             }
             Event::Recreate { node, pod } => self.recreate(node, *pod),
             Event::Receive { message } => self.receive(message),
-            Event::ReaderWrites {
-                message,
-                reader,
-                life,
-            } => self.reader_writes(message, reader, life),
-            Event::ReaderDeletes {
-                message,
-                reader,
-                life,
-            } => self.reader_deletes(message, reader, life),
+            Event::ReaderWrites { message, reader, life } => self.reader_writes(message, reader, life),
+            Event::ReaderDeletes { message, reader, life } => self.reader_deletes(message, reader, life),
         }
     }
 
@@ -356,10 +309,7 @@ impl World {
 
     /// Whether this life of the agent goes on.
     pub fn lives(&self, node: usize, life: u32) -> bool {
-        self.nodes[node]
-            .agent
-            .as_ref()
-            .is_some_and(|agent| agent.life == life)
+        self.nodes[node].agent.as_ref().is_some_and(|agent| agent.life == life)
     }
 
     /// Whether chance has it, one time in `one_in`.
@@ -371,9 +321,7 @@ impl World {
     pub fn wall(at_ms: u64) -> Timestamp {
         let began = Timestamp::from_second(1_777_050_000).unwrap_or_default();
         let millis = i64::try_from(at_ms).unwrap_or(i64::MAX);
-        began
-            .checked_add(SignedDuration::from_millis(millis))
-            .unwrap_or(Timestamp::MAX)
+        began.checked_add(SignedDuration::from_millis(millis)).unwrap_or(Timestamp::MAX)
     }
 
     /// The same in whole seconds, as AWS announces times.
@@ -384,9 +332,7 @@ impl World {
     /// What the wall clock of a node reads now.
     pub fn reads(&self, node: usize) -> Timestamp {
         let skew = SignedDuration::from_secs(self.nodes[node].skew_secs);
-        Self::wall(self.now)
-            .checked_add(skew)
-            .unwrap_or(Timestamp::MAX)
+        Self::wall(self.now).checked_add(skew).unwrap_or(Timestamp::MAX)
     }
 
     pub fn node_named(&self, name: &str) -> Option<usize> {
@@ -396,22 +342,13 @@ impl World {
     pub fn tell(&mut self, node: usize, line: impl FnOnce() -> String) {
         if self.telling {
             let name = &self.nodes[node].name;
-            self.story.push(format!(
-                "{:9.3} s  {name}: {}",
-                self.now as f64 / 1000.0,
-                line()
-            ));
+            self.story.push(format!("{:9.3} s  {name}: {}", self.now as f64 / 1000.0, line()));
         }
     }
 
     pub fn found(&mut self, node: usize, code: &'static str, what: String) {
         self.tell(node, || format!("!! {code}: {what}"));
-        let finding = Finding {
-            at_ms: self.now,
-            node: self.nodes[node].name.clone(),
-            code,
-            what,
-        };
+        let finding = Finding { at_ms: self.now, node: self.nodes[node].name.clone(), code, what };
         if !self.findings.contains(&finding) {
             self.findings.push(finding);
         }

@@ -21,20 +21,11 @@ fn a_budget_that_never_allows_is_asked_until_the_latest_start_and_is_named() {
 #[test]
 fn while_a_budget_says_no_the_record_names_the_pod_and_the_budget() {
     let scenario = one_node([a_pod("ns/db-0").budget("never")]).budget("never", 0, None);
-    let scenario = scenario.at(
-        1_000,
-        Step::Request {
-            node: NODE.into(),
-            deadline_ms: None,
-        },
-    );
+    let scenario = scenario.at(1_000, Step::Request { node: NODE.into(), deadline_ms: None });
     let ended = ran(scenario);
     let blocked = ended.node().record.clone().unwrap_or_default().pods.blocked;
     assert_eq!(blocked.len(), 1);
-    assert_eq!(
-        (blocked[0].pod.as_str(), blocked[0].by.as_str()),
-        ("ns/db-0", "PodDisruptionBudget never")
-    );
+    assert_eq!((blocked[0].pod.as_str(), blocked[0].by.as_str()), ("ns/db-0", "PodDisruptionBudget never"));
 }
 
 #[test]
@@ -51,23 +42,15 @@ fn a_budget_that_frees_up_is_waited_for() {
 #[test]
 fn two_budgets_on_one_pod_are_waited_out_like_one_that_never_allows() {
     let pod = a_pod("ns/web").budget("one").budget("two");
-    let scenario = one_node([pod])
-        .budget("one", 9, None)
-        .budget("two", 9, None);
+    let scenario = one_node([pod]).budget("one", 9, None).budget("two", 9, None);
     let ended = ran(scenario.spot_interruption(1_000, NODE, 119_000));
     let (at, verb, _) = only(ended.pod("ns/web"));
-    assert!(
-        verb == Verb::Delete && (85_000..85_200).contains(&at),
-        "{at}"
-    );
+    assert!(verb == Verb::Delete && (85_000..85_200).contains(&at), "{at}");
 }
 
 #[test]
 fn a_notice_thirty_seconds_before_the_end_shortens_long_graces() {
-    let pods = [
-        a_pod("ns/long").grace(600).stops_in(600_000),
-        a_pod("ns/short").grace(5),
-    ];
+    let pods = [a_pod("ns/long").grace(600).stops_in(600_000), a_pod("ns/short").grace(5)];
     let ended = ran(one_node(pods).spot_interruption(1_000, NODE, 30_000));
     let grace = only(ended.pod("ns/long")).2.unwrap_or_default();
     assert!((24..=25).contains(&grace), "{grace}");
@@ -77,10 +60,7 @@ fn a_notice_thirty_seconds_before_the_end_shortens_long_graces() {
 
 #[test]
 fn a_notice_five_seconds_before_the_end_gives_one_second_and_never_none() {
-    let pods = [
-        a_pod("ns/long").grace(600).stops_in(600_000),
-        a_pod("ns/zero").grace(0),
-    ];
+    let pods = [a_pod("ns/long").grace(600).stops_in(600_000), a_pod("ns/zero").grace(0)];
     let ended = ran(one_node(pods).spot_interruption(1_000, NODE, 5_000));
     assert_eq!(only(ended.pod("ns/long")).2, Some(1));
     assert_eq!(only(ended.pod("ns/zero")).2, Some(0));
@@ -115,19 +95,13 @@ fn a_pod_whose_grace_is_longer_than_the_time_left_still_has_its_budget_asked_for
 
 #[test]
 fn two_members_of_a_quorum_on_two_doomed_nodes_are_not_killed_at_once() {
-    let member = |n: u32| {
-        a_pod(&format!("ns/db-{n}"))
-            .grace(600)
-            .stops_in(20_000)
-            .budget("db")
-    };
-    let scenario = a_cluster()
-        .node(a_node("node-a").with(member(0)))
-        .node(a_node("node-b").with(member(1)))
-        .budget("db", 1, Some(8_000));
-    let scenario = scenario
-        .spot_interruption(1_000, "node-a", 120_000)
-        .spot_interruption(1_000, "node-b", 120_000);
+    let member = |n: u32| a_pod(&format!("ns/db-{n}")).grace(600).stops_in(20_000).budget("db");
+    let scenario = a_cluster().node(a_node("node-a").with(member(0))).node(a_node("node-b").with(member(1))).budget(
+        "db",
+        1,
+        Some(8_000),
+    );
+    let scenario = scenario.spot_interruption(1_000, "node-a", 120_000).spot_interruption(1_000, "node-b", 120_000);
     let ended = ran(scenario);
     let (first, second) = (only(ended.pod("ns/db-0")), only(ended.pod("ns/db-1")));
     assert_eq!((first.1, second.1), (Verb::Evict, Verb::Evict));
@@ -143,10 +117,7 @@ fn pods_of_every_kind_are_treated_as_they_should_be() {
         a_pod("ns/six-hundred").grace(600).stops_in(500_000),
         a_pod("ns/db-0").of_a_stateful_set(),
         a_pod("ns/finalizer").finalizer(200_000),
-        a_pod("ns/terminating")
-            .terminating()
-            .grace(60)
-            .stops_in(40_000),
+        a_pod("ns/terminating").terminating().grace(60).stops_in(40_000),
         a_pod("ns/waits").waits(),
         a_pod("ns/stays").stays(),
         a_pod("ns/daemon").of_a_daemon_set(),
@@ -157,53 +128,25 @@ fn pods_of_every_kind_are_treated_as_they_should_be() {
     for path in ["stays", "daemon", "mirror", "finished"] {
         assert_eq!(ended.pod(&format!("ns/{path}")).asked, [], "{path}");
     }
-    for path in [
-        "zero",
-        "thirty",
-        "hundred-and-ten",
-        "six-hundred",
-        "db-0",
-        "finalizer",
-        "waits",
-    ] {
+    for path in ["zero", "thirty", "hundred-and-ten", "six-hundred", "db-0", "finalizer", "waits"] {
         let (_, verb, grace) = only(ended.pod(&format!("ns/{path}")));
         assert_eq!(verb, Verb::Evict, "{path}");
         assert_eq!(grace == Some(0), path == "zero", "{path}: {grace:?}");
-        assert!(
-            ended
-                .pod(&format!("ns/{path}"))
-                .out_at_ms
-                .is_some_and(|at| at <= 117_000),
-            "{path}"
-        );
+        assert!(ended.pod(&format!("ns/{path}")).out_at_ms.is_some_and(|at| at <= 117_000), "{path}");
     }
-    assert_eq!(
-        ended.pod("ns/terminating").asked,
-        [],
-        "it is going, and in time"
-    );
+    assert_eq!(ended.pod("ns/terminating").asked, [], "it is going, and in time");
     let waited = only(ended.pod("ns/waits")).0;
-    assert!(
-        (85_000..85_500).contains(&waited),
-        "it worked until its latest start: {waited}"
-    );
+    assert!((85_000..85_500).contains(&waited), "it worked until its latest start: {waited}");
     assert_eq!(ended.phase(), "Drained");
 }
 
 #[test]
 fn the_longest_graces_are_asked_first() {
-    let pods = [
-        a_pod("ns/a").grace(5),
-        a_pod("ns/b").grace(110),
-        a_pod("ns/c").grace(30),
-    ];
+    let pods = [a_pod("ns/a").grace(5), a_pod("ns/b").grace(110), a_pod("ns/c").grace(30)];
     let ended = ran(one_node(pods).spot_interruption(1_000, NODE, 120_000));
     let order: Vec<&str> = ended.report.lines(" asks ").collect();
     let place = |pod: &str| order.iter().position(|line| line.contains(pod));
-    assert!(
-        place("ns/b") < place("ns/c") && place("ns/c") < place("ns/a"),
-        "{order:?}"
-    );
+    assert!(place("ns/b") < place("ns/c") && place("ns/c") < place("ns/a"), "{order:?}");
 }
 
 #[test]
@@ -224,14 +167,9 @@ fn a_pod_that_is_blocked_late_in_the_margin_is_not_asked_in_circles() {
 
 #[test]
 fn a_pod_that_appears_during_the_drain_is_asked_as_well() {
-    let late = Step::NewPod {
-        node: NODE.into(),
-        pod: a_pod("ns/late"),
-    };
+    let late = Step::NewPod { node: NODE.into(), pod: a_pod("ns/late") };
     let scenario = one_node([a_pod("ns/web").grace(60).stops_in(50_000)]);
-    let ended = ran(scenario
-        .spot_interruption(1_000, NODE, 120_000)
-        .at(30_000, late));
+    let ended = ran(scenario.spot_interruption(1_000, NODE, 120_000).at(30_000, late));
     assert!(ended.pod("ns/late").out_at_ms.is_some_and(|at| at < 33_000));
 }
 
@@ -241,9 +179,6 @@ fn a_hundred_and_ten_pods_are_asked_within_a_second() {
     let ended = ran(one_node(pods).spot_interruption(1_000, NODE, 120_000));
     let asked = |n: u32| ended.pod(&format!("ns/{n}")).asked[0].0;
     let (first, last) = ((0..110).map(asked).min(), (0..110).map(asked).max());
-    assert!(
-        last.zip(first)
-            .is_some_and(|(last, first)| last - first < 1_000)
-    );
+    assert!(last.zip(first).is_some_and(|(last, first)| last - first < 1_000));
     ended.all_out_by(6_000);
 }

@@ -44,8 +44,7 @@ impl Ended {
     #[track_caller]
     fn pod(&self, path: &str) -> &PodAtEnd {
         let mut pods = self.nodes.iter().flat_map(|node| &node.pods);
-        pods.find(|pod| pod.path == path)
-            .unwrap_or_else(|| panic!("no pod {path}"))
+        pods.find(|pod| pod.path == path).unwrap_or_else(|| panic!("no pod {path}"))
     }
 
     fn phase(&self) -> String {
@@ -54,10 +53,7 @@ impl Ended {
     }
 
     fn episode(&self) -> i64 {
-        self.node()
-            .record
-            .as_ref()
-            .map_or(0, |status| status.episode)
+        self.node().record.as_ref().map_or(0, |status| status.episode)
     }
 
     fn is_marked(&self) -> bool {
@@ -66,42 +62,25 @@ impl Ended {
     }
 
     fn asks(&self) -> usize {
-        self.nodes
-            .iter()
-            .flat_map(|node| &node.pods)
-            .map(|pod| pod.asked.len())
-            .sum()
+        self.nodes.iter().flat_map(|node| &node.pods).map(|pod| pod.asked.len()).sum()
     }
 
     #[track_caller]
     fn all_out_by(&self, millis: u64) {
         for pod in self.nodes.iter().flat_map(|node| &node.pods) {
             let out = pod.out_at_ms.is_some_and(|at| at <= millis);
-            assert!(
-                out,
-                "{} was not out by {millis} ms\n{}",
-                pod.path,
-                self.report.told()
-            );
+            assert!(out, "{} was not out by {millis} ms\n{}", pod.path, self.report.told());
         }
     }
 
     #[track_caller]
     fn says(&self, words: &str) {
-        assert!(
-            self.report.says(words),
-            "nobody said `{words}`:\n{}",
-            self.report.told()
-        );
+        assert!(self.report.says(words), "nobody said `{words}`:\n{}", self.report.told());
     }
 
     #[track_caller]
     fn never_says(&self, words: &str) {
-        assert!(
-            !self.report.says(words),
-            "somebody said `{words}`:\n{}",
-            self.report.told()
-        );
+        assert!(!self.report.says(words), "somebody said `{words}`:\n{}", self.report.told());
     }
 }
 

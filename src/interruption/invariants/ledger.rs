@@ -109,16 +109,9 @@ impl Ledger {
             return None;
         }
         // A life of the agent does not know when the one before it asked first.
-        let first = pod
-            .asks
-            .iter()
-            .map(|ask| ask.sent)
-            .filter(|sent| *sent >= able.from)
-            .min();
+        let first = pod.asks.iter().map(|ask| ask.sent).filter(|sent| *sent >= able.from).min();
         let going = |by: Instant| {
-            pod.asks
-                .iter()
-                .any(|ask| ask.sent <= by && ask.ends_at.is_some())
+            pod.asks.iter().any(|ask| ask.sent <= by && ask.ends_at.is_some())
                 || pod.out_at.is_some_and(|out| out <= by)
         };
         let Some(first) = first.filter(|first| *first <= due + self.slack) else {
@@ -148,9 +141,7 @@ impl Ledger {
 /// I-1 over restarts: an ask that was sent after the acknowledgement of an earlier one has to shorten it.
 fn asked_once(pod: &PodFate) -> Vec<Violation> {
     let again = |(n, ask): (usize, &Asked)| {
-        let earlier = pod.asks[..n]
-            .iter()
-            .filter(|earlier| earlier.acknowledged.is_some_and(|at| at < ask.sent));
+        let earlier = pod.asks[..n].iter().filter(|earlier| earlier.acknowledged.is_some_and(|at| at < ask.sent));
         let ended = earlier.filter_map(|earlier| earlier.ends_at).min()?;
         let shorter = ask.ends_at.is_none_or(|ends_at| ends_at < ended);
         (!shorter).then(|| {
@@ -216,9 +207,6 @@ fn lost_taints(node: &Node, foreign: &Foreign) -> Vec<String> {
 
 /// I-7 for one message: what it said, and whether that was in the API when it was deleted from the queue.
 pub fn notice_kept(notice: &str, in_the_api: bool) -> Option<Violation> {
-    (!in_the_api).then(|| {
-        Invariant::NoticesKept.violated(format!(
-            "{notice} was deleted from the queue and is not in the API"
-        ))
-    })
+    (!in_the_api)
+        .then(|| Invariant::NoticesKept.violated(format!("{notice} was deleted from the queue and is not in the API")))
 }

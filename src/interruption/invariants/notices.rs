@@ -61,12 +61,8 @@ impl ImdsSeen {
         self.failed_in_a_row == 0
             && match kind {
                 Kind::SpotInterruption => reading.spot.is_some(),
-                Kind::RebalanceRecommendation => {
-                    reading.rebalance.is_some() || reading.spot.is_some()
-                }
-                Kind::ScheduledChange => {
-                    reading.scheduled.iter().flatten().any(|event| !event.over)
-                }
+                Kind::RebalanceRecommendation => reading.rebalance.is_some() || reading.spot.is_some(),
+                Kind::ScheduledChange => reading.scheduled.iter().flatten().any(|event| !event.over),
                 Kind::AutoScalingTermination => reading.lifecycle.as_deref() == Some("Terminated"),
                 _ => false,
             }
@@ -92,9 +88,7 @@ impl Announced {
     }
 
     pub(super) fn must_drain(&self) -> Option<MustDrain> {
-        let drains = self
-            .confirmed()
-            .filter(|said| said.subject.kind() != Kind::RebalanceRecommendation);
+        let drains = self.confirmed().filter(|said| said.subject.kind() != Kind::RebalanceRecommendation);
         drains
             .filter_map(|said| {
                 let deadline = said.deadline?;
@@ -114,11 +108,8 @@ impl Announced {
                 self.imds.failed_in_a_row = self.imds.failed_in_a_row.saturating_add(1);
             }
             Input::Noticed { notice, deadline } if self.is_ours(&notice.instance) => {
-                let key = NoticeKey {
-                    source: notice.source,
-                    kind: notice.subject.kind(),
-                    event_id: notice.event_id.clone(),
-                };
+                let key =
+                    NoticeKey { source: notice.source, kind: notice.subject.kind(), event_id: notice.event_id.clone() };
                 self.hear(now, key, notice.subject.clone(), *deadline, true);
             }
             Input::RecordSeen(record) => {
@@ -157,56 +148,30 @@ impl Announced {
     /// The instance has started anew: what was announced for the boot before has happened.
     pub(super) fn rebooted(&mut self, now: Instant) {
         let happened = |key: &NoticeKey, said: &Said| {
-            !said.said_here
-                || key.kind == Kind::ScheduledChange
-                || said.deadline.is_some_and(|deadline| deadline < now)
+            !said.said_here || key.kind == Kind::ScheduledChange || said.deadline.is_some_and(|deadline| deadline < now)
         };
-        let over: Vec<NoticeKey> = self
-            .said
-            .iter()
-            .filter(|(key, said)| happened(key, said))
-            .map(|(key, _)| key.clone())
-            .collect();
+        let over: Vec<NoticeKey> =
+            self.said.iter().filter(|(key, said)| happened(key, said)).map(|(key, _)| key.clone()).collect();
         for key in over {
             self.give_up(&key);
         }
     }
 
     fn is_ours(&self, instance: &InstanceId) -> bool {
-        let ours = self
-            .node
-            .as_ref()
-            .and_then(|node| node.provider_id.as_deref());
-        ours.and_then(InstanceId::from_provider_id)
-            .is_none_or(|ours| ours == *instance)
+        let ours = self.node.as_ref().and_then(|node| node.provider_id.as_deref());
+        ours.and_then(InstanceId::from_provider_id).is_none_or(|ours| ours == *instance)
     }
 
     fn imds_answered(&mut self, now: Instant, reading: &Reading) {
         self.imds.ever_answered = true;
         self.imds.failed_in_a_row = 0;
-        let scheduled = reading
-            .scheduled
-            .clone()
-            .or_else(|| self.imds.reading.scheduled.take());
-        self.imds.reading = Reading {
-            scheduled,
-            ..reading.clone()
-        };
-        let key = |kind, event_id: &str| NoticeKey {
-            source: Source::Imds,
-            kind,
-            event_id: event_id.to_owned(),
-        };
+        let scheduled = reading.scheduled.clone().or_else(|| self.imds.reading.scheduled.take());
+        self.imds.reading = Reading { scheduled, ..reading.clone() };
+        let key = |kind, event_id: &str| NoticeKey { source: Source::Imds, kind, event_id: event_id.to_owned() };
         if let Some(spot) = reading.spot {
             let id = spot.deadline.announced.to_string();
             let key = key(Kind::SpotInterruption, &id);
-            self.hear(
-                now,
-                key,
-                Subject::SpotInterruption(spot.action),
-                Some(spot.deadline),
-                true,
-            );
+            self.hear(now, key, Subject::SpotInterruption(spot.action), Some(spot.deadline), true);
         }
         if let Some(noticed) = reading.rebalance {
             let key = key(Kind::RebalanceRecommendation, &noticed.to_string());
@@ -224,12 +189,7 @@ impl Announced {
                     Source::Operator | Source::Provisioner => false,
                 }
         };
-        let off: Vec<NoticeKey> = self
-            .said
-            .iter()
-            .filter(|(k, s)| off(k, s))
-            .map(|(k, _)| k.clone())
-            .collect();
+        let off: Vec<NoticeKey> = self.said.iter().filter(|(k, s)| off(k, s)).map(|(k, _)| k.clone()).collect();
         for key in off {
             self.give_up(&key);
         }
@@ -243,11 +203,7 @@ impl Announced {
     fn record_seen(&mut self, now: Instant, record: Option<&Record>) {
         let contradicts = |record: &&Record| {
             self.node.as_ref().is_some_and(|node| {
-                record.node != node.name
-                    || node
-                        .provider_id
-                        .as_ref()
-                        .is_some_and(|id| *id != record.provider_id)
+                record.node != node.name || node.provider_id.as_ref().is_some_and(|id| *id != record.provider_id)
             })
         };
         if record.as_ref().is_some_and(contradicts) {
@@ -258,27 +214,17 @@ impl Announced {
             matches!(key.source, Source::Operator | Source::Provisioner)
                 && !notices.iter().any(|(entry, _)| entry.key() == *key)
         };
-        let missing: Vec<NoticeKey> = self
-            .said
-            .keys()
-            .filter(|key| missing(key))
-            .cloned()
-            .collect();
+        let missing: Vec<NoticeKey> = self.said.keys().filter(|key| missing(key)).cloned().collect();
         for key in missing {
             self.give_up(&key);
         }
         let Some(record) = record else { return };
         let status = &record.status;
         let boot_id = self.node.as_ref().and_then(|node| node.boot_id.as_ref());
-        let other_boot = boot_id
-            .zip(status.boot_id.as_ref())
-            .is_some_and(|(now, then)| now != then);
+        let other_boot = boot_id.zip(status.boot_id.as_ref()).is_some_and(|(now, then)| now != then);
         let open = status.phase.is_some_and(|phase| !phase.ends_episode());
         if !self.record_read {
-            status
-                .settled
-                .iter()
-                .for_each(|what| self.over.push_back(what.clone()));
+            status.settled.iter().for_each(|what| self.over.push_back(what.clone()));
         }
         // What it says of this boot this boot has said, too.
         self.record_read |= other_boot;
@@ -301,27 +247,13 @@ impl Announced {
 
     fn hear_recorded(&mut self, now: Instant, entry: &NoticeEntry, deadline: Option<Deadline>) {
         if let Some(subject) = Subject::from_record(entry.kind, entry.action.as_deref()) {
-            self.hear(
-                now,
-                entry.key(),
-                subject,
-                deadline,
-                entry.source == Source::Sqs,
-            );
+            self.hear(now, entry.key(), subject, deadline, entry.source == Source::Sqs);
         }
     }
 
-    fn hear(
-        &mut self,
-        now: Instant,
-        key: NoticeKey,
-        subject: Subject,
-        deadline: Option<Deadline>,
-        here: bool,
-    ) {
+    fn hear(&mut self, now: Instant, key: NoticeKey, subject: Subject, deadline: Option<Deadline>, here: bool) {
         let announced = deadline.map(|deadline| deadline.announced);
-        let ignored =
-            key.kind == Kind::RebalanceRecommendation && self.policy.rebalance == Rebalance::Ignore;
+        let ignored = key.kind == Kind::RebalanceRecommendation && self.policy.rebalance == Rebalance::Ignore;
         if ignored || self.over.contains(&settled(&key, announced)) {
             return;
         }
@@ -336,11 +268,7 @@ impl Announced {
             let first = here || (!self.record_read && key.kind != Kind::ScheduledChange);
             if moved && (follows || (earlier && first)) {
                 // Hibernation begins when it was first heard of, whatever time is announced.
-                said.deadline = if follows {
-                    placed
-                } else {
-                    said.deadline.into_iter().chain(placed).min()
-                };
+                said.deadline = if follows { placed } else { said.deadline.into_iter().chain(placed).min() };
                 said.announced = announced;
             }
             return;
@@ -348,13 +276,7 @@ impl Announced {
         if self.said.len() >= REMEMBERED_MAX {
             self.said.pop_first();
         }
-        let said = Said {
-            subject,
-            announced,
-            deadline: placed,
-            confirmed: false,
-            said_here: here,
-        };
+        let said = Said { subject, announced, deadline: placed, confirmed: false, said_here: here };
         self.said.insert(slot, said);
     }
 
@@ -362,9 +284,7 @@ impl Announced {
         for (key, said) in self.said.iter_mut().filter(|(_, said)| !said.confirmed) {
             said.confirmed = match key.source {
                 Source::Imds | Source::Operator | Source::Provisioner => true,
-                Source::Sqs => {
-                    has_counterpart(key.kind) && (self.imds.says(key.kind) || self.imds.unhealthy())
-                }
+                Source::Sqs => has_counterpart(key.kind) && (self.imds.says(key.kind) || self.imds.unhealthy()),
             };
         }
     }

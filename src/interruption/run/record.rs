@@ -39,18 +39,12 @@ impl StatusWrites {
 
     /// Whether more than counts have changed: that is not held back.
     fn phase_changed(&self) -> bool {
-        let what = |status: &Option<InterruptionStatus>| {
-            status.as_ref().map(|s| (s.episode, s.phase, s.deadline))
-        };
+        let what = |status: &Option<InterruptionStatus>| status.as_ref().map(|s| (s.episode, s.phase, s.deadline));
         what(&self.wanted) != what(&self.sent)
     }
 
     pub(super) fn wakeup(&self) -> Option<Instant> {
-        if self.on_its_way || !self.stale() {
-            None
-        } else {
-            self.not_before
-        }
+        if self.on_its_way || !self.stale() { None } else { self.not_before }
     }
 }
 
@@ -62,12 +56,7 @@ impl Keeper {
     }
 
     /// Takes in the record as the API server has it now.
-    pub(super) fn record_seen(
-        &mut self,
-        now: Instant,
-        record: Option<Record>,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn record_seen(&mut self, now: Instant, record: Option<Record>, effects: &mut Vec<Effect>) {
         self.record.asked = true;
         self.record.present = record.is_some();
         let Some(record) = record else {
@@ -78,8 +67,7 @@ impl Keeper {
             self.record_lost(now, effects);
             return;
         };
-        self.record.contradicts =
-            record.node != self.me.node || record.provider_id != self.me.provider_id;
+        self.record.contradicts = record.node != self.me.node || record.provider_id != self.me.provider_id;
         if self.record.contradicts {
             if self.said.insert("contradicted") {
                 let record = format!("node {} ({})", record.node, record.provider_id);
@@ -97,12 +85,7 @@ impl Keeper {
         let Some(episode) = &mut self.episode else {
             return;
         };
-        for heard in episode
-            .notices
-            .heard
-            .values_mut()
-            .filter(|heard| heard.written == Written::Yes)
-        {
+        for heard in episode.notices.heard.values_mut().filter(|heard| heard.written == Written::Yes) {
             heard.written = Written::No;
         }
         self.withdraw_missing(now, &[], effects);
@@ -115,63 +98,36 @@ impl Keeper {
             .notices
             .heard
             .keys()
-            .filter(|key| {
-                matches!(key.source, Source::Operator | Source::Provisioner)
-                    && !present.contains(key)
-            })
+            .filter(|key| matches!(key.source, Source::Operator | Source::Provisioner) && !present.contains(key))
             .cloned()
             .collect();
         for key in missing {
-            self.drop_notice(
-                now,
-                &key,
-                Phase::Cancelled,
-                Because::Withdrawn {
-                    notice: key.clone(),
-                },
-                effects,
-            );
+            self.drop_notice(now, &key, Phase::Cancelled, Because::Withdrawn { notice: key.clone() }, effects);
         }
     }
 
     /// Reads the record once the node is known, or has not been heard of for long enough.
     pub(super) fn adopt_when_ready(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let ready = self.node.is_some()
-            || self
-                .awaiting_node
-                .as_ref()
-                .is_some_and(|(since, _)| *since + NODE_AWAITED <= now);
+        let ready =
+            self.node.is_some() || self.awaiting_node.as_ref().is_some_and(|(since, _)| *since + NODE_AWAITED <= now);
         if !ready {
             return;
         }
         let Some((_, record)) = self.awaiting_node.take() else {
             return;
         };
-        let open = record
-            .status
-            .phase
-            .is_some_and(|phase| !phase.ends_episode());
+        let open = record.status.phase.is_some_and(|phase| !phase.ends_episode());
         if !self.record.adopted {
             self.adopt_status(&record, open);
         }
-        let present: Vec<NoticeKey> = record
-            .notices
-            .iter()
-            .map(|(entry, _)| entry.key())
-            .collect();
+        let present: Vec<NoticeKey> = record.notices.iter().map(|(entry, _)| entry.key()).collect();
         for (entry, deadline) in record.notices {
             let Some(subject) = Subject::from_record(entry.kind, entry.action.as_deref()) else {
                 continue;
             };
             let key = entry.key();
-            let stale =
-                !open && deadline.is_some_and(|d| d.passed(now)) && entry.source == Source::Imds;
-            if stale
-                && self
-                    .episode
-                    .as_ref()
-                    .is_none_or(|e| !e.notices.heard.contains_key(&key))
-            {
+            let stale = !open && deadline.is_some_and(|d| d.passed(now)) && entry.source == Source::Imds;
+            if stale && self.episode.as_ref().is_none_or(|e| !e.notices.heard.contains_key(&key)) {
                 // Written in another life of the instance, and the status was lost: it has come and gone.
                 remember(&mut self.settled, settled(&entry));
                 continue;
@@ -179,10 +135,7 @@ impl Keeper {
             if open && !self.record.adopted && self.same_boot(&record.status) {
                 self.recorded_first(now, &entry, deadline, effects);
             }
-            let known = self
-                .episode
-                .as_ref()
-                .is_some_and(|episode| episode.notices.same(&key).is_some());
+            let known = self.episode.as_ref().is_some_and(|episode| episode.notices.same(&key).is_some());
             self.hear(now, entry, subject, deadline, Written::Yes, effects);
             let confirmed_before = open
                 && !self.record.adopted
@@ -210,9 +163,7 @@ impl Keeper {
     /// Whether a status was written in this boot of the instance, as far as is known.
     fn same_boot(&self, status: &InterruptionStatus) -> bool {
         let boot_id = self.node.as_ref().and_then(|node| node.boot_id.as_ref());
-        boot_id
-            .zip(status.boot_id.as_ref())
-            .is_none_or(|(now, then)| now == then)
+        boot_id.zip(status.boot_id.as_ref()).is_none_or(|(now, then)| now == then)
     }
 
     /// An earlier run has written an announcement with an earlier deadline than this one has heard by now: that one
@@ -231,8 +182,7 @@ impl Keeper {
         let Some(known) = known.filter(|_| !self.settled.contains(&settled(entry))) else {
             return;
         };
-        let earlier =
-            |heard: &Heard| entry.deadline.is_some() && heard.entry.deadline > entry.deadline;
+        let earlier = |heard: &Heard| entry.deadline.is_some() && heard.entry.deadline > entry.deadline;
         let Some(mut heard) = notices.heard.remove(&known) else {
             return;
         };
@@ -240,17 +190,10 @@ impl Keeper {
             notices.heard.insert(known, heard);
             return;
         }
-        let moved_to = (
-            std::mem::replace(&mut heard.entry, entry.clone()),
-            heard.deadline,
-        );
+        let moved_to = (std::mem::replace(&mut heard.entry, entry.clone()), heard.deadline);
         let subject = heard.subject.clone();
         let deadline = effective_deadline(&subject, deadline, now);
-        heard.deadline = heard
-            .deadline
-            .into_iter()
-            .chain(deadline)
-            .min_by_key(|d| d.at);
+        heard.deadline = heard.deadline.into_iter().chain(deadline).min_by_key(|d| d.at);
         heard.written = Written::Yes;
         notices.heard.insert(entry.key(), heard);
         self.hear(now, moved_to.0, subject, moved_to.1, Written::No, effects);
@@ -265,9 +208,9 @@ impl Keeper {
         if open {
             let number = status.episode.max(1);
             let carried = &mut self.carried;
-            let episode = self.episode.get_or_insert_with(|| {
-                Episode::new(number, status.boot_id.clone(), std::mem::take(carried))
-            });
+            let episode = self
+                .episode
+                .get_or_insert_with(|| Episode::new(number, status.boot_id.clone(), std::mem::take(carried)));
             episode.adopt(number, status);
             self.number = number;
         } else {
@@ -287,12 +230,7 @@ impl Keeper {
         let Some(episode) = &mut self.episode else {
             return;
         };
-        for heard in episode
-            .notices
-            .heard
-            .values_mut()
-            .filter(|heard| heard.written.due(now))
-        {
+        for heard in episode.notices.heard.values_mut().filter(|heard| heard.written.due(now)) {
             let tries = heard.written.tries();
             heard.written = Written::OnItsWay { tries };
             effects.push(Effect::RecordNotice(heard.entry.clone()));
@@ -307,11 +245,7 @@ impl Keeper {
         effects: &mut Vec<Effect>,
     ) {
         self.record.present |= outcome == Outcome::Done;
-        let Some(heard) = self
-            .episode
-            .as_mut()
-            .and_then(|episode| episode.notices.heard.get_mut(key))
-        else {
+        let Some(heard) = self.episode.as_mut().and_then(|episode| episode.notices.heard.get_mut(key)) else {
             return;
         };
         let Written::OnItsWay { tries } = heard.written else {
@@ -327,10 +261,7 @@ impl Keeper {
             }
             Outcome::Refused(why) => {
                 effects.push(Effect::Decided(Because::RecordFailed { why }));
-                Written::Again {
-                    at: now + REFUSED_WAIT,
-                    tries: tries.saturating_add(1),
-                }
+                Written::Again { at: now + REFUSED_WAIT, tries: tries.saturating_add(1) }
             }
         };
     }
@@ -348,20 +279,10 @@ impl Keeper {
         }
         self.status.on_its_way = true;
         self.status.sent = self.status.wanted.clone();
-        effects.extend(
-            self.status
-                .wanted
-                .clone()
-                .map(|status| Effect::RecordStatus(Box::new(status))),
-        );
+        effects.extend(self.status.wanted.clone().map(|status| Effect::RecordStatus(Box::new(status))));
     }
 
-    pub(super) fn status_recorded(
-        &mut self,
-        now: Instant,
-        outcome: Outcome,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn status_recorded(&mut self, now: Instant, outcome: Outcome, effects: &mut Vec<Effect>) {
         self.status.on_its_way = false;
         let (why, wait) = match outcome {
             Outcome::Done => {
