@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 
 use super::*;
-use crate::domain::notice::Action;
+use crate::domain::notice::{Action, Source, Subject};
 use crate::domain::pod::{OnInterruption, Pod, PodUid};
-use crate::interruption::{Answer, SpotAction, Verb};
+use crate::domain::time::Deadline;
+use crate::interruption::{Answer, Reading, SpotAction, Verb};
 
 fn epoch() -> Epoch {
     Epoch("2026-04-24T17:00:00Z".parse().unwrap())
