@@ -318,6 +318,31 @@ fn rank(course: &Course) -> (u8, bool, u8) {
     }
 }
 
+/// Two deadlines that are heard soon after each other keep the distance that was announced, so that a step of the wall
+/// clock between them moves neither.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Anchor(Option<(Instant, Deadline)>);
+
+/// How long one deadline that was placed on our clock serves to place others: beyond this the two clocks drift.
+const ANCHOR_HOLDS: Duration = Duration::from_secs(600);
+
+/// How far ahead a deadline may lie to place others: one that is absurd was clamped, and says nothing of the clocks.
+const ANCHOR_REACHES: Duration = Duration::from_secs(7200);
+
+impl Anchor {
+    /// Where a deadline that is heard at `now` lies on our clock.
+    pub fn place(&mut self, now: Instant, heard: Deadline) -> Deadline {
+        let Some((_, anchor)) = self.0.filter(|(at, _)| now < *at + ANCHOR_HOLDS) else {
+            let true_to_the_clocks = heard.at > Instant::default() && heard.at <= now + ANCHOR_REACHES;
+            self.0 = true_to_the_clocks.then_some((now, heard));
+            return heard;
+        };
+        let apart = heard.announced.duration_since(anchor.announced);
+        let at = if apart.is_negative() { anchor.at - apart.unsigned_abs() } else { anchor.at + apart.unsigned_abs() };
+        Deadline { at, ..heard }
+    }
+}
+
 /// The deadline that a notice really sets: hibernation begins at once, whatever time is announced.
 pub fn effective_deadline(subject: &Subject, announced: Option<Deadline>, now: Instant) -> Option<Deadline> {
     match subject {
@@ -335,4 +360,34 @@ pub fn effective_deadline(subject: &Subject, announced: Option<Deadline>, now: I
 pub fn settled(entry: &NoticeEntry) -> String {
     let deadline = entry.deadline.map(|d| d.to_string()).unwrap_or_default();
     format!("{}@{deadline}", entry.key())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_of_nonsense_moves_no_other() {
+        let now = Instant::from_millis(5_000);
+        let reads: Timestamp = "2026-04-24T17:00:00Z".parse().unwrap();
+        let real = Deadline::place("2026-04-24T17:02:00Z".parse().unwrap(), reads, now);
+        for nonsense in [Timestamp::MAX, Timestamp::MIN, Timestamp::UNIX_EPOCH] {
+            let mut anchor = Anchor::default();
+            anchor.place(now, Deadline::place(nonsense, reads, now));
+            assert_eq!(anchor.place(now, real), real, "after {nonsense}");
+            assert!(anchor.place(now, Deadline::place(nonsense, reads, now)).announced == nonsense);
+            assert_eq!(anchor.place(now, real), real);
+        }
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_does_not_part_two_deadlines() {
+        let now = Instant::from_millis(5_000);
+        let mut anchor = Anchor::default();
+        let announced: Timestamp = "2026-04-24T17:02:00Z".parse().unwrap();
+        let first = anchor.place(now, Deadline::place(announced, "2026-04-24T17:00:00Z".parse().unwrap(), now));
+        let stepped = Deadline::place(announced, "2026-04-24T18:00:00Z".parse().unwrap(), now);
+        assert!(stepped.passed(now));
+        assert_eq!(anchor.place(now, stepped), first);
+    }
 }

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use super::because::Because;
 use super::drain::{Plan, Terms};
 use super::mark::{INTERRUPTION, Mark};
-use super::merge::{Heard, Imds, Written, settled};
+use super::merge::{Anchor, Heard, Imds, Written, settled};
 use super::{Effect, Identity, Input, Outcome, Pace, Policy, Record};
 use crate::api::interruption::Phase;
 use crate::domain::node::Node;
@@ -57,6 +57,7 @@ pub struct Keeper {
     /// The number of the latest episode.
     number: i64,
     episode: Option<Episode>,
+    anchor: Anchor,
     /// The record has just been taken over from an earlier run.
     taken_over: Option<TakenOver>,
     /// What the episode before knew of pods: asks may still be on their way when it ends.
@@ -110,6 +111,7 @@ impl Keeper {
             settled: Vec::new(),
             number: 0,
             episode: None,
+            anchor: Anchor::default(),
             taken_over: None,
             carried: Plan::default(),
             node_writes: NodeWrites::default(),

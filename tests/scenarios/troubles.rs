@@ -170,6 +170,18 @@ fn a_step_of_the_wall_clock_moves_no_drain() {
 }
 
 #[test]
+fn a_second_notice_after_a_step_of_the_wall_clock_moves_no_drain() {
+    for by_secs in [-3_600, 3_600] {
+        let step = Step::Clock { node: NODE.into(), by_secs };
+        let scenario = a_full_drain().node(a_node("node-b")).at(2_000, step);
+        let ended = ran(scenario.queue_says(3_000, NODE, "event-2", 40_500));
+        ended.all_out_by(36_000);
+        let deleted = ended.pod("ns/db-0").accepted.first().map(|ask| ask.0);
+        assert!(deleted.is_some_and(|at| (24_900..25_300).contains(&at)), "{by_secs} s: {deleted:?}");
+    }
+}
+
+#[test]
 fn what_others_did_to_the_node_is_left_as_it_was() {
     let request = || Step::Request { node: NODE.into(), deadline_ms: None };
     let theirs = a_node(NODE)

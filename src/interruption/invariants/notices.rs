@@ -10,7 +10,7 @@ use crate::api::interruption::{NoticeEntry, NoticeKey, Phase};
 use crate::domain::node::Node;
 use crate::domain::notice::{InstanceId, Kind, Source, Subject};
 use crate::domain::time::{Deadline, Instant};
-use crate::interruption::merge::{effective_deadline, has_counterpart};
+use crate::interruption::merge::{Anchor, effective_deadline, has_counterpart};
 use crate::interruption::{Input, Policy, Reading, Rebalance, Record};
 
 /// How long a record waits for the node that it is about.
@@ -39,6 +39,7 @@ pub(super) struct Announced {
     /// Announcements that are over, and are not heard again.
     over: VecDeque<String>,
     record_read: bool,
+    anchor: Anchor,
     /// A record that waits for its node; since when.
     awaiting_node: Option<(Instant, Option<Record>)>,
 }
@@ -78,6 +79,7 @@ impl Announced {
             said: BTreeMap::new(),
             over: VecDeque::new(),
             record_read: false,
+            anchor: Anchor::default(),
             awaiting_node: None,
         }
     }
@@ -252,6 +254,7 @@ impl Announced {
     }
 
     fn hear(&mut self, now: Instant, key: NoticeKey, subject: Subject, deadline: Option<Deadline>, here: bool) {
+        let deadline = deadline.map(|deadline| self.anchor.place(now, deadline));
         let announced = deadline.map(|deadline| deadline.announced);
         let ignored = key.kind == Kind::RebalanceRecommendation && self.policy.rebalance == Rebalance::Ignore;
         if ignored || self.over.contains(&settled(&key, announced)) {

@@ -75,6 +75,7 @@ impl Keeper {
         written: Written,
         effects: &mut Vec<Effect>,
     ) {
+        let deadline = deadline.map(|deadline| self.anchor.place(now, deadline));
         let key = entry.key();
         if self.settled.contains(&settled(&entry)) {
             return;
