@@ -105,6 +105,7 @@ async fn read_only_the_queue(
         observer: observer.clone(),
     };
     observer.reads_queue(true);
+    let never = watch::Sender::new(false);
     let alive = async {
         loop {
             observer.beat(None);
@@ -112,7 +113,7 @@ async fn read_only_the_queue(
         }
     };
     tokio::select! {
-        () = Rc::new(reader).read() => {}
+        () = Rc::new(reader).read(never.subscribe()) => {}
         () = alive => {}
         () = stop => {}
     }

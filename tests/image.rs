@@ -81,7 +81,8 @@ fn it_starts_as_an_unknown_user_on_a_read_only_root() {
     let usage = image.run(&[], &[]);
     assert_eq!(usage.status.code(), Some(64), "{}", text(&usage));
     assert!(text(&usage).contains("--node-name"), "{}", text(&usage));
-    let here = [("NODE_NAME", "a"), ("SPOTKEEPER_ADMIN_LISTEN", "127.0.0.1:0"), ("SPOTKEEPER_NOTICE_LISTEN", "127.0.0.1:0")];
+    let here =
+        [("NODE_NAME", "a"), ("SPOTKEEPER_ADMIN_LISTEN", "127.0.0.1:0"), ("SPOTKEEPER_NOTICE_LISTEN", "127.0.0.1:0")];
     let alone = image.run(&[], &here);
     assert_eq!(alone.status.code(), Some(1), "{}", text(&alone));
     assert!(text(&alone).contains("no API server is configured"), "{}", text(&alone));
