@@ -69,18 +69,9 @@ pub enum AgentError {
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
     let clock = Clock::start();
     let observer = Observer::new(&config);
-    let admin = serve::bind(config.admin_listen)
-        .await
-        .map_err(AgentError::Admin)?;
-    tracing::info!(
-        address = local(&admin),
-        "serving /livez, /readyz and /metrics"
-    );
-    tokio::spawn(serve::serve(
-        admin,
-        observer.admin().router(),
-        Limits::default(),
-    ));
+    let admin = serve::bind(config.admin_listen).await.map_err(AgentError::Admin)?;
+    tracing::info!(address = local(&admin), "serving /livez, /readyz and /metrics");
+    tokio::spawn(serve::serve(admin, observer.admin().router(), Limits::default()));
     let kubernetes = Kubernetes::connect().await?;
     let tasks = tokio::task::LocalSet::new();
     tasks
@@ -103,10 +94,7 @@ async fn read_only_the_queue(
     stop: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
     let queue = Queue::connect(config.queue_url.as_deref().unwrap_or_default()).await?;
-    let reporter = config
-        .pod_name
-        .clone()
-        .unwrap_or_else(|| "queue-reader".to_owned());
+    let reporter = config.pod_name.clone().unwrap_or_else(|| "queue-reader".to_owned());
     let reader = QueueReader {
         queue,
         kubernetes,
@@ -147,15 +135,9 @@ async fn keep_node(
     };
     let imds = Imds::new(options, observer.metrics())?;
     let (board, reader) = notice_server::board(clock.epoch());
-    let listener = serve::bind(config.notice_listen)
-        .await
-        .map_err(AgentError::Notice)?;
+    let listener = serve::bind(config.notice_listen).await.map_err(AgentError::Notice)?;
     tracing::info!(address = local(&listener), "telling workloads");
-    tokio::spawn(serve::serve(
-        listener,
-        notice_server::router(reader.clone(), WAITING_MAX),
-        Limits::default(),
-    ));
+    tokio::spawn(serve::serve(listener, notice_server::router(reader.clone(), WAITING_MAX), Limits::default()));
     if let Some(path) = &config.notice_file {
         tokio::spawn(NoticeFile::new(path)?.follow(reader));
     }
@@ -171,15 +153,8 @@ async fn keep_node(
     let (access_known, access) = watch::channel(None);
     let (pace, paced) = watch::channel(Pace::Usual);
     let (standing, stands) = watch::channel(true);
-    let shared = Shared::new(
-        me.clone(),
-        clock,
-        kubernetes.clone(),
-        access,
-        inputs.clone(),
-        config.dry_run,
-        observer.clone(),
-    );
+    let shared =
+        Shared::new(me.clone(), clock, kubernetes.clone(), access, inputs.clone(), config.dry_run, observer.clone());
     tokio::task::spawn_local(imds_poll::poll(
         imds,
         clock,
@@ -278,12 +253,7 @@ async fn watch_node(shared: std::sync::Arc<Shared>) {
             }
         }
     };
-    tokio::join!(
-        watches::own_node(shared.kubernetes.nodes(), &name, |object| drop(
-            send.send(object)
-        )),
-        forward
-    );
+    tokio::join!(watches::own_node(shared.kubernetes.nodes(), &name, |object| drop(send.send(object))), forward);
 }
 
 /// What speaks against this Node being the one of our instance; one without a providerID says nothing.
@@ -299,8 +269,5 @@ fn contradiction(me: &Identity, node: &Node) -> Option<String> {
 }
 
 fn local(listener: &tokio::net::TcpListener) -> String {
-    listener
-        .local_addr()
-        .map(|address| address.to_string())
-        .unwrap_or_default()
+    listener.local_addr().map(|address| address.to_string()).unwrap_or_default()
 }

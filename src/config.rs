@@ -24,12 +24,7 @@ pub struct Config {
     pub node_name: Option<String>,
 
     /// The namespace for the leases of the queue's readers.
-    #[arg(
-        long,
-        env = "POD_NAMESPACE",
-        value_name = "NAME",
-        default_value = "spotkeeper"
-    )]
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", default_value = "spotkeeper")]
     pub namespace: String,
 
     /// The name of this pod: it holds the leases.
@@ -49,13 +44,7 @@ pub struct Config {
     pub queue_only: bool,
 
     /// What a rebalance recommendation does: Ignore it, Avoid the node for new pods, or Drain it (asking only).
-    #[arg(
-        long,
-        env = "SPOTKEEPER_REBALANCE",
-        value_enum,
-        default_value = "Avoid",
-        ignore_case = true
-    )]
+    #[arg(long, env = "SPOTKEEPER_REBALANCE", value_enum, default_value = "Avoid", ignore_case = true)]
     pub rebalance: Rebalance,
 
     /// How long before the deadline every pod should have ended.
@@ -76,22 +65,11 @@ pub struct Config {
 
     /// With whose rights pods are evicted: the node's identity (constrained impersonation, Kubernetes 1.36), the
     /// agent's own, none (the node is only marked), or auto: the node's where the API server grants it.
-    #[arg(
-        long,
-        env = "SPOTKEEPER_POD_ACCESS",
-        value_enum,
-        default_value = "auto",
-        ignore_case = true
-    )]
+    #[arg(long, env = "SPOTKEEPER_POD_ACCESS", value_enum, default_value = "auto", ignore_case = true)]
     pub pod_access: PodAccess,
 
     /// Where the instance metadata service is; http://[fd00:ec2::254] for IPv6.
-    #[arg(
-        long,
-        env = "SPOTKEEPER_IMDS_ENDPOINT",
-        value_name = "URL",
-        default_value = "http://169.254.169.254"
-    )]
+    #[arg(long, env = "SPOTKEEPER_IMDS_ENDPOINT", value_name = "URL", default_value = "http://169.254.169.254")]
     pub imds_endpoint: String,
 
     /// How often IMDS is asked.
@@ -103,21 +81,11 @@ pub struct Config {
     pub imds_v1_fallback: bool,
 
     /// Where /livez, /readyz and /metrics are served.
-    #[arg(
-        long,
-        env = "SPOTKEEPER_ADMIN_LISTEN",
-        value_name = "ADDR:PORT",
-        default_value = "0.0.0.0:9732"
-    )]
+    #[arg(long, env = "SPOTKEEPER_ADMIN_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:9732")]
     pub admin_listen: SocketAddr,
 
     /// Where workloads on this node learn of a notice; pods reach it through status.hostIP.
-    #[arg(
-        long,
-        env = "SPOTKEEPER_NOTICE_LISTEN",
-        value_name = "ADDR:PORT",
-        default_value = "0.0.0.0:9733"
-    )]
+    #[arg(long, env = "SPOTKEEPER_NOTICE_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:9733")]
     pub notice_listen: SocketAddr,
 
     /// Write the notice to this file as well (by atomic rename).
@@ -129,22 +97,11 @@ pub struct Config {
     pub prepare_notice_dir: Option<PathBuf>,
 
     /// How log lines are written.
-    #[arg(
-        long,
-        env = "SPOTKEEPER_LOG_FORMAT",
-        value_enum,
-        default_value = "json",
-        ignore_case = true
-    )]
+    #[arg(long, env = "SPOTKEEPER_LOG_FORMAT", value_enum, default_value = "json", ignore_case = true)]
     pub log_format: LogFormat,
 
     /// What is logged: a level (error, warn, info, debug, trace), or levels by module (`info,spotkeeper::adapters=debug`).
-    #[arg(
-        long,
-        env = "SPOTKEEPER_LOG",
-        value_name = "FILTER",
-        default_value = "info"
-    )]
+    #[arg(long, env = "SPOTKEEPER_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
 }
 
@@ -167,17 +124,12 @@ pub enum LogFormat {
 impl Config {
     /// Reads flags and environment; on a mistake says what is wrong and ends the program with [`EXIT_USAGE`].
     pub fn from_args() -> Self {
-        match Self::try_parse()
-            .map_err(|e| (e.use_stderr(), e))
-            .and_then(|config| {
-                config.check().map(|()| config).map_err(|what| {
-                    let mut command = <Self as clap::CommandFactory>::command();
-                    (
-                        true,
-                        command.error(clap::error::ErrorKind::ValueValidation, what),
-                    )
-                })
-            }) {
+        match Self::try_parse().map_err(|e| (e.use_stderr(), e)).and_then(|config| {
+            config.check().map(|()| config).map_err(|what| {
+                let mut command = <Self as clap::CommandFactory>::command();
+                (true, command.error(clap::error::ErrorKind::ValueValidation, what))
+            })
+        }) {
             Ok(config) => config,
             Err((wrong, message)) => {
                 // Nothing can be done about a closed standard error.
@@ -189,13 +141,8 @@ impl Config {
 
     /// What clap cannot check field by field.
     fn check(&self) -> Result<(), String> {
-        if !self.imds_endpoint.starts_with("http://")
-            || reqwest::Url::parse(&self.imds_endpoint).is_err()
-        {
-            return Err(format!(
-                "--imds-endpoint: `{}` is not an http:// URL",
-                self.imds_endpoint
-            ));
+        if !self.imds_endpoint.starts_with("http://") || reqwest::Url::parse(&self.imds_endpoint).is_err() {
+            return Err(format!("--imds-endpoint: `{}` is not an http:// URL", self.imds_endpoint));
         }
         if let Some(url) = &self.queue_url
             && reqwest::Url::parse(url).is_err()
@@ -205,14 +152,10 @@ impl Config {
             ));
         }
         if self.imds_interval < Duration::from_millis(200) {
-            return Err(
-                "--imds-interval: below 200ms IMDS throttles the whole instance".to_owned(),
-            );
+            return Err("--imds-interval: below 200ms IMDS throttles the whole instance".to_owned());
         }
         if self.margin > Duration::from_secs(60) {
-            return Err(
-                "--margin: more than 60s leaves too little of a spot notice's 120s".to_owned(),
-            );
+            return Err("--margin: more than 60s leaves too little of a spot notice's 120s".to_owned());
         }
         self.log
             .parse::<tracing_subscriber::filter::Targets>()
@@ -244,10 +187,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         _ => return Err(wrong()),
     };
-    number
-        .checked_mul(millis)
-        .map(Duration::from_millis)
-        .ok_or_else(wrong)
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)
 }
 
 #[cfg(test)]
@@ -257,8 +197,7 @@ mod tests {
     use super::*;
 
     fn parse(args: &[&str]) -> Result<Config, String> {
-        let config = Config::try_parse_from([&["spotkeeper-agent"], args].concat())
-            .map_err(|e| e.to_string())?;
+        let config = Config::try_parse_from([&["spotkeeper-agent"], args].concat()).map_err(|e| e.to_string())?;
         config.check().map(|()| config)
     }
 
@@ -271,20 +210,8 @@ mod tests {
     fn durations_are_read_and_mistakes_are_named() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
-        for wrong in [
-            "",
-            "5",
-            "s",
-            "5 s",
-            "-5s",
-            "5d",
-            "99999999999999999999s",
-            "18446744073709551615h",
-        ] {
-            assert!(
-                duration(wrong).unwrap_err().contains("is not a duration"),
-                "{wrong}"
-            );
+        for wrong in ["", "5", "s", "5 s", "-5s", "5d", "99999999999999999999s", "18446744073709551615h"] {
+            assert!(duration(wrong).unwrap_err().contains("is not a duration"), "{wrong}");
         }
     }
 

@@ -18,10 +18,7 @@ pub struct Clock {
 impl Clock {
     /// A clock that starts now.
     pub fn start() -> Self {
-        Self {
-            start: tokio::time::Instant::now(),
-            epoch: Epoch(to_the_millisecond(Timestamp::now())),
-        }
+        Self { start: tokio::time::Instant::now(), epoch: Epoch(to_the_millisecond(Timestamp::now())) }
     }
 
     pub fn now(&self) -> Instant {
@@ -35,8 +32,7 @@ impl Clock {
 
     fn at(&self, instant: Instant) -> tokio::time::Instant {
         // Tokio cannot express the end of time; a century will do.
-        let offset =
-            Duration::from_millis(instant.as_millis()).min(Duration::from_secs(3_155_760_000));
+        let offset = Duration::from_millis(instant.as_millis()).min(Duration::from_secs(3_155_760_000));
         self.start + offset
     }
 }

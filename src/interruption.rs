@@ -30,6 +30,7 @@ pub use run::Keeper;
 
 pub mod because;
 pub mod drain;
+pub mod invariants;
 pub mod mark;
 pub mod merge;
 pub mod queue;
@@ -87,10 +88,7 @@ pub enum Input {
     /// It did not: refused, timed out, 401 again after a new token, 5xx, or an answer that cannot be read.
     ImdsFailed,
     /// This very process received a notice for this instance from the queue.
-    Noticed {
-        notice: Notice,
-        deadline: Option<Deadline>,
-    },
+    Noticed { notice: Notice, deadline: Option<Deadline> },
     /// The Interruption that is named after this instance, as the API server has it now; `None` where there is none.
     RecordSeen(Option<Record>),
     /// The node, as the API server has it now.
@@ -108,11 +106,7 @@ pub enum Input {
     /// [`Effect::RecordStatus`] was answered.
     StatusRecorded(Outcome),
     /// [`Effect::Ask`] was answered.
-    Asked {
-        uid: PodUid,
-        verb: Verb,
-        answer: Answer,
-    },
+    Asked { uid: PodUid, verb: Verb, answer: Answer },
 }
 
 /// What IMDS said in one round of questions.

@@ -31,6 +31,8 @@ pub mod api;
 pub mod domain;
 pub mod engine;
 pub mod interruption;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 #[cfg(feature = "agent")]
 pub mod adapters;

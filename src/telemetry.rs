@@ -8,18 +8,14 @@ use crate::config::LogFormat;
 
 /// Starts logging. `filter` was checked by the configuration; one that cannot be read logs at `info`.
 pub fn start(format: LogFormat, filter: &str) {
-    let targets: Targets = filter
-        .parse()
-        .unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
+    let targets: Targets = filter.parse().unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_target(false);
     // A second start (two agents in one test process) keeps the first one's log.
     let _ = match format {
-        LogFormat::Json => registry
-            .with(layer.json().flatten_event(true).with_current_span(false))
-            .try_init(),
-        LogFormat::Text => registry
-            .with(layer.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout())))
-            .try_init(),
+        LogFormat::Json => registry.with(layer.json().flatten_event(true).with_current_span(false)).try_init(),
+        LogFormat::Text => {
+            registry.with(layer.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout()))).try_init()
+        }
     };
 }

@@ -26,8 +26,6 @@ fn the_interruption_crd_is_the_one_of_the_rust_type() {
     let yaml = serde_saphyr::to_string(&crd).expect("JSON is YAML");
     compare(
         "manifests/crd/interruptions.yaml",
-        &format!(
-            "# Generated from src/api/interruption.rs by `make generate`; do not edit.\n{yaml}"
-        ),
+        &format!("# Generated from src/api/interruption.rs by `make generate`; do not edit.\n{yaml}"),
     );
 }

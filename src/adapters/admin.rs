@@ -38,9 +38,7 @@ impl Readiness {
     /// With the conditions that apply; those that are set later without being named here apply from then on.
     pub fn of(conditions: &[Condition]) -> Self {
         let waiting = |condition: &Condition| (*condition, Some("not checked yet".to_owned()));
-        Self(Arc::new(Mutex::new(
-            conditions.iter().map(waiting).collect(),
-        )))
+        Self(Arc::new(Mutex::new(conditions.iter().map(waiting).collect())))
     }
 
     /// It holds from now on. Says whether that is news.
@@ -55,10 +53,7 @@ impl Readiness {
 
     /// The conditions that do not hold, and why.
     pub fn unmet_conditions(&self) -> Vec<(Condition, String)> {
-        self.lock()
-            .iter()
-            .filter_map(|(condition, why)| Some((*condition, why.clone()?)))
-            .collect()
+        self.lock().iter().filter_map(|(condition, why)| Some((*condition, why.clone()?))).collect()
     }
 
     fn set(&self, condition: Condition, why: Option<String>) -> bool {
@@ -85,11 +80,7 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// It counts as stuck when it was not touched for longer than `stuck_after`.
     pub fn new(stuck_after: Duration) -> Self {
-        Self {
-            born: Instant::now(),
-            beat_ms: Arc::default(),
-            stuck_after,
-        }
+        Self { born: Instant::now(), beat_ms: Arc::default(), stuck_after }
     }
 
     /// The loop has come round.
@@ -99,9 +90,7 @@ impl Heartbeat {
 
     /// For how long the loop has been stuck; `None` while it goes round.
     pub fn stuck_for(&self) -> Option<Duration> {
-        let silent = self
-            .age_ms()
-            .saturating_sub(self.beat_ms.load(Ordering::Relaxed));
+        let silent = self.age_ms().saturating_sub(self.beat_ms.load(Ordering::Relaxed));
         Some(Duration::from_millis(silent)).filter(|silent| *silent > self.stuck_after)
     }
 
@@ -143,18 +132,11 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     if unmet.is_empty() {
         return "ok\n".into_response();
     }
-    let lines: String = unmet
-        .into_iter()
-        .map(|(condition, why)| format!("{condition}: {why}\n"))
-        .collect();
+    let lines: String = unmet.into_iter().map(|(condition, why)| format!("{condition}: {why}\n")).collect();
     (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    (
-        [(header::CONTENT_TYPE, OPEN_METRICS)],
-        admin.metrics.exposition(),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], admin.metrics.exposition()).into_response()
 }

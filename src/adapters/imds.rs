@@ -60,10 +60,7 @@ pub struct Questions {
 }
 
 impl Questions {
-    pub const ALL: Self = Self {
-        scheduled: true,
-        lifecycle: true,
-    };
+    pub const ALL: Self = Self { scheduled: true, lifecycle: true };
 }
 
 /// What came of a round that counts as answered.
@@ -116,23 +113,12 @@ impl Imds {
             .build()
             .map_err(|error| ImdsError::Client(error.without_url()))?;
         let access = token::Access::default();
-        Ok(Self {
-            client,
-            base,
-            options,
-            access,
-            clock_offset: SignedDuration::ZERO,
-            spot_known: false,
-            metrics,
-        })
+        Ok(Self { client, base, options, access, clock_offset: SignedDuration::ZERO, spot_known: false, metrics })
     }
 
     /// Who this instance is, asked once.
     pub async fn identity(&mut self) -> Result<IdentityDocument, ImdsError> {
-        let clock = Clock {
-            now: Instant::default(),
-            began: StdInstant::now(),
-        };
+        let clock = Clock { now: Instant::default(), began: StdInstant::now() };
         let answer = self.get(IDENTITY, clock).await?;
         let answer = answer.ok_or(ImdsError::Absent { path: IDENTITY })?;
         self.read_as(IDENTITY, wire::identity_document(&answer.body))
@@ -141,10 +127,7 @@ impl Imds {
     /// Who this instance is, asked until it is answered: in early boot the service may refuse for a while.
     ///
     /// Every failure is handed to `failed`. The pauses grow from 250 ms to 5 s.
-    pub async fn identity_at_last(
-        &mut self,
-        mut failed: impl FnMut(&ImdsError),
-    ) -> IdentityDocument {
+    pub async fn identity_at_last(&mut self, mut failed: impl FnMut(&ImdsError)) -> IdentityDocument {
         let mut pause = Duration::from_millis(250);
         loop {
             match self.identity().await {
@@ -162,18 +145,9 @@ impl Imds {
     /// because something else could not be read. An entry of the scheduled events that cannot be read is a problem
     /// beside the others.
     pub async fn read(&mut self, now: Instant, ask: Questions) -> Result<Round, ImdsError> {
-        let clock = Clock {
-            now,
-            began: StdInstant::now(),
-        };
+        let clock = Clock { now, began: StdInstant::now() };
         let spot = self.spot(clock).await?;
-        let mut round = Round {
-            reading: Reading {
-                spot,
-                ..Reading::default()
-            },
-            problems: Vec::new(),
-        };
+        let mut round = Round { reading: Reading { spot, ..Reading::default() }, problems: Vec::new() };
         // A spot interruption that is news is handed on at once: whatever else there is comes with the next round.
         let news = spot.is_some() && !self.spot_known;
         self.spot_known = spot.is_some();
@@ -189,12 +163,7 @@ impl Imds {
     }
 
     /// Stops at the first failure: where one request timed out, the next would only take as long again.
-    async fn read_rest(
-        &mut self,
-        clock: Clock,
-        ask: Questions,
-        round: &mut Round,
-    ) -> Result<(), ImdsError> {
+    async fn read_rest(&mut self, clock: Clock, ask: Questions, round: &mut Round) -> Result<(), ImdsError> {
         if let Some(answer) = self.get(REBALANCE, clock).await? {
             let read = wire::rebalance(&answer.body);
             round.reading.rebalance = Some(self.read_as(REBALANCE, read)?);
@@ -224,10 +193,7 @@ impl Imds {
             return Ok(None);
         };
         let read = self.read_as(INSTANCE_ACTION, wire::instance_action(&answer.body))?;
-        Ok(Some(SpotAction {
-            action: read.action,
-            deadline: answer.place(read.time),
-        }))
+        Ok(Some(SpotAction { action: read.action, deadline: answer.place(read.time) }))
     }
 
     /// No answer (404) is an empty list: some services say it that way.
@@ -303,11 +269,7 @@ impl Imds {
             self.clock_offset = reads.duration_since(local);
         }
         match status {
-            StatusCode::OK => Ok(Some(Answer {
-                body,
-                reads,
-                at: clock.now + clock.began.elapsed(),
-            })),
+            StatusCode::OK => Ok(Some(Answer { body, reads, at: clock.now + clock.began.elapsed() })),
             StatusCode::NOT_FOUND => Ok(None),
             StatusCode::UNAUTHORIZED => Err(ImdsError::Unauthorized { path }),
             status => Err(ImdsError::Status { path, status }),
@@ -315,9 +277,7 @@ impl Imds {
     }
 
     fn url(&self, path: &str) -> Result<Url, ImdsError> {
-        self.base
-            .join(path)
-            .map_err(|_| ImdsError::Endpoint(self.options.endpoint.clone()))
+        self.base.join(path).map_err(|_| ImdsError::Endpoint(self.options.endpoint.clone()))
     }
 }
 
@@ -337,23 +297,13 @@ impl Answer {
 fn announces(reading: &Reading) -> bool {
     reading.spot.is_some()
         || reading.rebalance.is_some()
-        || reading
-            .scheduled
-            .as_ref()
-            .is_some_and(|events| !events.is_empty())
+        || reading.scheduled.as_ref().is_some_and(|events| !events.is_empty())
 }
 
 /// At most [`BODY_BYTES_MAX`] are taken; whoever sends more loses the connection.
-async fn body_of(
-    path: &'static str,
-    mut response: reqwest::Response,
-) -> Result<Vec<u8>, ImdsError> {
+async fn body_of(path: &'static str, mut response: reqwest::Response) -> Result<Vec<u8>, ImdsError> {
     let mut body = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| ImdsError::of_transport(path, error))?
-    {
+    while let Some(chunk) = response.chunk().await.map_err(|error| ImdsError::of_transport(path, error))? {
         if body.len() + chunk.len() > BODY_BYTES_MAX {
             return Err(ImdsError::TooLong { path });
         }
@@ -382,10 +332,7 @@ mod tests {
     fn both_of_ec2s_endpoints_and_no_nonsense_are_taken() {
         let of = |endpoint: &str| {
             let endpoint = endpoint.to_owned();
-            let options = Options {
-                endpoint,
-                ..Options::default()
-            };
+            let options = Options { endpoint, ..Options::default() };
             let imds = Imds::new(options, Metrics::new())?;
             imds.url(SCHEDULED).map(String::from)
         };
@@ -397,13 +344,7 @@ mod tests {
             of("http://[fd00:ec2::254]/").unwrap(),
             "http://[fd00:ec2::254]/latest/meta-data/events/maintenance/scheduled"
         );
-        for bad in [
-            "",
-            "169.254.169.254",
-            "https://169.254.169.254",
-            "http://",
-            "file:///etc",
-        ] {
+        for bad in ["", "169.254.169.254", "https://169.254.169.254", "http://", "file:///etc"] {
             assert!(matches!(of(bad), Err(ImdsError::Endpoint(_))), "{bad}");
         }
     }

@@ -69,11 +69,7 @@ impl Kubernetes {
         config.default_retry = false;
         config.connect_timeout = Some(Duration::from_secs(2));
         let own = Client::try_from(config.clone()).map_err(ConnectError::Client)?;
-        Ok(Self {
-            pods: own.clone(),
-            own,
-            config,
-        })
+        Ok(Self { pods: own.clone(), own, config })
     }
 
     /// A client that speaks of pods as `system:node:<node>` (constrained impersonation).
@@ -127,16 +123,10 @@ impl Kubernetes {
             let Some(missing) = patch(&node) else {
                 return Ok(node);
             };
-            let call = async {
-                self.nodes()
-                    .patch(name, &PatchParams::default(), &Patch::Merge(&missing))
-                    .await
-            };
+            let call = async { self.nodes().patch(name, &PatchParams::default(), &Patch::Merge(&missing)).await };
             match timed(call).await {
                 Ok(object) => return Ok(object.into()),
-                Err(kube::Error::Api(status)) if status.code == 409 => {
-                    node = self.node(name).await?
-                }
+                Err(kube::Error::Api(status)) if status.code == 409 => node = self.node(name).await?,
                 Err(error) => return Err(error),
             }
         }
@@ -176,7 +166,8 @@ impl Kubernetes {
     async fn apply_notice(&self, of: &Subject, entry: &NoticeEntry) -> Result<(), kube::Error> {
         let mut metadata = serde_json::json!({ "name": of.instance.as_str() });
         if let Some(uid) = &of.node_uid {
-            metadata["ownerReferences"] = serde_json::json!([{ "apiVersion": "v1", "kind": "Node", "name": of.node, "uid": uid }]);
+            metadata["ownerReferences"] =
+                serde_json::json!([{ "apiVersion": "v1", "kind": "Node", "name": of.node, "uid": uid }]);
         }
         let apply = serde_json::json!({
             "apiVersion": "spotkeeper.dev/v1alpha1",
@@ -191,21 +182,11 @@ impl Kubernetes {
         });
         let params = PatchParams::apply(&field_manager(entry)).force();
         let name = of.instance.as_str();
-        timed(async {
-            self.interruptions()
-                .patch(name, &params, &Patch::Apply(&apply))
-                .await
-                .map(drop)
-        })
-        .await
+        timed(async { self.interruptions().patch(name, &params, &Patch::Apply(&apply)).await.map(drop) }).await
     }
 
     /// Writes the status of the record, which must be there.
-    pub async fn record_status(
-        &self,
-        instance: &InstanceId,
-        status: &InterruptionStatus,
-    ) -> Result<(), kube::Error> {
+    pub async fn record_status(&self, instance: &InstanceId, status: &InterruptionStatus) -> Result<(), kube::Error> {
         let apply = serde_json::json!({
             "apiVersion": "spotkeeper.dev/v1alpha1",
             "kind": "Interruption",
@@ -214,13 +195,7 @@ impl Kubernetes {
         });
         let params = PatchParams::apply(STATUS_MANAGER).force();
         let name = instance.as_str();
-        timed(async {
-            self.interruptions()
-                .patch_status(name, &params, &Patch::Apply(&apply))
-                .await
-                .map(drop)
-        })
-        .await
+        timed(async { self.interruptions().patch_status(name, &params, &Patch::Apply(&apply)).await.map(drop) }).await
     }
 
     /// Asks one pod to go.
@@ -247,10 +222,7 @@ impl Kubernetes {
         };
         let call = async {
             let request = request?;
-            self.pods
-                .request::<serde::de::IgnoredAny>(request)
-                .await
-                .map(drop)
+            self.pods.request::<serde::de::IgnoredAny>(request).await.map(drop)
         };
         match timed(call).await {
             Ok(()) => Answer::Accepted,
@@ -260,11 +232,7 @@ impl Kubernetes {
     }
 }
 
-fn http_request(
-    method: &str,
-    path: &str,
-    body: &serde_json::Value,
-) -> Result<http::Request<Vec<u8>>, kube::Error> {
+fn http_request(method: &str, path: &str, body: &serde_json::Value) -> Result<http::Request<Vec<u8>>, kube::Error> {
     let bytes = serde_json::to_vec(body).map_err(kube::Error::SerdeError)?;
     http::Request::builder()
         .method(method)
@@ -282,9 +250,7 @@ pub fn answer_of(status: &Status) -> Answer {
         // The only precondition that we send is the uid: another pod has the name by now.
         409 if !status.message.contains("object has been modified") => Answer::Gone,
         429 => match causes().find(|cause| cause.reason == "DisruptionBudget") {
-            Some(cause) => Answer::Blocked {
-                budget: budget_in(&cause.message),
-            },
+            Some(cause) => Answer::Blocked { budget: budget_in(&cause.message) },
             None => Answer::Throttled {
                 retry_after: status
                     .details
@@ -293,14 +259,9 @@ pub fn answer_of(status: &Status) -> Answer {
                     .map(|details| Duration::from_secs(details.retry_after_seconds.into())),
             },
         },
-        500 if status.message.contains("more than one PodDisruptionBudget") => {
-            Answer::TooManyBudgets
-        }
+        500 if status.message.contains("more than one PodDisruptionBudget") => Answer::TooManyBudgets,
         401 | 403 => Answer::Forbidden(status.message.clone()),
-        _ => Answer::Failed(format!(
-            "{} {}: {}",
-            status.code, status.reason, status.message
-        )),
+        _ => Answer::Failed(format!("{} {}: {}", status.code, status.reason, status.message)),
     }
 }
 
@@ -357,35 +318,18 @@ fn refusal<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Statu
 async fn timed<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(result) => result,
-        Err(_) => Err(status(
-            504,
-            "Timeout",
-            format!(
-                "the API server did not answer within {} s",
-                CALL_TIMEOUT.as_secs()
-            ),
-        )),
+        Err(_) => {
+            Err(status(504, "Timeout", format!("the API server did not answer within {} s", CALL_TIMEOUT.as_secs())))
+        }
     }
 }
 
 fn conflict(node: &str) -> kube::Error {
-    status(
-        409,
-        "Conflict",
-        format!("node {node} changed under each of {CONFLICTS_MAX} patches"),
-    )
+    status(409, "Conflict", format!("node {node} changed under each of {CONFLICTS_MAX} patches"))
 }
 
 fn status(code: u16, reason: &str, message: String) -> kube::Error {
-    kube::Error::Api(
-        Status {
-            code,
-            message,
-            reason: reason.to_owned(),
-            ..Status::default()
-        }
-        .boxed(),
-    )
+    kube::Error::Api(Status { code, message, reason: reason.to_owned(), ..Status::default() }.boxed())
 }
 
 /// The field manager of a notice: one for each key of the map-list, so that nobody's apply drops another's entry.
@@ -399,9 +343,7 @@ pub fn field_manager(entry: &NoticeEntry) -> String {
     let hash = entry
         .event_id
         .bytes()
-        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("spotkeeper/{}/{}/{hash:016x}", entry.source, entry.kind)
 }
 
@@ -419,48 +361,24 @@ mod tests {
             "code": 429, "reason": "TooManyRequests", "message": "Cannot evict pod as it would violate the pod's disruption budget.",
             "details": { "causes": [{ "reason": "DisruptionBudget", "message": "The disruption budget web needs 3 healthy pods and has 3 currently" }] }
         }));
-        assert_eq!(
-            blocked,
-            Answer::Blocked {
-                budget: Some("web".into())
-            }
-        );
+        assert_eq!(blocked, Answer::Blocked { budget: Some("web".into()) });
         let busy = refusal(serde_json::json!({
             "code": 429, "reason": "TooManyRequests", "message": "too many requests", "details": { "retryAfterSeconds": 3 }
         }));
-        assert_eq!(
-            busy,
-            Answer::Throttled {
-                retry_after: Some(Duration::from_secs(3))
-            }
-        );
+        assert_eq!(busy, Answer::Throttled { retry_after: Some(Duration::from_secs(3)) });
     }
 
     #[test]
     fn other_refusals_are_told_apart() {
-        let of = |code: u16, message: &str| {
-            refusal(serde_json::json!({ "code": code, "message": message }))
-        };
+        let of = |code: u16, message: &str| refusal(serde_json::json!({ "code": code, "message": message }));
         assert_eq!(of(404, "pods \"web-0\" not found"), Answer::Gone);
+        assert_eq!(of(409, "Precondition failed: UID in precondition: a, UID in object meta: b"), Answer::Gone);
         assert_eq!(
-            of(
-                409,
-                "Precondition failed: UID in precondition: a, UID in object meta: b"
-            ),
-            Answer::Gone
-        );
-        assert_eq!(
-            of(
-                500,
-                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
-            ),
+            of(500, "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."),
             Answer::TooManyBudgets
         );
         assert!(matches!(of(403, "forbidden"), Answer::Forbidden(_)));
-        assert!(matches!(
-            of(500, "etcdserver: leader changed"),
-            Answer::Failed(_)
-        ));
+        assert!(matches!(of(500, "etcdserver: leader changed"), Answer::Failed(_)));
     }
 
     #[test]
@@ -474,14 +392,8 @@ mod tests {
             noticed_at: None,
             deadline: None,
         };
-        assert_eq!(
-            field_manager(&entry("abc")),
-            "spotkeeper/sqs/ScheduledChange/abc"
-        );
-        let (one, two) = (
-            field_manager(&entry(&"x".repeat(200))),
-            field_manager(&entry(&"x".repeat(201))),
-        );
+        assert_eq!(field_manager(&entry("abc")), "spotkeeper/sqs/ScheduledChange/abc");
+        let (one, two) = (field_manager(&entry(&"x".repeat(200))), field_manager(&entry(&"x".repeat(201))));
         assert!(one.len() <= 128 && one != two);
     }
 }

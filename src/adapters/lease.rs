@@ -53,11 +53,7 @@ impl Held {
 impl Leases {
     /// `readers` leases in `namespace`; the others see `me` as the holder.
     pub fn new(client: Client, namespace: &str, me: String, readers: u8) -> Self {
-        Self {
-            api: Api::namespaced(client, namespace),
-            me,
-            readers: readers.max(1),
-        }
+        Self { api: Api::namespaced(client, namespace), me, readers: readers.max(1) }
     }
 
     /// Takes the first lease that is free; `None` where all are held.
@@ -76,26 +72,13 @@ impl Leases {
         let now = Timestamp::now();
         match call(name, self.api.get_opt(name)).await? {
             None => {
-                let metadata = ObjectMeta {
-                    name: Some(name.to_owned()),
-                    ..ObjectMeta::default()
-                };
-                let lease = Lease {
-                    metadata,
-                    spec: Some(self.spec(now, 1)),
-                };
+                let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+                let lease = Lease { metadata, spec: Some(self.spec(now, 1)) };
                 contended(call(name, self.api.create(&PostParams::default(), &lease)).await)
             }
             Some(lease) if is_free(&lease, &self.me, now) => {
-                let transitions = lease
-                    .spec
-                    .as_ref()
-                    .and_then(|spec| spec.lease_transitions)
-                    .unwrap_or(0);
-                contended(
-                    self.write(lease, self.spec(now, transitions.saturating_add(1)))
-                        .await,
-                )
+                let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0);
+                contended(self.write(lease, self.spec(now, transitions.saturating_add(1))).await)
             }
             Some(_) => Ok(None),
         }
@@ -103,25 +86,13 @@ impl Leases {
 
     /// Renews; `None` where somebody else has taken it.
     pub async fn renew(&self, held: &Held) -> Result<Option<Held>, LeaseError> {
-        let transitions = held
-            .0
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.lease_transitions)
-            .unwrap_or(0);
-        contended(
-            self.write(held.0.clone(), self.spec(Timestamp::now(), transitions))
-                .await,
-        )
+        let transitions = held.0.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0);
+        contended(self.write(held.0.clone(), self.spec(Timestamp::now(), transitions)).await)
     }
 
     /// Gives it up, so that the next one need not wait for its end.
     pub async fn release(&self, held: Held) -> Result<(), LeaseError> {
-        let spec = LeaseSpec {
-            holder_identity: None,
-            renew_time: None,
-            ..held.0.spec.clone().unwrap_or_default()
-        };
+        let spec = LeaseSpec { holder_identity: None, renew_time: None, ..held.0.spec.clone().unwrap_or_default() };
         contended(self.write(held.0, spec).await).map(drop)
     }
 
@@ -140,26 +111,14 @@ impl Leases {
         let name = lease.metadata.name.clone().unwrap_or_default();
         lease.spec = Some(spec);
         lease.metadata.managed_fields = None;
-        call(
-            &name,
-            self.api.replace(&name, &PostParams::default(), &lease),
-        )
-        .await
+        call(&name, self.api.replace(&name, &PostParams::default(), &lease)).await
     }
 }
 
-async fn call<T>(
-    name: &str,
-    call: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, LeaseError> {
+async fn call<T>(name: &str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, LeaseError> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
-        Ok(result) => result.map_err(|source| LeaseError::Call {
-            name: name.to_owned(),
-            source: Box::new(source),
-        }),
-        Err(_) => Err(LeaseError::TimedOut {
-            name: name.to_owned(),
-        }),
+        Ok(result) => result.map_err(|source| LeaseError::Call { name: name.to_owned(), source: Box::new(source) }),
+        Err(_) => Err(LeaseError::TimedOut { name: name.to_owned() }),
     }
 }
 
@@ -167,9 +126,7 @@ async fn call<T>(
 fn contended(result: Result<Lease, LeaseError>) -> Result<Option<Held>, LeaseError> {
     match result {
         Ok(lease) => Ok(Some(Held(lease))),
-        Err(LeaseError::Call { source, .. }) if matches!(&*source, kube::Error::Api(s) if s.code == 409) => {
-            Ok(None)
-        }
+        Err(LeaseError::Call { source, .. }) if matches!(&*source, kube::Error::Api(s) if s.code == 409) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -108,9 +108,7 @@ pub enum DrainResult {
 }
 
 /// The latencies that matter lie between a few milliseconds and the two minutes of a spot notice.
-const SECONDS: [f64; 14] = [
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
-];
+const SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 
 #[derive(Clone)]
 struct Buckets;
@@ -166,11 +164,7 @@ impl Metrics {
             imds_healthy: add(&mut all, &IMDS_HEALTHY, Gauge::default()),
             sqs_messages: add(&mut all, &SQS_MESSAGES, Family::default()),
             api_requests: add(&mut all, &API_REQUESTS, Family::default()),
-            api_duration: add(
-                &mut all,
-                &API_DURATION,
-                Family::new_with_constructor(Buckets),
-            ),
+            api_duration: add(&mut all, &API_DURATION, Family::new_with_constructor(Buckets)),
             pods_asked: add(&mut all, &PODS_ASKED, Family::default()),
             notice_to_cordon: add(&mut all, &NOTICE_TO_CORDON, Histogram::new(SECONDS)),
             drain: add(&mut all, &DRAIN, Histogram::new(SECONDS)),
@@ -192,19 +186,14 @@ impl Metrics {
 
     /// A notice that was not known before.
     pub fn noticed(&self, source: Source, kind: Kind) {
-        let labels = OfNotice {
-            source: source.as_str(),
-            kind: kind.as_str(),
-        };
+        let labels = OfNotice { source: source.as_str(), kind: kind.as_str() };
         self.notices.get_or_create(&labels).inc();
     }
 
     /// The phase of this node's interruption; `None` where there is none.
     pub fn set_phase(&self, phase: Option<Phase>) {
         for each in Phase::ALL {
-            let labels = OfPhase {
-                phase: each.as_str(),
-            };
+            let labels = OfPhase { phase: each.as_str() };
             let is = i64::from(phase == Some(*each));
             self.phase.get_or_create(&labels).set(is);
         }
@@ -225,13 +214,8 @@ impl Metrics {
     }
 
     pub fn api_asked(&self, request: ApiRequest, took: Duration) {
-        let call = ApiCall {
-            verb: request.verb,
-            resource: request.resource,
-        };
-        self.api_duration
-            .get_or_create(&call)
-            .observe(took.as_secs_f64());
+        let call = ApiCall { verb: request.verb, resource: request.resource };
+        self.api_duration.get_or_create(&call).observe(took.as_secs_f64());
         self.api_requests.get_or_create(&request).inc();
     }
 
@@ -258,9 +242,7 @@ impl Metrics {
 
     /// `invariant`: its name, such as `I-4`.
     pub fn violated(&self, invariant: &'static str) {
-        self.invariants
-            .get_or_create(&OfInvariant { invariant })
-            .inc();
+        self.invariants.get_or_create(&OfInvariant { invariant }).inc();
     }
 
     pub fn set_queue_lease_held(&self, held: bool) {
@@ -271,9 +253,7 @@ impl Metrics {
     pub fn set_pod_access(&self, mode: &'static str) {
         for each in ["node", "own", "none"] {
             let is = i64::from(each == mode);
-            self.pod_access
-                .get_or_create(&OfMode { mode: each })
-                .set(is);
+            self.pod_access.get_or_create(&OfMode { mode: each }).set(is);
         }
     }
 
@@ -304,16 +284,9 @@ mod tests {
         metrics.imds_asked("meta-data/spot/instance-action", "absent");
         metrics.set_imds_healthy(true);
         metrics.message("deleted");
-        let request = ApiRequest {
-            verb: "patch",
-            resource: "nodes",
-            result: "200".into(),
-        };
+        let request = ApiRequest { verb: "patch", resource: "nodes", result: "200".into() };
         metrics.api_asked(request, Duration::from_millis(7));
-        let asked = PodAsked {
-            verb: "evict",
-            answer: "accepted",
-        };
+        let asked = PodAsked { verb: "evict", answer: "accepted" };
         metrics.pod_asked(&asked);
         metrics.cordoned_after(Duration::from_millis(20));
         metrics.drained(DrainResult::Empty, Duration::from_secs(40));
@@ -326,17 +299,11 @@ mod tests {
     #[test]
     fn the_table_is_what_is_exposed() {
         let text = one_of_each().exposition();
-        let helped: Vec<_> = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("# HELP "))
-            .collect();
+        let helped: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# HELP ")).collect();
         assert_eq!(helped.len(), ALL.len(), "{text}");
         for described in ALL {
             let name = described.name.trim_end_matches("_total");
-            assert!(
-                helped.contains(&format!("{name} {}.", described.help).as_str()),
-                "{name}: {text}"
-            );
+            assert!(helped.contains(&format!("{name} {}.", described.help).as_str()), "{name}: {text}");
             let sample = text
                 .lines()
                 .find(|line| !line.starts_with('#') && line.starts_with(described.name))
@@ -351,11 +318,7 @@ mod tests {
     #[test]
     fn exactly_one_phase_and_mode_hold() {
         let text = one_of_each().exposition();
-        let holds = |prefix: &str| {
-            text.lines()
-                .filter(|line| line.starts_with(prefix) && line.ends_with(" 1"))
-                .count()
-        };
+        let holds = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix) && line.ends_with(" 1")).count();
         assert_eq!(holds("spotkeeper_interruption_phase{"), 1);
         assert_eq!(holds("spotkeeper_pod_access_mode{"), 1);
         let metrics = one_of_each();

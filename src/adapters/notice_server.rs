@@ -96,14 +96,8 @@ pub struct Reader {
 pub fn board(epoch: Epoch) -> (Board, Reader) {
     let (sender, receiver) = watch::channel(Said::default());
     let run = epoch.0.as_millisecond().unsigned_abs();
-    let board = Board {
-        said: sender,
-        epoch,
-    };
-    let reader = Reader {
-        said: receiver,
-        run,
-    };
+    let board = Board { said: sender, epoch };
+    let reader = Reader { said: receiver, run };
     (board, reader)
 }
 
@@ -148,20 +142,11 @@ struct Server {
 
 /// The endpoint. At most `waiting_max` requests may wait at the same time; one more is answered `503` at once.
 pub fn router(reader: Reader, waiting_max: usize) -> Router {
-    let server = Server {
-        reader,
-        waiting: Arc::new(Semaphore::new(waiting_max)),
-    };
+    let server = Server { reader, waiting: Arc::new(Semaphore::new(waiting_max)) };
     Router::new()
         .route("/v1/notice", get(notice))
-        .route(
-            "/latest/meta-data/spot/instance-action",
-            get(instance_action),
-        )
-        .route(
-            "/latest/meta-data/events/recommendations/rebalance",
-            get(rebalance),
-        )
+        .route("/latest/meta-data/spot/instance-action", get(instance_action))
+        .route("/latest/meta-data/events/recommendations/rebalance", get(rebalance))
         .route("/latest/api/token", put(token))
         .with_state(server)
 }
@@ -171,11 +156,7 @@ struct Asked {
     wait: Option<String>,
 }
 
-async fn notice(
-    State(server): State<Server>,
-    Query(asked): Query<Asked>,
-    headers: HeaderMap,
-) -> Response {
+async fn notice(State(server): State<Server>, Query(asked): Query<Asked>, headers: HeaderMap) -> Response {
     let wait = match asked.wait.as_deref().map(duration) {
         None => Duration::ZERO,
         Some(Some(wait)) => wait.min(WAIT_MAX),
@@ -199,8 +180,7 @@ async fn notice(
         loop {
             // Looks before it waits: what changed since the look above is not missed.
             let said = reader.said.borrow_and_update().clone();
-            if is_news(&server.reader, &said, seen.as_ref()) || reader.said.changed().await.is_err()
-            {
+            if is_news(&server.reader, &said, seen.as_ref()) || reader.said.changed().await.is_err() {
                 return;
             }
         }
@@ -247,10 +227,7 @@ struct InstanceAction<'a> {
 
 async fn instance_action(State(server): State<Server>) -> Response {
     let said = server.reader.now();
-    let Some(notice) = said
-        .notice
-        .filter(|notice| notice.kind == Kind::SpotInterruption)
-    else {
+    let Some(notice) = said.notice.filter(|notice| notice.kind == Kind::SpotInterruption) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let (Some(action), Some(deadline)) = (&notice.action, notice.deadline) else {
@@ -267,16 +244,8 @@ struct Rebalance {
 }
 
 async fn rebalance(State(server): State<Server>) -> Response {
-    match server
-        .reader
-        .now()
-        .notice
-        .and_then(|notice| notice.rebalance)
-    {
-        Some(time) => axum::Json(Rebalance {
-            notice_time: seconds(time),
-        })
-        .into_response(),
+    match server.reader.now().notice.and_then(|notice| notice.rebalance) {
+        Some(time) => axum::Json(Rebalance { notice_time: seconds(time) }).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }

@@ -25,11 +25,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            connections_max: 320,
-            connections_per_address_max: 64,
-            head_timeout: Duration::from_secs(15),
-        }
+        Self { connections_max: 320, connections_per_address_max: 64, head_timeout: Duration::from_secs(15) }
     }
 }
 
@@ -41,9 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a server cannot begin.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot listen on {address}; is another process on this port, or is the address not this host's?"
-)]
+#[error("cannot listen on {address}; is another process on this port, or is the address not this host's?")]
 pub struct BindError {
     pub address: SocketAddr,
     pub source: io::Error,
@@ -51,17 +45,13 @@ pub struct BindError {
 
 /// Begins to listen.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| BindError { address, source })
+    TcpListener::bind(address).await.map_err(|source| BindError { address, source })
 }
 
 /// Serves until it is dropped, which also closes every connection.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
-        .max_buf_size(HEAD_BYTES_MAX);
+    http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(HEAD_BYTES_MAX);
     let mut open = Open::default();
     loop {
         tokio::select! {
@@ -86,11 +76,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits) {
     }
 }
 
-fn connection(
-    http: &http1::Builder,
-    stream: TcpStream,
-    router: Router,
-) -> impl Future<Output = ()> + Send + 'static {
+fn connection(http: &http1::Builder, stream: TcpStream, router: Router) -> impl Future<Output = ()> + Send + 'static {
     // Without it small answers would wait for the client's acknowledgement; a socket that refuses it still works.
     let _ = stream.set_nodelay(true);
     let serving = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
@@ -102,10 +88,7 @@ fn connection(
 
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset
-    )
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
 /// The open connections; its size is bounded by the limits.

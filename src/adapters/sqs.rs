@@ -110,10 +110,7 @@ impl Queue {
     pub async fn open(options: Options) -> Result<Self, SqsError> {
         check_url(&options.queue_url)?;
         let mut loader = aws_config::defaults(behavior());
-        let region = options
-            .region
-            .clone()
-            .or_else(|| region_of(&options.queue_url));
+        let region = options.region.clone().or_else(|| region_of(&options.queue_url));
         if let Some(region) = region {
             loader = loader.region(Region::new(region));
         }
@@ -165,10 +162,7 @@ impl Queue {
             .map_err(|error| self.failed(ACTION, error))?;
         let now = Timestamp::now();
         let messages = answer.messages.unwrap_or_default();
-        Ok(messages
-            .into_iter()
-            .filter_map(|message| received(message, now))
-            .collect())
+        Ok(messages.into_iter().filter_map(|message| received(message, now)).collect())
     }
 
     /// Deletes one message. One that is still there comes again, and then changes nothing that was written.
@@ -194,10 +188,7 @@ impl Queue {
             let (again, refused) = self.delete_batch(batch).await?;
             left.extend(refused);
             if !again.is_empty() {
-                let batch: Vec<_> = again
-                    .into_iter()
-                    .map(|undeleted| undeleted.receipt)
-                    .collect();
+                let batch: Vec<_> = again.into_iter().map(|undeleted| undeleted.receipt).collect();
                 let (again, refused) = self.delete_batch(&batch).await?;
                 left.extend(again.into_iter().chain(refused));
             }
@@ -206,14 +197,8 @@ impl Queue {
     }
 
     /// What is worth another try, and what is not.
-    async fn delete_batch(
-        &self,
-        batch: &[Receipt],
-    ) -> Result<(Vec<Undeleted>, Vec<Undeleted>), SqsError> {
-        let mut request = self
-            .client
-            .delete_message_batch()
-            .queue_url(&self.options.queue_url);
+    async fn delete_batch(&self, batch: &[Receipt]) -> Result<(Vec<Undeleted>, Vec<Undeleted>), SqsError> {
+        let mut request = self.client.delete_message_batch().queue_url(&self.options.queue_url);
         for (index, receipt) in batch.iter().enumerate() {
             let entry = DeleteMessageBatchRequestEntry::builder()
                 .id(index.to_string())
@@ -225,15 +210,9 @@ impl Queue {
                 })?;
             request = request.entries(entry);
         }
-        let answer = request
-            .send()
-            .await
-            .map_err(|error| self.failed(DELETE, error))?;
-        let mut open: BTreeMap<String, Receipt> = batch
-            .iter()
-            .enumerate()
-            .map(|(index, receipt)| (index.to_string(), receipt.clone()))
-            .collect();
+        let answer = request.send().await.map_err(|error| self.failed(DELETE, error))?;
+        let mut open: BTreeMap<String, Receipt> =
+            batch.iter().enumerate().map(|(index, receipt)| (index.to_string(), receipt.clone())).collect();
         for deleted in &answer.successful {
             open.remove(deleted.id());
         }
@@ -281,35 +260,14 @@ impl Queue {
         let queue = self.options.queue_url.clone();
         let code = error.code().unwrap_or_default().to_owned();
         // Anything else, such as a success that cannot be read, says no more than that nobody is there.
-        let refused = error
-            .raw_response()
-            .is_some_and(|response| response.status().is_client_error());
+        let refused = error.raw_response().is_some_and(|response| response.status().is_client_error());
         let source: Box<dyn Error + Send + Sync> = Box::new(error);
         match class_of(&code) {
-            Some(Class::Denied) => SqsError::Denied {
-                action,
-                queue,
-                code,
-                source,
-            },
+            Some(Class::Denied) => SqsError::Denied { action, queue, code, source },
             Some(Class::Missing) => SqsError::MissingQueue { queue, source },
-            Some(Class::Throttled) => SqsError::Throttled {
-                action,
-                queue,
-                code,
-                source,
-            },
-            None if refused => SqsError::Refused {
-                action,
-                queue,
-                code,
-                source,
-            },
-            None => SqsError::Away {
-                action,
-                queue,
-                source,
-            },
+            Some(Class::Throttled) => SqsError::Throttled { action, queue, code, source },
+            None if refused => SqsError::Refused { action, queue, code, source },
+            None => SqsError::Away { action, queue, source },
         }
     }
 }
@@ -370,11 +328,9 @@ fn received(message: Message, now: Timestamp) -> Option<Received> {
     let receives = number(MessageSystemAttributeName::ApproximateReceiveCount)
         .and_then(|count| u32::try_from(count).ok())
         .unwrap_or(1);
-    let sent = number(MessageSystemAttributeName::SentTimestamp)
-        .and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    let age = sent
-        .and_then(|sent| Duration::try_from(now.duration_since(sent)).ok())
-        .unwrap_or_default();
+    let sent =
+        number(MessageSystemAttributeName::SentTimestamp).and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    let age = sent.and_then(|sent| Duration::try_from(now.duration_since(sent)).ok()).unwrap_or_default();
     Some(Received {
         id: message.message_id.unwrap_or_default(),
         receipt: Receipt(message.receipt_handle?),
@@ -398,12 +354,7 @@ mod tests {
                 .attributes(MessageSystemAttributeName::ApproximateReceiveCount, "-7")
                 .build()
         };
-        for (text, age) in [
-            ("1777050580000", 4),
-            ("9999999999999", 0),
-            ("-9223372036854775808", 0),
-            ("soon", 0),
-        ] {
+        for (text, age) in [("1777050580000", 4), ("9999999999999", 0), ("-9223372036854775808", 0), ("soon", 0)] {
             let read = received(sent(text), now).unwrap();
             assert_eq!(read.age, Duration::from_secs(age), "{text}");
             assert_eq!(read.receives, 1);

@@ -12,12 +12,7 @@ const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Asks IMDS and the API server in turn until one of them knows.
-pub async fn find(
-    mut imds: Imds,
-    kubernetes: &Kubernetes,
-    node: &str,
-    observer: &Observer,
-) -> (Imds, Identity) {
+pub async fn find(mut imds: Imds, kubernetes: &Kubernetes, node: &str, observer: &Observer) -> (Imds, Identity) {
     let mut wait = RETRY_FIRST;
     let mut said = false;
     loop {
@@ -26,40 +21,18 @@ pub async fn find(
                 let zone = document.zone.unwrap_or_default();
                 let provider_id = format!("aws:///{zone}/{}", document.instance);
                 // The Node's own spelling is what records are compared with.
-                let registered = kubernetes
-                    .node(node)
-                    .await
-                    .ok()
-                    .and_then(|node| node.provider_id);
+                let registered = kubernetes.node(node).await.ok().and_then(|node| node.provider_id);
                 let same = registered.filter(|id| id.ends_with(document.instance.as_str()));
                 let provider_id = same.unwrap_or(provider_id);
-                return (
-                    imds,
-                    Identity {
-                        instance: document.instance,
-                        node: node.to_owned(),
-                        provider_id,
-                    },
-                );
+                return (imds, Identity { instance: document.instance, node: node.to_owned(), provider_id });
             }
             Err(error) => one_line(&error),
         };
         let by_node = match kubernetes.node(node).await {
-            Ok(found) => match found
-                .provider_id
-                .as_deref()
-                .map(|id| (id, InstanceId::from_provider_id(id)))
-            {
+            Ok(found) => match found.provider_id.as_deref().map(|id| (id, InstanceId::from_provider_id(id))) {
                 Some((provider_id, Some(instance))) => {
                     let provider_id = provider_id.to_owned();
-                    return (
-                        imds,
-                        Identity {
-                            instance,
-                            node: node.to_owned(),
-                            provider_id,
-                        },
-                    );
+                    return (imds, Identity { instance, node: node.to_owned(), provider_id });
                 }
                 Some((provider_id, None)) => {
                     format!("Node {node} has providerID {provider_id}, which names no EC2 instance")
@@ -68,9 +41,7 @@ pub async fn find(
             },
             Err(error) => one_line(&error),
         };
-        let what = format!(
-            "which instance this is cannot be told yet: IMDS: {by_imds}; Kubernetes: {by_node}"
-        );
+        let what = format!("which instance this is cannot be told yet: IMDS: {by_imds}; Kubernetes: {by_node}");
         if !said {
             tracing::warn!("{what}");
             said = true;

@@ -35,15 +35,7 @@ pub async fn poll(
         if scheduled {
             scheduled_due = started + SCHEDULED_EVERY;
         }
-        let result = imds
-            .read(
-                clock.now(),
-                Questions {
-                    scheduled,
-                    lifecycle: urgent,
-                },
-            )
-            .await;
+        let result = imds.read(clock.now(), Questions { scheduled, lifecycle: urgent }).await;
         observer.imds(&result);
         let input = match result {
             Ok(answer) => {

@@ -13,6 +13,7 @@ use crate::api::interruption::Phase;
 use crate::config::{Config, PodAccess};
 use crate::domain::notice::{Kind, Source};
 use crate::domain::time::Instant;
+use crate::interruption::invariants::{Violation, Witness};
 use crate::interruption::{Answer, Because, Effect, Input, Verb};
 
 /// The loop beats every five seconds; this long without a beat means that it is stuck.
@@ -26,6 +27,8 @@ const IMDS_FAILURES: u32 = 2;
 pub struct Observer {
     admin: Admin,
     life: Arc<Mutex<Life>>,
+    /// Sees what the core sees, and counts what must never be.
+    witness: Arc<Mutex<Witness>>,
 }
 
 /// What is remembered from one input or effect to the next.
@@ -53,10 +56,7 @@ impl Observer {
         if config.pod_access == PodAccess::None {
             admin.metrics.set_pod_access(PodMode::None.as_str());
         }
-        Self {
-            admin,
-            life: Arc::default(),
-        }
+        Self { admin, life: Arc::default(), witness: Arc::new(Mutex::new(Witness::new(config.policy()))) }
     }
 
     pub fn admin(&self) -> Admin {
@@ -78,21 +78,20 @@ impl Observer {
     }
 
     /// What the core is about to be told.
-    pub fn took_in(&self, input: &Input) {
+    pub fn took_in(&self, now: Instant, input: &Input) {
+        self.violated(self.witness.lock().unwrap_or_else(PoisonError::into_inner).input(now, input));
         if let Input::Asked { verb, answer, .. } = input {
             let verb = match verb {
                 Verb::Evict => "evict",
                 Verb::Delete => "delete",
             };
-            self.admin.metrics.pod_asked(&PodAsked {
-                verb,
-                answer: answer.word(),
-            });
+            self.admin.metrics.pod_asked(&PodAsked { verb, answer: answer.word() });
         }
     }
 
     /// What the core wants done.
     pub fn performs(&self, now: Instant, effect: &Effect) {
+        self.violated(self.witness.lock().unwrap_or_else(PoisonError::into_inner).effect(now, effect));
         let Effect::Decided(because) = effect else {
             return;
         };
@@ -123,11 +122,17 @@ impl Observer {
                     metrics.drained(DrainResult::Cancelled, now.since(began));
                 }
             }
-            Because::Refuted { .. } | Because::Stale { .. } | Because::Rebooted => {
-                life.noticed = None
-            }
+            Because::Refuted { .. } | Because::Stale { .. } | Because::Rebooted => life.noticed = None,
             _ => {}
         });
+    }
+
+    /// A violation is a defect of ours: it is counted and said, and the drain goes on.
+    fn violated(&self, violations: Vec<Violation>) {
+        for violation in violations {
+            tracing::error!(invariant = violation.invariant.code(), "an invariant does not hold: {}", violation.what);
+            self.admin.metrics.violated(violation.invariant.code());
+        }
     }
 
     /// A reader of the queue heard of it.
@@ -137,11 +142,7 @@ impl Observer {
 
     pub fn imds(&self, result: &Result<Round, ImdsError>) {
         let failures = self.with_life(|life| {
-            life.imds_failures = if result.is_ok() {
-                0
-            } else {
-                life.imds_failures.saturating_add(1)
-            };
+            life.imds_failures = if result.is_ok() { 0 } else { life.imds_failures.saturating_add(1) };
             life.imds_failures
         });
         match result {

@@ -15,9 +15,7 @@ use crate::domain::node::Node;
 use crate::domain::time::Instant;
 use crate::driver::{Clock, Surroundings};
 use crate::interruption::mark::{mark_patch, unmark_patch};
-use crate::interruption::{
-    Answer, Ask, Because, Effect, Identity, Input, Keeper, Outcome, Pace, Verb,
-};
+use crate::interruption::{Answer, Ask, Because, Effect, Identity, Input, Keeper, Outcome, Pace, Verb};
 
 /// How long a call about pods waits until it is known what this agent may do.
 const ACCESS_AWAITED: Duration = Duration::from_secs(5);
@@ -69,10 +67,7 @@ impl Shared {
     }
 
     pub fn node(&self) -> Option<Node> {
-        self.node
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.node.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn set_node(&self, node: Node) {
@@ -85,10 +80,7 @@ impl Shared {
             instance: self.me.instance.clone(),
             node: self.me.node.clone(),
             provider_id: self.me.provider_id.clone(),
-            node_uid: self
-                .node()
-                .map(|node| node.uid)
-                .filter(|uid| !uid.is_empty()),
+            node_uid: self.node().map(|node| node.uid).filter(|uid| !uid.is_empty()),
         }
     }
 
@@ -96,16 +88,10 @@ impl Shared {
     async fn pods(&self) -> Result<Kubernetes, Answer> {
         let mut access = self.access.clone();
         let known = tokio::time::timeout(ACCESS_AWAITED, access.wait_for(Option::is_some)).await;
-        match known
-            .ok()
-            .and_then(Result::ok)
-            .and_then(|access| access.clone())
-        {
+        match known.ok().and_then(Result::ok).and_then(|access| access.clone()) {
             Some((PodMode::None, _)) => Err(Answer::Forbidden("--pod-access=none".to_owned())),
             Some((_, kubernetes)) => Ok(kubernetes),
-            None => Err(Answer::Failed(
-                "the API server has not said yet what this agent may do".to_owned(),
-            )),
+            None => Err(Answer::Failed("the API server has not said yet what this agent may do".to_owned())),
         }
     }
 
@@ -117,10 +103,7 @@ impl Shared {
                 self.me.node, self.me.instance
             ));
         }
-        let result = self
-            .kubernetes
-            .patch_node(&self.me.node, self.node(), patch)
-            .await;
+        let result = self.kubernetes.patch_node(&self.me.node, self.node(), patch).await;
         let outcome = outcome(&result);
         if let Ok(node) = result {
             self.set_node(node);
@@ -131,16 +114,9 @@ impl Shared {
     async fn publish(self: Arc<Self>, because: Because, at: Instant) {
         if self.events_waiting.fetch_add(1, Ordering::Relaxed) < EVENTS_WAITING_MAX
             && let Ok(_turn) = self.events.acquire().await
-            && let Err(error) = self
-                .kubernetes
-                .publish(&self.subject(), &because, self.clock.epoch().wall(at))
-                .await
+            && let Err(error) = self.kubernetes.publish(&self.subject(), &because, self.clock.epoch().wall(at)).await
         {
-            tracing::debug!(
-                error = one_line(&error),
-                reason = because.reason(),
-                "the event could not be published"
-            );
+            tracing::debug!(error = one_line(&error), reason = because.reason(), "the event could not be published");
         }
         self.events_waiting.fetch_sub(1, Ordering::Relaxed);
     }
@@ -156,29 +132,13 @@ pub struct Performer {
 }
 
 impl Performer {
-    pub fn new(
-        shared: Arc<Shared>,
-        board: Board,
-        pace: watch::Sender<Pace>,
-        standing: watch::Sender<bool>,
-    ) -> Self {
-        Self {
-            shared,
-            board,
-            pace,
-            standing,
-            pod_watch: None,
-        }
+    pub fn new(shared: Arc<Shared>, board: Board, pace: watch::Sender<Pace>, standing: watch::Sender<bool>) -> Self {
+        Self { shared, board, pace, standing, pod_watch: None }
     }
 
     /// Runs `call` in a task and sends what comes of it back to the core. In a dry run nothing is called, and the core
     /// is told that it worked.
-    fn start(
-        &self,
-        what: &'static str,
-        dry: Input,
-        call: impl Future<Output = Input> + Send + 'static,
-    ) {
+    fn start(&self, what: &'static str, dry: Input, call: impl Future<Output = Input> + Send + 'static) {
         let inputs = self.shared.inputs.clone();
         let dry_run = self.shared.dry_run;
         if dry_run {
@@ -215,26 +175,14 @@ impl Performer {
             ask.because
         );
         let (uid, verb) = (ask.uid.clone(), ask.verb);
-        let dry = Input::Asked {
-            uid: uid.clone(),
-            verb,
-            answer: Answer::Accepted,
-        };
-        self.start(
-            if verb == Verb::Evict {
-                "evict"
-            } else {
-                "delete"
-            },
-            dry,
-            async move {
-                let answer = match shared.pods().await {
-                    Ok(kubernetes) => kubernetes.ask(&ask).await,
-                    Err(answer) => answer,
-                };
-                Input::Asked { uid, verb, answer }
-            },
-        );
+        let dry = Input::Asked { uid: uid.clone(), verb, answer: Answer::Accepted };
+        self.start(if verb == Verb::Evict { "evict" } else { "delete" }, dry, async move {
+            let answer = match shared.pods().await {
+                Ok(kubernetes) => kubernetes.ask(&ask).await,
+                Err(answer) => answer,
+            };
+            Input::Asked { uid, verb, answer }
+        });
     }
 
     fn watch_pods(&mut self) {
@@ -248,13 +196,7 @@ impl Performer {
                     Err(_) => {}
                 }
             };
-            watches::pods(
-                kubernetes.all_pods(),
-                &shared.me.node,
-                shared.clock,
-                shared.inputs.clone(),
-            )
-            .await;
+            watches::pods(kubernetes.all_pods(), &shared.me.node, shared.clock, shared.inputs.clone()).await;
         });
         self.forget_pods();
         self.pod_watch = Some(watch.abort_handle());
@@ -268,8 +210,8 @@ impl Performer {
 }
 
 impl Surroundings<Keeper> for Performer {
-    fn took_in(&mut self, _now: Instant, input: &Input) {
-        self.shared.observer.took_in(input);
+    fn took_in(&mut self, now: Instant, input: &Input) {
+        self.shared.observer.took_in(now, input);
     }
 
     fn perform(&mut self, now: Instant, effect: Effect) {
@@ -283,45 +225,25 @@ impl Surroundings<Keeper> for Performer {
                 tracing::info!(kind = %announcement.kind, "dry run: workloads are not told")
             }
             Effect::Retract => self.board.retract(),
-            Effect::Mark(mark) => {
-                self.start("mark the node", Input::Marked(Outcome::Done), async move {
-                    Input::Marked(shared.patch_node(|node| mark_patch(node, &mark)).await)
-                })
-            }
-            Effect::Unmark => self.start(
-                "undo the node's mark",
-                Input::Marked(Outcome::Done),
-                async move { Input::Marked(shared.patch_node(unmark_patch).await) },
-            ),
+            Effect::Mark(mark) => self.start("mark the node", Input::Marked(Outcome::Done), async move {
+                Input::Marked(shared.patch_node(|node| mark_patch(node, &mark)).await)
+            }),
+            Effect::Unmark => self.start("undo the node's mark", Input::Marked(Outcome::Done), async move {
+                Input::Marked(shared.patch_node(unmark_patch).await)
+            }),
             Effect::RecordNotice(entry) => {
                 let key = entry.key();
-                let dry = Input::NoticeRecorded {
-                    key: key.clone(),
-                    outcome: Outcome::Done,
-                };
+                let dry = Input::NoticeRecorded { key: key.clone(), outcome: Outcome::Done };
                 self.start("record the notice", dry, async move {
-                    let result = shared
-                        .kubernetes
-                        .record_notice(&shared.subject(), &entry)
-                        .await;
-                    Input::NoticeRecorded {
-                        key,
-                        outcome: outcome(&result),
-                    }
+                    let result = shared.kubernetes.record_notice(&shared.subject(), &entry).await;
+                    Input::NoticeRecorded { key, outcome: outcome(&result) }
                 });
             }
             Effect::RecordStatus(status) => {
-                self.start(
-                    "record the status",
-                    Input::StatusRecorded(Outcome::Done),
-                    async move {
-                        let result = shared
-                            .kubernetes
-                            .record_status(&shared.me.instance, &status)
-                            .await;
-                        Input::StatusRecorded(outcome(&result))
-                    },
-                );
+                self.start("record the status", Input::StatusRecorded(Outcome::Done), async move {
+                    let result = shared.kubernetes.record_status(&shared.me.instance, &status).await;
+                    Input::StatusRecorded(outcome(&result))
+                });
             }
             Effect::WatchPods => self.watch_pods(),
             Effect::ForgetPods => self.forget_pods(),

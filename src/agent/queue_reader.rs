@@ -51,11 +51,7 @@ type Nodes = Rc<RefCell<HashMap<InstanceId, NodeRef>>>;
 
 impl QueueReader {
     /// Reads while a lease is held and this node stands; for ever.
-    pub async fn read_under_lease(
-        self: Rc<Self>,
-        leases: Leases,
-        mut standing: watch::Receiver<bool>,
-    ) {
+    pub async fn read_under_lease(self: Rc<Self>, leases: Leases, mut standing: watch::Receiver<bool>) {
         loop {
             if standing.wait_for(|standing| *standing).await.is_err() {
                 return;
@@ -73,10 +69,7 @@ impl QueueReader {
                     tracing::info!("not reading the queue any more");
                 }
                 Ok(None) => {}
-                Err(error) => tracing::warn!(
-                    error = one_line(&error),
-                    "no lease for the queue could be taken"
-                ),
+                Err(error) => tracing::warn!(error = one_line(&error), "no lease for the queue could be taken"),
             }
             let look_again = lease::LOOK_EVERY.mul_f64(0.5 + fastrand::f64());
             tokio::select! {
@@ -97,10 +90,7 @@ impl QueueReader {
                 self.receive(&nodes).await;
             }
         };
-        tokio::join!(
-            reading,
-            watch_nodes(&self.kubernetes, nodes.clone(), listed.clone())
-        );
+        tokio::join!(reading, watch_nodes(&self.kubernetes, nodes.clone(), listed.clone()));
     }
 
     async fn receive(self: &Rc<Self>, nodes: &Nodes) {
@@ -112,8 +102,7 @@ impl QueueReader {
                 loop {
                     // Room for a whole batch first: what has been received must not wait for its turn while its
                     // visibility time-out runs.
-                    let Ok(room) = in_work.clone().acquire_many_owned(Queue::BATCH_MAX).await
-                    else {
+                    let Ok(room) = in_work.clone().acquire_many_owned(Queue::BATCH_MAX).await else {
                         return;
                     };
                     drop(room);
@@ -141,9 +130,7 @@ impl QueueReader {
                                 tracing::warn!(error = text, "the queue cannot be read");
                             }
                             self.observer.queue_answered(Err(text));
-                            let wait = RETRY_FIRST
-                                .saturating_mul(1 << failures.min(6))
-                                .min(RETRY_MAX);
+                            let wait = RETRY_FIRST.saturating_mul(1 << failures.min(6)).min(RETRY_MAX);
                             failures = failures.saturating_add(1);
                             tokio::time::sleep(wait).await;
                         }
@@ -155,18 +142,11 @@ impl QueueReader {
 
     async fn work_on(&self, message: Received, nodes: &Nodes) {
         let parsed = wire::queue::parse(message.body.as_bytes());
-        let delivery = Delivery {
-            receives: message.receives,
-            age: message.age,
-        };
+        let delivery = Delivery { receives: message.receives, age: message.age };
         let node_of = |instance: &InstanceId| nodes.borrow().get(instance).cloned();
         let id = message.id.as_str();
         match dispose(parsed, delivery, &self.reporter, Timestamp::now(), node_of) {
-            Disposition::Record {
-                entries,
-                then,
-                problems,
-            } => {
+            Disposition::Record { entries, then, problems } => {
                 for problem in problems {
                     tracing::warn!(message = id, %problem, "a part of a message cannot be read");
                 }
@@ -177,25 +157,15 @@ impl QueueReader {
                 match then {
                     _ if !written => self.observer.message("unwritten"),
                     Then::Delete { .. } => self.delete(message, "recorded").await,
-                    Then::Release { after } => {
-                        self.release(message, after, "recorded in part").await
-                    }
+                    Then::Release { after } => self.release(message, after, "recorded in part").await,
                 }
             }
             Disposition::Delete { because } => {
-                tracing::debug!(
-                    message = id,
-                    reason = because.reason(),
-                    "not for us: {because}"
-                );
+                tracing::debug!(message = id, reason = because.reason(), "not for us: {because}");
                 self.delete(message, because.reason()).await;
             }
             Disposition::Leave { because, again_in } => {
-                tracing::warn!(
-                    message = id,
-                    reason = because.reason(),
-                    "left in the queue: {because}"
-                );
+                tracing::warn!(message = id, reason = because.reason(), "left in the queue: {because}");
                 match again_in {
                     Some(after) => self.release(message, after, because.reason()).await,
                     None => self.observer.message(because.reason()),
@@ -212,16 +182,8 @@ impl QueueReader {
             && own == instance
         {
             let now = self.clock.now();
-            let deadline = of
-                .notice
-                .deadline
-                .map(|d| Deadline::place(d, Timestamp::now(), now));
-            let _ = inputs
-                .send(Input::Noticed {
-                    notice: of.notice.clone(),
-                    deadline,
-                })
-                .await;
+            let deadline = of.notice.deadline.map(|d| Deadline::place(d, Timestamp::now(), now));
+            let _ = inputs.send(Input::Noticed { notice: of.notice.clone(), deadline }).await;
         }
         if self.dry_run {
             tracing::info!(message, %instance, node, notice = %of.entry.key(), "dry run: not recorded");
@@ -252,11 +214,7 @@ impl QueueReader {
         }
         if let Err(error) = self.queue.delete(message.receipt).await {
             // It comes again, and changes nothing.
-            tracing::warn!(
-                message = message.id,
-                error = one_line(&error),
-                "the message could not be deleted"
-            );
+            tracing::warn!(message = message.id, error = one_line(&error), "the message could not be deleted");
         }
     }
 
@@ -311,14 +269,7 @@ async fn watch_nodes(kubernetes: &Kubernetes, nodes: Nodes, listed: Rc<watch::Se
         let node = Node::from(object);
         let provider_id = node.provider_id?;
         let instance = InstanceId::from_provider_id(&provider_id)?;
-        Some((
-            instance,
-            NodeRef {
-                name: node.name,
-                uid: node.uid,
-                provider_id,
-            },
-        ))
+        Some((instance, NodeRef { name: node.name, uid: node.uid, provider_id }))
     };
     watches::follow(
         "nodes",

@@ -40,10 +40,7 @@ use {kube::CustomResource, kube::KubeSchema, schemars::JsonSchema};
 pub struct InterruptionSpec {
     /// The EC2 instance id, `i-` and 8 to 17 hexadecimal digits.
     #[serde(rename = "instanceID")]
-    #[cfg_attr(
-        feature = "api",
-        schemars(with = "String", regex(pattern = r"^i-[0-9a-f]{8,17}$"))
-    )]
+    #[cfg_attr(feature = "api", schemars(with = "String", regex(pattern = r"^i-[0-9a-f]{8,17}$")))]
     #[cfg_attr(feature = "api", x_kube(validation = Rule::new("self == oldSelf").message("spec.instanceID is immutable")))]
     pub instance_id: InstanceId,
     /// The node's spec.providerID, `aws:///<zone>/<instance id>`.
@@ -94,11 +91,7 @@ pub struct NoticeEntry {
 impl NoticeEntry {
     /// The key of the map-list: no two entries of a record share it.
     pub fn key(&self) -> NoticeKey {
-        NoticeKey {
-            source: self.source,
-            kind: self.kind,
-            event_id: self.event_id.clone(),
-        }
+        NoticeKey { source: self.source, kind: self.kind, event_id: self.event_id.clone() }
     }
 }
 

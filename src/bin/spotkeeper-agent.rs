@@ -15,15 +15,10 @@ async fn main() -> ExitCode {
     let config = Config::from_args();
     telemetry::start(config.log_format, &config.log);
     if let Some(folder) = &config.prepare_notice_dir {
-        return code(
-            prepare(folder).map_err(|e| format!("--prepare-notice-dir {}: {e}", folder.display())),
-        );
+        return code(prepare(folder).map_err(|e| format!("--prepare-notice-dir {}: {e}", folder.display())));
     }
     let stop = async {
-        match (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        ) {
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
             (Ok(mut terminate), Ok(mut interrupt)) => {
                 tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
                 tracing::info!("asked to stop");
@@ -31,11 +26,7 @@ async fn main() -> ExitCode {
             _ => std::future::pending().await,
         }
     };
-    code(
-        agent::run(config, stop)
-            .await
-            .map_err(|error| one_line(&error)),
-    )
+    code(agent::run(config, stop).await.map_err(|error| one_line(&error)))
 }
 
 /// Makes the folder of the notice file, for the user that the agent runs as. Needs root.

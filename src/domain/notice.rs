@@ -32,9 +32,7 @@ impl FromStr for InstanceId {
     type Err = NotAnInstanceId;
     fn from_str(text: &str) -> Result<Self, NotAnInstanceId> {
         let digits = text.strip_prefix("i-").unwrap_or("");
-        let hexadecimal = digits
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let hexadecimal = digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if (8..=17).contains(&digits.len()) && hexadecimal {
             Ok(Self(text.to_owned()))
         } else {
@@ -149,10 +147,7 @@ impl ScheduleCode {
     /// `instance-reboot`, `system-reboot` and `system-maintenance` come back; `instance-stop` and
     /// `instance-retirement`, and every code that EC2 may invent later, are taken as the end of this boot.
     pub fn comes_back(&self) -> bool {
-        matches!(
-            self.0.as_str(),
-            "instance-reboot" | "system-reboot" | "system-maintenance"
-        )
+        matches!(self.0.as_str(), "instance-reboot" | "system-reboot" | "system-maintenance")
     }
 }
 
@@ -200,15 +195,11 @@ impl Subject {
     /// state.
     pub fn from_record(kind: Kind, action: Option<&str>) -> Option<Self> {
         Some(match kind {
-            Kind::SpotInterruption => Self::SpotInterruption(
-                action
-                    .and_then(Action::from_word)
-                    .unwrap_or(Action::Terminate),
-            ),
-            Kind::RebalanceRecommendation => Self::RebalanceRecommendation,
-            Kind::ScheduledChange => {
-                Self::ScheduledChange(ScheduleCode(action.unwrap_or("unknown").to_owned()))
+            Kind::SpotInterruption => {
+                Self::SpotInterruption(action.and_then(Action::from_word).unwrap_or(Action::Terminate))
             }
+            Kind::RebalanceRecommendation => Self::RebalanceRecommendation,
+            Kind::ScheduledChange => Self::ScheduledChange(ScheduleCode(action.unwrap_or("unknown").to_owned())),
             Kind::StateChange => Self::StateChange(InstanceState::from_word(action?)?),
             Kind::CapacityReservationInterruption => Self::CapacityReservationInterruption,
             Kind::CapacityBlockEnding => Self::CapacityBlockEnding,
@@ -239,22 +230,13 @@ mod tests {
     fn instance_ids_are_checked() {
         assert!("i-0123456789abcdef0".parse::<InstanceId>().is_ok());
         assert!("i-12345678".parse::<InstanceId>().is_ok());
-        for wrong in [
-            "",
-            "i-",
-            "i-123",
-            "i-0123456789ABCDEF0",
-            "i-0123456789abcdef01",
-            "mi-0123456789abcdef0",
-            "i-é2345678",
-        ] {
+        for wrong in
+            ["", "i-", "i-123", "i-0123456789ABCDEF0", "i-0123456789abcdef01", "mi-0123456789abcdef0", "i-é2345678"]
+        {
             assert!(wrong.parse::<InstanceId>().is_err(), "{wrong}");
         }
         let of = |p| InstanceId::from_provider_id(p).map(String::from);
-        assert_eq!(
-            of("aws:///eu-west-1a/i-0123456789abcdef0").as_deref(),
-            Some("i-0123456789abcdef0")
-        );
+        assert_eq!(of("aws:///eu-west-1a/i-0123456789abcdef0").as_deref(), Some("i-0123456789abcdef0"));
         assert_eq!(of("gce:///eu-west-1a/i-0123456789abcdef0"), None);
         assert_eq!(of("aws:///eu-west-1a/fargate-ip-10-0-0-1"), None);
     }
@@ -272,14 +254,8 @@ mod tests {
             Subject::Requested,
         ];
         for subject in subjects {
-            assert_eq!(
-                Subject::from_record(subject.kind(), subject.action().as_deref()),
-                Some(subject)
-            );
+            assert_eq!(Subject::from_record(subject.kind(), subject.action().as_deref()), Some(subject));
         }
-        assert_eq!(
-            Subject::from_record(Kind::StateChange, Some("melting")),
-            None
-        );
+        assert_eq!(Subject::from_record(Kind::StateChange, Some("melting")), None);
     }
 }

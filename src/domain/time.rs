@@ -75,11 +75,7 @@ impl Deadline {
     /// absurdly far ahead is brought to a year.
     pub fn place(announced: Timestamp, reads: Timestamp, now: Instant) -> Deadline {
         let left = announced.duration_since(reads).min(FARTHEST);
-        let at = if left.is_negative() {
-            now - left.unsigned_abs()
-        } else {
-            now + left.unsigned_abs()
-        };
+        let at = if left.is_negative() { now - left.unsigned_abs() } else { now + left.unsigned_abs() };
         Deadline { at, announced }
     }
 
@@ -98,8 +94,7 @@ pub struct Epoch(pub Timestamp);
 impl Epoch {
     /// The wall-clock time of `instant`.
     pub fn wall(&self, instant: Instant) -> Timestamp {
-        let offset =
-            SignedDuration::from_millis(i64::try_from(instant.as_millis()).unwrap_or(i64::MAX));
+        let offset = SignedDuration::from_millis(i64::try_from(instant.as_millis()).unwrap_or(i64::MAX));
         self.0.checked_add(offset).unwrap_or(Timestamp::MAX)
     }
 }
@@ -124,13 +119,7 @@ mod tests {
         let reads: Timestamp = "2026-04-24T17:09:44Z".parse().unwrap();
         let far = Deadline::place(Timestamp::MAX, reads, Instant::from_millis(5));
         assert!(far.at <= Instant::from_millis(5) + Duration::from_secs(366 * 86_400));
-        assert_eq!(
-            Deadline::place(Timestamp::MIN, reads, Instant::from_millis(5)).at,
-            Instant::from_millis(0)
-        );
-        assert_eq!(
-            Epoch(Timestamp::MAX).wall(Instant::from_millis(u64::MAX)),
-            Timestamp::MAX
-        );
+        assert_eq!(Deadline::place(Timestamp::MIN, reads, Instant::from_millis(5)).at, Instant::from_millis(0));
+        assert_eq!(Epoch(Timestamp::MAX).wall(Instant::from_millis(u64::MAX)), Timestamp::MAX);
     }
 }

@@ -28,64 +28,34 @@ const EXCERPT_CHARS_MAX: usize = 120;
 pub enum ParseError {
     /// More bytes than such a text can have.
     #[error("{what} has {bytes} bytes, more than the {most} that are read")]
-    TooLong {
-        what: &'static str,
-        bytes: usize,
-        most: usize,
-    },
+    TooLong { what: &'static str, bytes: usize, most: usize },
     /// Not JSON, or JSON of another shape.
     #[error("{what} cannot be read: {why}")]
     Shape { what: &'static str, why: String },
     /// A field that is needed is not there, or is empty.
     #[error("{what} has no `{field}`")]
-    Missing {
-        what: &'static str,
-        field: &'static str,
-    },
+    Missing { what: &'static str, field: &'static str },
     /// A field is there, and what it says makes no sense.
     #[error("the `{field}` of {what} is `{value}`, which is not {expected}")]
-    Field {
-        what: &'static str,
-        field: &'static str,
-        value: String,
-        expected: &'static str,
-    },
+    Field { what: &'static str, field: &'static str, value: String, expected: &'static str },
 }
 
 /// Reads JSON of at most `most` bytes; objects nested deeper than 128 are refused by the JSON reader itself.
-fn json<T: DeserializeOwned>(
-    what: &'static str,
-    bytes: &[u8],
-    most: usize,
-) -> Result<T, ParseError> {
+fn json<T: DeserializeOwned>(what: &'static str, bytes: &[u8], most: usize) -> Result<T, ParseError> {
     if bytes.len() > most {
         let bytes = bytes.len();
         return Err(ParseError::TooLong { what, bytes, most });
     }
-    serde_json::from_slice(bytes).map_err(|error| ParseError::Shape {
-        what,
-        why: excerpt(&error.to_string()),
-    })
+    serde_json::from_slice(bytes).map_err(|error| ParseError::Shape { what, why: excerpt(&error.to_string()) })
 }
 
 /// A field that must be there and say something.
-fn required(
-    what: &'static str,
-    field: &'static str,
-    value: Option<String>,
-) -> Result<String, ParseError> {
-    value
-        .filter(|text| !text.trim().is_empty())
-        .ok_or(ParseError::Missing { what, field })
+fn required(what: &'static str, field: &'static str, value: Option<String>) -> Result<String, ParseError> {
+    value.filter(|text| !text.trim().is_empty()).ok_or(ParseError::Missing { what, field })
 }
 
 /// A field that must be there and fit into `most` characters.
-fn bounded(
-    what: &'static str,
-    field: &'static str,
-    value: Option<String>,
-    most: usize,
-) -> Result<String, ParseError> {
+fn bounded(what: &'static str, field: &'static str, value: Option<String>, most: usize) -> Result<String, ParseError> {
     let text = required(what, field, value)?;
     if text.chars().count() > most || text.chars().any(char::is_control) {
         return Err(wrong(what, field, &text, "a short, printable text"));
@@ -94,11 +64,7 @@ fn bounded(
 }
 
 /// A moment that must be there.
-fn moment(
-    what: &'static str,
-    field: &'static str,
-    value: Option<String>,
-) -> Result<Timestamp, ParseError> {
+fn moment(what: &'static str, field: &'static str, value: Option<String>) -> Result<Timestamp, ParseError> {
     let text = required(what, field, value)?;
     timestamp(&text).ok_or_else(|| wrong(what, field, &text, "a time (RFC 3339 or RFC 2822)"))
 }
@@ -113,31 +79,16 @@ pub fn timestamp(text: &str) -> Option<Timestamp> {
     if text.len() > WORD_CHARS_MAX {
         return None;
     }
-    text.parse()
-        .ok()
-        .or_else(|| RFC_2822.parse_timestamp(text).ok())
+    text.parse().ok().or_else(|| RFC_2822.parse_timestamp(text).ok())
 }
 
-fn wrong(
-    what: &'static str,
-    field: &'static str,
-    value: &str,
-    expected: &'static str,
-) -> ParseError {
-    ParseError::Field {
-        what,
-        field,
-        value: excerpt(value),
-        expected,
-    }
+fn wrong(what: &'static str, field: &'static str, value: &str, expected: &'static str) -> ParseError {
+    ParseError::Field { what, field, value: excerpt(value), expected }
 }
 
 /// The beginning of a foreign text, fit for one line of a log.
 fn excerpt(text: &str) -> String {
-    text.chars()
-        .take(EXCERPT_CHARS_MAX)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    text.chars().take(EXCERPT_CHARS_MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -153,15 +104,9 @@ mod tests {
             ("2026-04-24T19:11:44+02:00", Some("2026-04-24T17:11:44Z")),
             ("21 Jan 2026 09:00:43 GMT", Some("2026-01-21T09:00:43Z")),
             ("5 Jan 2026 09:00:43 GMT", Some("2026-01-05T09:00:43Z")),
-            (
-                "Fri, 05 Jun 2026 15:10:09 GMT",
-                Some("2026-06-05T15:10:09Z"),
-            ),
+            ("Fri, 05 Jun 2026 15:10:09 GMT", Some("2026-06-05T15:10:09Z")),
             // The 5th was a Friday.
-            (
-                "Sat, 05 Jun 2026 15:10:09 GMT",
-                Some("2026-06-05T15:10:09Z"),
-            ),
+            ("Sat, 05 Jun 2026 15:10:09 GMT", Some("2026-06-05T15:10:09Z")),
             ("", None),
             ("tomorrow", None),
             ("2026-13-45T00:00:00Z", None),
@@ -173,11 +118,9 @@ mod tests {
 
     #[test]
     fn any_text_is_a_time_or_none() {
-        bolero::check!()
-            .with_type::<String>()
-            .for_each(|text: &String| {
-                timestamp(text);
-            });
+        bolero::check!().with_type::<String>().for_each(|text: &String| {
+            timestamp(text);
+        });
     }
 
     #[test]

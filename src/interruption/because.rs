@@ -11,18 +11,11 @@ use crate::domain::notice::Kind;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Because {
     /// A notice was heard that was not known before.
-    Noticed {
-        notice: NoticeKey,
-        left: Option<Duration>,
-    },
+    Noticed { notice: NoticeKey, left: Option<Duration> },
     /// A notice of another source said the same.
     SaidAgain { notice: NoticeKey },
     /// It counts from now on.
-    Confirmed {
-        kind: Kind,
-        by: Confirmation,
-        left: Option<Duration>,
-    },
+    Confirmed { kind: Kind, by: Confirmation, left: Option<Duration> },
     /// IMDS denied it to the end.
     Refuted { notice: NoticeKey, denials: u32 },
     /// Its deadline had passed before it could be confirmed, and the instance still runs.
@@ -128,22 +121,16 @@ impl Because {
 impl fmt::Display for Because {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Noticed {
-                notice,
-                left: Some(left),
-            } => write!(
-                f,
-                "{notice} was announced, {} before its deadline",
-                secs(left)
-            ),
+            Self::Noticed { notice, left: Some(left) } => {
+                write!(f, "{notice} was announced, {} before its deadline", secs(left))
+            }
             Self::Noticed { notice, left: None } => {
                 write!(f, "{notice} was announced, without a deadline")
             }
             Self::SaidAgain { notice } => write!(f, "{notice} says the same"),
             Self::Confirmed { kind, by, left } => {
                 write!(f, "{kind} is confirmed: {by}")?;
-                left.iter()
-                    .try_for_each(|left| write!(f, "; {} left", secs(left)))
+                left.iter().try_for_each(|left| write!(f, "; {} left", secs(left)))
             }
             Self::Refuted { notice, denials } => {
                 write!(
@@ -151,66 +138,53 @@ impl fmt::Display for Because {
                     "{notice} was denied by a healthy IMDS in all of {denials} answers until its deadline came near"
                 )
             }
-            Self::Stale { notice } => write!(
-                f,
-                "{notice} has a deadline that passed before it was heard, and the instance still runs"
-            ),
+            Self::Stale { notice } => {
+                write!(f, "{notice} has a deadline that passed before it was heard, and the instance still runs")
+            }
             Self::Ignored { kind } => write!(f, "the policy for {kind} is Ignore"),
-            Self::RecordedOnly { kind } => write!(
-                f,
-                "nothing on the node can confirm {kind}: it is recorded and evicts nothing"
-            ),
-            Self::Scheduled { begins_in } => write!(
-                f,
-                "the scheduled event is far ahead: the drain begins in {}",
-                secs(begins_in)
-            ),
+            Self::RecordedOnly { kind } => {
+                write!(f, "nothing on the node can confirm {kind}: it is recorded and evicts nothing")
+            }
+            Self::Scheduled { begins_in } => {
+                write!(f, "the scheduled event is far ahead: the drain begins in {}", secs(begins_in))
+            }
             Self::Cordoned => f.write_str("the node takes no new pods"),
             Self::MarkFailed { why } => {
                 write!(f, "the node could not be marked, trying again: {why}")
             }
-            Self::Draining {
-                pods,
-                left: Some(left),
-            } => write!(f, "{pods} pods are to go, {} left", secs(left)),
+            Self::Draining { pods, left: Some(left) } => write!(f, "{pods} pods are to go, {} left", secs(left)),
             Self::Draining { pods, left: None } => {
                 write!(f, "{pods} pods are asked to go, without a deadline")
             }
             Self::Planned => f.write_str("as planned"),
             Self::Blocked { pod, by } => write!(f, "{pod} cannot be evicted yet: {by}"),
-            Self::LatestStart { pod, by: Some(by) } => write!(
-                f,
-                "{pod} is deleted at its latest start, because {by} never allowed its eviction"
-            ),
-            Self::LatestStart { pod, by: None } => write!(
-                f,
-                "{pod} is deleted at its latest start, because its eviction was not answered"
-            ),
-            Self::Outlives { pod } => write!(
-                f,
-                "{pod} was given a grace that ends after the deadline: it is shortened"
-            ),
+            Self::LatestStart { pod, by: Some(by) } => {
+                write!(f, "{pod} is deleted at its latest start, because {by} never allowed its eviction")
+            }
+            Self::LatestStart { pod, by: None } => {
+                write!(f, "{pod} is deleted at its latest start, because its eviction was not answered")
+            }
+            Self::Outlives { pod } => {
+                write!(f, "{pod} was given a grace that ends after the deadline: it is shortened")
+            }
             Self::Forbidden { pod, why } => write!(f, "{pod} may not be asked to go: {why}"),
             Self::Empty { spare: Some(spare) } => {
                 write!(f, "the node is empty, {} before the deadline", secs(spare))
             }
             Self::Empty { spare: None } => f.write_str("the node is empty"),
-            Self::Missed { left } => write!(
-                f,
-                "the deadline has come with {left} pods left: nothing is asked any more"
-            ),
+            Self::Missed { left } => {
+                write!(f, "the deadline has come with {left} pods left: nothing is asked any more")
+            }
             Self::Withdrawn { notice } => write!(f, "{notice} was withdrawn"),
             Self::Rescheduled { notice } => write!(f, "{notice} was moved to a later time"),
             Self::Rebooted => f.write_str("the instance has started anew"),
             Self::CordonOnly => f.write_str("only marking the node was asked for (--cordon-only)"),
-            Self::Contradicted { record } => write!(
-                f,
-                "the Interruption of this instance names {record}: it is ignored; delete it"
-            ),
-            Self::RecordFailed { why } => write!(
-                f,
-                "the Interruption could not be written, the drain goes on without it: {why}"
-            ),
+            Self::Contradicted { record } => {
+                write!(f, "the Interruption of this instance names {record}: it is ignored; delete it")
+            }
+            Self::RecordFailed { why } => {
+                write!(f, "the Interruption could not be written, the drain goes on without it: {why}")
+            }
         }
     }
 }

@@ -45,6 +45,11 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// The terms of one who only asks.
+    pub fn without_deadline(margin: Duration) -> Self {
+        Self { deadline: None, margin, at_once: false }
+    }
+
     /// When every pod should have ended: `D − m`.
     fn end(&self) -> Option<Instant> {
         self.deadline.map(|deadline| deadline - self.margin)
@@ -68,11 +73,7 @@ impl Terms {
     /// `L` of a pod that was first asked at `first_ask`; `None` where there is no deadline.
     pub fn latest_start(&self, first_ask: Instant, own: Duration) -> Option<Instant> {
         let end = self.end()?;
-        Some(
-            (end - own)
-                .max(first_ask + ASKED_FOR)
-                .min(end - SHORTEST_GRACE),
-        )
+        Some((end - own).max(first_ask + ASKED_FOR).min(end - SHORTEST_GRACE))
     }
 }
 
@@ -81,8 +82,8 @@ impl Terms {
 enum State {
     /// To be asked, not before this.
     Due(Instant),
-    /// An ask is on its way.
-    Asked { grace_secs: Option<u32> },
+    /// An ask is on its way since then.
+    Asked { at: Instant, grace_secs: Option<u32> },
     /// It is going; its grace runs out then.
     Going { ends_at: Instant },
 }
@@ -102,23 +103,18 @@ impl Entry {
             Some(ends_at) => State::Going { ends_at },
             None => State::Due(now),
         };
-        Self {
-            pod,
-            state,
-            first_ask: None,
-            tries: 0,
-            blocked_by: None,
-        }
+        Self { pod, state, first_ask: None, tries: 0, blocked_by: None }
     }
 
     /// When the next ask is due, and how; `None` where there is none.
-    fn next_ask(&self, terms: &Terms) -> Option<(Instant, Verb)> {
+    fn next_ask(&self, now: Instant, terms: &Terms) -> Option<(Instant, Verb)> {
         match self.state {
             State::Asked { .. } => None,
             State::Going { ends_at } => {
-                // The one exception to asking once: it was given a grace that ends after the deadline.
-                let end = terms.end()?;
-                (ends_at > end + SHORTEST_GRACE).then_some((Instant::default(), Verb::Evict))
+                // The one exception to asking once: it was given a grace that ends after the deadline, and that can
+                // still be shortened. Late in the margin even the shortest grace ends after `D − m`.
+                let soonest = terms.end()?.max(now + SHORTEST_GRACE);
+                (ends_at > soonest + SHORTEST_GRACE).then_some((Instant::default(), Verb::Evict))
             }
             State::Due(at) => {
                 let Some(first_ask) = self.first_ask else {
@@ -174,22 +170,27 @@ impl Plan {
 
     /// The longest grace among the pods that are still there.
     pub fn longest_grace(&self) -> Duration {
-        self.pods
-            .values()
-            .map(|e| e.pod.grace)
-            .max()
-            .unwrap_or_default()
+        self.pods.values().map(|e| e.pod.grace).max().unwrap_or_default()
+    }
+
+    /// What the next plan has to know of this one: who is going, and who is being asked.
+    pub fn carry_over(mut self) -> Self {
+        self.pods.retain(|_, entry| !matches!(entry.state, State::Due(_)));
+        for entry in self.pods.values_mut() {
+            (entry.first_ask, entry.tries, entry.blocked_by) = (None, 0, None);
+        }
+        Self {
+            total: i64::try_from(self.pods.len()).unwrap_or(i64::MAX),
+            pods: self.pods,
+            in_flight: self.in_flight,
+            ..Self::default()
+        }
     }
 
     /// Takes in the list of all pods: those that it does not name are gone.
     pub fn list(&mut self, now: Instant, pods: Vec<Pod>) {
         self.listed = true;
-        let gone: Vec<PodUid> = self
-            .pods
-            .keys()
-            .filter(|uid| !pods.iter().any(|p| &p.uid == *uid))
-            .cloned()
-            .collect();
+        let gone: Vec<PodUid> = self.pods.keys().filter(|uid| !pods.iter().any(|p| &p.uid == *uid)).cloned().collect();
         for uid in gone {
             self.gone(&uid);
         }
@@ -212,11 +213,7 @@ impl Plan {
         match (&entry.state, pod.ends_at) {
             (State::Due(_), Some(ends_at)) => entry.state = State::Going { ends_at },
             // What we know of our own ask may be newer than the watch.
-            (State::Going { ends_at }, Some(seen)) => {
-                entry.state = State::Going {
-                    ends_at: seen.min(*ends_at),
-                }
-            }
+            (State::Going { ends_at }, Some(seen)) => entry.state = State::Going { ends_at: seen.min(*ends_at) },
             _ => {}
         }
         entry.pod = pod;
@@ -253,7 +250,7 @@ impl Plan {
             .pods
             .iter()
             .filter_map(|(uid, entry)| {
-                let (at, verb) = entry.next_ask(terms)?;
+                let (at, verb) = entry.next_ask(now, terms)?;
                 (at <= now).then(|| (verb, entry.pod.grace, uid.clone()))
             })
             .collect();
@@ -283,18 +280,16 @@ impl Plan {
         let Some(entry) = self.pods.get_mut(uid) else {
             return;
         };
-        let State::Asked { grace_secs } = entry.state else {
+        let State::Asked { at, grace_secs } = entry.state else {
             return;
         };
         self.in_flight = self.in_flight.saturating_sub(1);
         match answer {
             Answer::Gone => return self.gone(uid),
             Answer::Accepted => {
-                let grace =
-                    grace_secs.map_or(entry.pod.grace, |secs| Duration::from_secs(secs.into()));
-                entry.state = State::Going {
-                    ends_at: now + grace,
-                };
+                let grace = grace_secs.map_or(entry.pod.grace, |secs| Duration::from_secs(secs.into()));
+                // The grace was chosen to fit when the ask was sent: an answer that is late does not make it too long.
+                entry.state = State::Going { ends_at: at + grace };
                 entry.blocked_by = None;
                 match verb {
                     Verb::Evict => self.evicted += 1,
@@ -308,9 +303,7 @@ impl Plan {
         entry.tries = entry.tries.saturating_add(1);
         // Who was asked to hurry while already on his way out keeps going: the next ask is the exception's again.
         entry.state = match entry.pod.ends_at {
-            Some(ends_at) if terms.end().is_none_or(|end| ends_at <= end) => {
-                State::Going { ends_at }
-            }
+            Some(ends_at) if terms.end().is_none_or(|end| ends_at <= end) => State::Going { ends_at },
             _ => State::Due(now + wait),
         };
         said(entry, &answer, effects);
@@ -321,20 +314,14 @@ impl Plan {
         if terms.over(now) || self.in_flight >= IN_FLIGHT_MAX {
             return None;
         }
-        self.pods
-            .values()
-            .filter_map(|entry| entry.next_ask(terms).map(|(at, _)| at))
-            .min()
+        self.pods.values().filter_map(|entry| entry.next_ask(now, terms).map(|(at, _)| at)).min()
     }
 
     /// What the record says of the pods.
     pub fn counts(&self) -> PodCounts {
         let blocked = self.pods.values().filter_map(|entry| {
             let by = entry.blocked_by.clone()?;
-            Some(BlockedPod {
-                pod: entry.pod.path(),
-                by,
-            })
+            Some(BlockedPod { pod: entry.pod.path(), by })
         });
         PodCounts {
             total: self.total,
@@ -349,13 +336,8 @@ impl Plan {
 
 fn ask(entry: &mut Entry, verb: Verb, now: Instant, terms: &Terms, effects: &mut Vec<Effect>) {
     let because = match (&entry.state, verb) {
-        (State::Going { .. }, _) => Because::Outlives {
-            pod: entry.pod.path(),
-        },
-        (_, Verb::Delete) => Because::LatestStart {
-            pod: entry.pod.path(),
-            by: entry.blocked_by.clone(),
-        },
+        (State::Going { .. }, _) => Because::Outlives { pod: entry.pod.path() },
+        (_, Verb::Delete) => Because::LatestStart { pod: entry.pod.path(), by: entry.blocked_by.clone() },
         (_, Verb::Evict) => Because::Planned,
     };
     if verb == Verb::Delete && entry.tries_deleting() {
@@ -363,7 +345,7 @@ fn ask(entry: &mut Entry, verb: Verb, now: Instant, terms: &Terms, effects: &mut
     }
     let grace_secs = terms.grace_secs(now, entry.pod.grace);
     entry.first_ask.get_or_insert(now);
-    entry.state = State::Asked { grace_secs };
+    entry.state = State::Asked { at: now, grace_secs };
     effects.push(Effect::Ask(Ask {
         verb,
         uid: entry.pod.uid.clone(),
@@ -384,21 +366,11 @@ impl Entry {
 }
 
 fn retry_after(entry: &Entry, answer: &Answer, terms: &Terms) -> Duration {
-    let cap = if terms.deadline.is_some() {
-        RETRY_MAX
-    } else {
-        RETRY_MAX_WITHOUT_DEADLINE
-    };
-    let tries = if entry.tries == u32::MAX {
-        0
-    } else {
-        entry.tries
-    };
+    let cap = if terms.deadline.is_some() { RETRY_MAX } else { RETRY_MAX_WITHOUT_DEADLINE };
+    let tries = if entry.tries == u32::MAX { 0 } else { entry.tries };
     let growing = RETRY_FIRST.saturating_mul(1 << tries.min(8)).min(cap);
     match answer {
-        Answer::Throttled { retry_after } => retry_after
-            .unwrap_or(growing * 2)
-            .clamp(RETRY_FIRST, cap * 2),
+        Answer::Throttled { retry_after } => retry_after.unwrap_or(growing * 2).clamp(RETRY_FIRST, cap * 2),
         Answer::Forbidden(_) => RETRY_FORBIDDEN,
         _ => growing,
     }
@@ -407,9 +379,7 @@ fn retry_after(entry: &Entry, answer: &Answer, terms: &Terms) -> Duration {
 /// Says what stands in the way, once for each new obstacle.
 fn said(entry: &mut Entry, answer: &Answer, effects: &mut Vec<Effect>) {
     let by = match answer {
-        Answer::Blocked {
-            budget: Some(budget),
-        } => format!("PodDisruptionBudget {budget}"),
+        Answer::Blocked { budget: Some(budget) } => format!("PodDisruptionBudget {budget}"),
         Answer::Blocked { budget: None } => "its PodDisruptionBudget".to_owned(),
         Answer::TooManyBudgets => "more than one PodDisruptionBudget selects it".to_owned(),
         Answer::Forbidden(why) => format!("missing permission: {why}"),
@@ -421,14 +391,8 @@ fn said(entry: &mut Entry, answer: &Answer, effects: &mut Vec<Effect>) {
     }
     let pod = entry.pod.path();
     effects.push(Effect::Decided(match answer {
-        Answer::Forbidden(why) => Because::Forbidden {
-            pod,
-            why: why.clone(),
-        },
-        _ => Because::Blocked {
-            pod,
-            by: by.clone(),
-        },
+        Answer::Forbidden(why) => Because::Forbidden { pod, why: why.clone() },
+        _ => Because::Blocked { pod, by: by.clone() },
     }));
     entry.blocked_by = Some(by);
 }

@@ -13,8 +13,7 @@ use crate::domain::notice::Kind;
 pub const INTERRUPTION: &str = "spotkeeper.dev/interruption";
 
 /// The well-known label that takes a node out of external load balancers.
-pub const EXCLUDE_FROM_LOAD_BALANCERS: &str =
-    "node.kubernetes.io/exclude-from-external-load-balancers";
+pub const EXCLUDE_FROM_LOAD_BALANCERS: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// How a node is to be marked: unschedulable, the taint, and the annotation that says why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,18 +76,12 @@ pub fn mark_patch(node: &Node, mark: &Mark) -> Option<serde_json::Value> {
         effect: "NoSchedule".to_owned(),
         time_added: None,
     };
-    let tainted = node
-        .taints
-        .iter()
-        .any(|t| (&t.key, &t.value, &t.effect) == (&taint.key, &taint.value, &taint.effect));
+    let tainted =
+        node.taints.iter().any(|t| (&t.key, &t.value, &t.effect) == (&taint.key, &taint.value, &taint.effect));
     if node.unschedulable && tainted && !exclude && before.as_ref() == Some(&marked) {
         return None;
     }
-    let mut taints: Vec<&Taint> = node
-        .taints
-        .iter()
-        .filter(|t| t.key != INTERRUPTION)
-        .collect();
+    let mut taints: Vec<&Taint> = node.taints.iter().filter(|t| t.key != INTERRUPTION).collect();
     taints.push(&taint);
     let mut metadata = serde_json::json!({
         "resourceVersion": node.resource_version,
@@ -117,11 +110,7 @@ pub fn unmark_patch(node: &Node) -> Option<serde_json::Value> {
     if marked.as_ref().is_some_and(|m| m.excluded) {
         metadata["labels"] = serde_json::json!({ EXCLUDE_FROM_LOAD_BALANCERS: null });
     }
-    let left: Vec<_> = node
-        .taints
-        .iter()
-        .filter(|t| t.key != INTERRUPTION)
-        .collect();
+    let left: Vec<_> = node.taints.iter().filter(|t| t.key != INTERRUPTION).collect();
     let uncordon = marked.is_some_and(|m| m.cordoned);
     // The control plane adds its own taint for `unschedulable` and takes it off again; nothing to do for it here.
     let mut spec = serde_json::json!({});

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::because::Confirmation;
 use super::{Because, Policy, Reading, Rebalance};
 use crate::api::interruption::{NoticeEntry, NoticeKey};
@@ -55,22 +57,13 @@ impl Written {
 
     /// When it is to be sent again.
     pub fn wakeup(self) -> Option<Instant> {
-        if let Self::Again { at, .. } = self {
-            Some(at)
-        } else {
-            None
-        }
+        if let Self::Again { at, .. } = self { Some(at) } else { None }
     }
 
     /// After a failure at `now`: again after 250 ms, growing to 5 s.
     pub fn failed(now: Instant, tries: u32) -> Self {
-        let wait = Duration::from_millis(250)
-            .saturating_mul(1 << tries.min(6))
-            .min(Duration::from_secs(5));
-        Self::Again {
-            at: now + wait,
-            tries: tries.saturating_add(1),
-        }
+        let wait = Duration::from_millis(250).saturating_mul(1 << tries.min(6)).min(Duration::from_secs(5));
+        Self::Again { at: now + wait, tries: tries.saturating_add(1) }
     }
 }
 
@@ -84,20 +77,14 @@ pub enum Course {
     /// Take no new pods.
     Mark { kind: Kind },
     /// Empty the node.
-    Drain {
-        kind: Kind,
-        deadline: Option<Deadline>,
-        at_once: bool,
-    },
+    Drain { kind: Kind, deadline: Option<Deadline>, at_once: bool },
 }
 
 impl Course {
     pub fn kind(&self) -> Option<Kind> {
         match self {
             Self::Wait => None,
-            Self::Later { kind, .. } | Self::Mark { kind } | Self::Drain { kind, .. } => {
-                Some(*kind)
-            }
+            Self::Later { kind, .. } | Self::Mark { kind } | Self::Drain { kind, .. } => Some(*kind),
         }
     }
 }
@@ -116,45 +103,36 @@ impl Notices {
             return Some(key.clone());
         }
         let slides = key.source == Source::Imds && key.kind != Kind::ScheduledChange;
-        self.heard
-            .keys()
-            .find(|k| slides && k.source == key.source && k.kind == key.kind)
-            .cloned()
+        self.heard.keys().find(|k| slides && k.source == key.source && k.kind == key.kind).cloned()
     }
 
     /// The most urgent kind that is announced, confirmed or not.
     pub fn kind(&self) -> Option<Kind> {
-        self.heard
-            .values()
-            .max_by_key(|h| (h.confirmed.is_some(), urgency(h.subject.kind())))
-            .map(|h| h.subject.kind())
+        self.heard.values().max_by_key(|h| (h.confirmed.is_some(), urgency(h.subject.kind()))).map(|h| h.subject.kind())
     }
 
     /// The earliest deadline of the confirmed notices.
     pub fn deadline(&self) -> Option<Deadline> {
-        self.heard
-            .values()
-            .filter(|h| h.confirmed.is_some())
-            .filter_map(|h| h.deadline)
-            .min_by_key(|d| d.at)
+        self.heard.values().filter(|h| h.confirmed.is_some()).filter_map(|h| h.deadline).min_by_key(|d| d.at)
+    }
+
+    /// The earliest deadline of the confirmed notices as it was announced. It is not always that of
+    /// [`deadline`](Self::deadline): hibernation begins before the time that is announced, and the wall clock may be
+    /// stepped between two notices.
+    pub fn announced(&self) -> Option<Timestamp> {
+        let confirmed = self.heard.values().filter(|h| h.confirmed.is_some());
+        confirmed.filter_map(|h| h.deadline).map(|deadline| deadline.announced).min()
     }
 
     /// Whether a notice waits for the word of IMDS.
     pub fn waits_for_imds(&self) -> bool {
-        self.heard.values().any(|h| {
-            h.confirmed.is_none()
-                && has_counterpart(h.subject.kind())
-                && is_urgent(h.subject.kind())
-        })
+        self.heard
+            .values()
+            .any(|h| h.confirmed.is_none() && has_counterpart(h.subject.kind()) && is_urgent(h.subject.kind()))
     }
 
     /// What the confirmed notices ask for: the most urgent course that any of them does.
-    pub fn course(
-        &self,
-        policy: &Policy,
-        now: Instant,
-        begins: impl Fn(Deadline) -> Instant,
-    ) -> Course {
+    pub fn course(&self, policy: &Policy, now: Instant, begins: impl Fn(Deadline) -> Instant) -> Course {
         let confirmed = || self.heard.values().filter(|h| h.confirmed.is_some());
         let mut course = Course::Wait;
         for heard in confirmed() {
@@ -210,10 +188,7 @@ impl Notices {
 
     /// The notices that can be given up as refuted at `now`, and why.
     pub fn refuted(&self, now: Instant, margin: Duration) -> Vec<(NoticeKey, Because)> {
-        let waiting = self
-            .heard
-            .iter()
-            .filter(|(_, h)| h.confirmed.is_none() && has_counterpart(h.subject.kind()));
+        let waiting = self.heard.iter().filter(|(_, h)| h.confirmed.is_none() && has_counterpart(h.subject.kind()));
         waiting
             .filter_map(|(key, heard)| {
                 let notice = key.clone();
@@ -221,15 +196,7 @@ impl Notices {
                     return Some((notice.clone(), Because::Stale { notice }));
                 }
                 let ripe = refuted_at(heard, margin) <= now && heard.denials > 0;
-                ripe.then(|| {
-                    (
-                        notice.clone(),
-                        Because::Refuted {
-                            notice,
-                            denials: heard.denials,
-                        },
-                    )
-                })
+                ripe.then(|| (notice.clone(), Because::Refuted { notice, denials: heard.denials }))
             })
             .collect()
     }
@@ -239,12 +206,7 @@ impl Notices {
         self.heard
             .values()
             .filter(|h| h.confirmed.is_none() && has_counterpart(h.subject.kind()))
-            .flat_map(|h| {
-                [
-                    Some(refuted_at(h, margin)),
-                    h.deadline.map(|d| d.at + Duration::from_millis(1)),
-                ]
-            })
+            .flat_map(|h| [Some(refuted_at(h, margin)), h.deadline.map(|d| d.at + Duration::from_millis(1))])
             .flatten()
             .filter(|at| *at > now)
             .min()
@@ -252,9 +214,7 @@ impl Notices {
 }
 
 fn refuted_at(heard: &Heard, margin: Duration) -> Instant {
-    heard
-        .deadline
-        .map_or(heard.at + REFUTED_AFTER, |d| d.at - margin)
+    heard.deadline.map_or(heard.at + REFUTED_AFTER, |d| d.at - margin)
 }
 
 /// What is known of the node's IMDS.
@@ -269,14 +229,8 @@ impl Imds {
     pub fn answered(&mut self, reading: Reading) {
         self.answered = true;
         self.failures = 0;
-        let scheduled = reading
-            .scheduled
-            .clone()
-            .or_else(|| self.last.scheduled.take());
-        self.last = Reading {
-            scheduled,
-            ..reading
-        };
+        let scheduled = reading.scheduled.clone().or_else(|| self.last.scheduled.take());
+        self.last = Reading { scheduled, ..reading };
     }
 
     pub fn failed(&mut self) {
@@ -288,13 +242,15 @@ impl Imds {
         self.answered
     }
 
+    /// The ids of the scheduled events that are not over, as its latest list has them; `None` where it never listed any.
+    pub fn active_events(&self) -> Option<Vec<String>> {
+        let events = self.last.scheduled.as_ref()?.iter().filter(|event| !event.over);
+        Some(events.map(|event| event.event_id.clone()).collect())
+    }
+
     /// Two failed requests in a row, or none that ever succeeded after the first failure, make it unhealthy.
     pub fn healthy(&self) -> bool {
-        if self.answered {
-            self.failures < 2
-        } else {
-            self.failures == 0
-        }
+        if self.answered { self.failures < 2 } else { self.failures == 0 }
     }
 
     /// Whether its latest answer has the counterpart of `kind`.
@@ -303,13 +259,9 @@ impl Imds {
             && match kind {
                 Kind::SpotInterruption => self.last.spot.is_some(),
                 // An interruption is more than a recommendation: it confirms one.
-                Kind::RebalanceRecommendation => {
-                    self.last.rebalance.is_some() || self.last.spot.is_some()
-                }
+                Kind::RebalanceRecommendation => self.last.rebalance.is_some() || self.last.spot.is_some(),
                 Kind::ScheduledChange => self.last.scheduled.iter().flatten().any(|e| !e.over),
-                Kind::AutoScalingTermination => {
-                    self.last.lifecycle.as_deref() == Some("Terminated")
-                }
+                Kind::AutoScalingTermination => self.last.lifecycle.as_deref() == Some("Terminated"),
                 _ => false,
             }
     }
@@ -319,10 +271,7 @@ impl Imds {
 pub fn has_counterpart(kind: Kind) -> bool {
     matches!(
         kind,
-        Kind::SpotInterruption
-            | Kind::RebalanceRecommendation
-            | Kind::ScheduledChange
-            | Kind::AutoScalingTermination
+        Kind::SpotInterruption | Kind::RebalanceRecommendation | Kind::ScheduledChange | Kind::AutoScalingTermination
     )
 }
 
@@ -344,36 +293,19 @@ fn urgency(kind: Kind) -> u8 {
     }
 }
 
-fn course_of(
-    heard: &Heard,
-    policy: &Policy,
-    now: Instant,
-    begins: &impl Fn(Deadline) -> Instant,
-) -> Course {
+fn course_of(heard: &Heard, policy: &Policy, now: Instant, begins: &impl Fn(Deadline) -> Instant) -> Course {
     let (kind, deadline) = (heard.subject.kind(), heard.deadline);
     match (&heard.subject, deadline) {
         (Subject::RebalanceRecommendation, _) => match policy.rebalance {
             Rebalance::Ignore => Course::Wait,
             Rebalance::Avoid => Course::Mark { kind },
-            Rebalance::Drain => Course::Drain {
-                kind,
-                deadline: None,
-                at_once: false,
-            },
+            Rebalance::Drain => Course::Drain { kind, deadline: None, at_once: false },
         },
-        (Subject::ScheduledChange(_), Some(deadline)) if now < begins(deadline) => {
-            Course::Later { kind, deadline }
+        (Subject::ScheduledChange(_), Some(deadline)) if now < begins(deadline) => Course::Later { kind, deadline },
+        (Subject::SpotInterruption(action), deadline) => {
+            Course::Drain { kind, deadline, at_once: *action == Action::Hibernate }
         }
-        (Subject::SpotInterruption(action), deadline) => Course::Drain {
-            kind,
-            deadline,
-            at_once: *action == Action::Hibernate,
-        },
-        _ => Course::Drain {
-            kind,
-            deadline,
-            at_once: false,
-        },
+        _ => Course::Drain { kind, deadline, at_once: false },
     }
 }
 
@@ -387,16 +319,11 @@ fn rank(course: &Course) -> (u8, bool, u8) {
 }
 
 /// The deadline that a notice really sets: hibernation begins at once, whatever time is announced.
-pub fn effective_deadline(
-    subject: &Subject,
-    announced: Option<Deadline>,
-    now: Instant,
-) -> Option<Deadline> {
+pub fn effective_deadline(subject: &Subject, announced: Option<Deadline>, now: Instant) -> Option<Deadline> {
     match subject {
-        Subject::SpotInterruption(Action::Hibernate) => announced.map(|deadline| Deadline {
-            at: now + HIBERNATES_IN,
-            ..deadline
-        }),
+        Subject::SpotInterruption(Action::Hibernate) => {
+            announced.map(|deadline| Deadline { at: now + HIBERNATES_IN, ..deadline })
+        }
         // A scheduled event without a time is a mistake of its source; without a deadline nothing is deleted for it.
         Subject::ScheduledChange(ScheduleCode(_)) | Subject::SpotInterruption(_) => announced,
         Subject::RebalanceRecommendation => None,

@@ -129,10 +129,7 @@ impl fmt::Display for Discarded {
         match self {
             Self::NotForUs(why) => why.fmt(f),
             Self::NotInThisCluster { instances } => {
-                write!(
-                    f,
-                    "no node of this cluster runs on its instances ({instances})"
-                )
+                write!(f, "no node of this cluster runs on its instances ({instances})")
             }
         }
     }
@@ -143,10 +140,7 @@ impl fmt::Display for Left {
         match self {
             Self::Unreadable(error) => write!(f, "{error}; it is left for the dead-letter queue"),
             Self::MayBeJoining { instances } => {
-                write!(
-                    f,
-                    "its instances ({instances}) have no node yet and may be joining"
-                )
+                write!(f, "its instances ({instances}) have no node yet and may be joining")
             }
         }
     }
@@ -166,15 +160,10 @@ pub fn dispose(
     let message = match parsed {
         Ok(Parsed::Message(message)) => message,
         Ok(Parsed::NotForUs(why)) => {
-            return Disposition::Delete {
-                because: Discarded::NotForUs(why),
-            };
+            return Disposition::Delete { because: Discarded::NotForUs(why) };
         }
         Err(error) => {
-            return Disposition::Leave {
-                because: Left::Unreadable(error),
-                again_in: None,
-            };
+            return Disposition::Leave { because: Left::Unreadable(error), again_in: None };
         }
     };
     let instances = message.notices.len();
@@ -184,32 +173,16 @@ pub fn dispose(
         .filter_map(|notice| {
             let node = node_of(&notice.instance)?;
             let entry = entry(&notice, reporter, now);
-            Some(ForNode {
-                node,
-                notice,
-                entry,
-            })
+            Some(ForNode { node, notice, entry })
         })
         .collect();
     let strangers = instances - entries.len();
-    match (
-        entries.is_empty(),
-        strangers > 0 && delivery.may_be_joining(),
-    ) {
-        (true, true) => Disposition::Leave {
-            because: Left::MayBeJoining { instances },
-            again_in: Some(LOOK_AGAIN),
-        },
-        (true, false) => Disposition::Delete {
-            because: Discarded::NotInThisCluster { instances },
-        },
+    match (entries.is_empty(), strangers > 0 && delivery.may_be_joining()) {
+        (true, true) => Disposition::Leave { because: Left::MayBeJoining { instances }, again_in: Some(LOOK_AGAIN) },
+        (true, false) => Disposition::Delete { because: Discarded::NotInThisCluster { instances } },
         (false, joining) => Disposition::Record {
             entries,
-            then: if joining {
-                Then::Release { after: LOOK_AGAIN }
-            } else {
-                Then::Delete { strangers }
-            },
+            then: if joining { Then::Release { after: LOOK_AGAIN } } else { Then::Delete { strangers } },
             problems: message.problems,
         },
     }
@@ -236,10 +209,7 @@ mod tests {
 
     const OURS: &str = "i-0123456789abcdef0";
     const THEIRS: &str = "i-0fedcba9876543210";
-    const FIRST: Delivery = Delivery {
-        receives: 1,
-        age: Duration::from_secs(1),
-    };
+    const FIRST: Delivery = Delivery { receives: 1, age: Duration::from_secs(1) };
 
     fn message(instances: &[&str]) -> Result<Parsed, ParseError> {
         let notice = |id: &&str| Notice {
@@ -249,10 +219,7 @@ mod tests {
             event_id: "arn:1".into(),
             deadline: Some("2026-06-05T15:10:09Z".parse().unwrap()),
         };
-        Ok(Parsed::Message(Message {
-            notices: instances.iter().map(notice).collect(),
-            problems: Vec::new(),
-        }))
+        Ok(Parsed::Message(Message { notices: instances.iter().map(notice).collect(), problems: Vec::new() }))
     }
 
     fn disposed(parsed: Result<Parsed, ParseError>, delivery: Delivery) -> Disposition {
@@ -268,9 +235,7 @@ mod tests {
 
     #[test]
     fn what_is_about_our_node_is_written_and_then_deleted() {
-        let Disposition::Record { entries, then, .. } = disposed(message(&[OURS]), FIRST) else {
-            panic!()
-        };
+        let Disposition::Record { entries, then, .. } = disposed(message(&[OURS]), FIRST) else { panic!() };
         assert_eq!(then, Then::Delete { strangers: 0 });
         assert_eq!(entries[0].node.name, "node-1");
         let entry = &entries[0].entry;
@@ -282,10 +247,7 @@ mod tests {
 
     #[test]
     fn a_stranger_is_waited_for_until_it_is_old_or_came_often() {
-        let at = |receives, secs| Delivery {
-            receives,
-            age: Duration::from_secs(secs),
-        };
+        let at = |receives, secs| Delivery { receives, age: Duration::from_secs(secs) };
         for (delivery, waits) in [
             (at(1, 0), true),
             (at(2, 59), true),
@@ -294,36 +256,20 @@ mod tests {
             (at(u32::MAX, u64::MAX), false),
         ] {
             let expected = if waits {
-                Disposition::Leave {
-                    because: Left::MayBeJoining { instances: 1 },
-                    again_in: Some(LOOK_AGAIN),
-                }
+                Disposition::Leave { because: Left::MayBeJoining { instances: 1 }, again_in: Some(LOOK_AGAIN) }
             } else {
-                Disposition::Delete {
-                    because: Discarded::NotInThisCluster { instances: 1 },
-                }
+                Disposition::Delete { because: Discarded::NotInThisCluster { instances: 1 } }
             };
-            assert_eq!(
-                disposed(message(&[THEIRS]), delivery),
-                expected,
-                "{delivery:?}"
-            );
+            assert_eq!(disposed(message(&[THEIRS]), delivery), expected, "{delivery:?}");
         }
     }
 
     #[test]
     fn our_nodes_of_a_message_are_written_at_once_though_others_may_be_joining() {
-        let old = Delivery {
-            receives: 2,
-            age: JOINING_AGE,
-        };
-        for (delivery, expected) in [
-            (FIRST, Then::Release { after: LOOK_AGAIN }),
-            (old, Then::Delete { strangers: 1 }),
-        ] {
-            let Disposition::Record { entries, then, .. } =
-                disposed(message(&[THEIRS, OURS]), delivery)
-            else {
+        let old = Delivery { receives: 2, age: JOINING_AGE };
+        for (delivery, expected) in [(FIRST, Then::Release { after: LOOK_AGAIN }), (old, Then::Delete { strangers: 1 })]
+        {
+            let Disposition::Record { entries, then, .. } = disposed(message(&[THEIRS, OURS]), delivery) else {
                 panic!()
             };
             assert_eq!((entries.len(), then), (1, expected));
@@ -333,26 +279,15 @@ mod tests {
     #[test]
     fn poison_is_left_and_what_is_not_for_us_deleted_however_often_they_come() {
         for receives in [1, 2, 3, 1_000] {
-            let delivery = Delivery {
-                receives,
-                age: JOINING_AGE * receives,
-            };
-            let error = ParseError::Missing {
-                what: "the message",
-                field: "id",
-            };
+            let delivery = Delivery { receives, age: JOINING_AGE * receives };
+            let error = ParseError::Missing { what: "the message", field: "id" };
             assert!(matches!(
                 disposed(Err(error), delivery),
-                Disposition::Leave {
-                    because: Left::Unreadable(_),
-                    again_in: None
-                }
+                Disposition::Leave { because: Left::Unreadable(_), again_in: None }
             ));
             assert_eq!(
                 disposed(Ok(Parsed::NotForUs(NotForUs::TestNotification)), delivery),
-                Disposition::Delete {
-                    because: Discarded::NotForUs(NotForUs::TestNotification)
-                }
+                Disposition::Delete { because: Discarded::NotForUs(NotForUs::TestNotification) }
             );
         }
     }
@@ -368,9 +303,6 @@ mod tests {
         };
         let entry = entry(&notice, "node-r", Timestamp::UNIX_EPOCH);
         assert_eq!(entry.action.as_deref(), Some("stop"));
-        assert_eq!(
-            Subject::from_record(entry.kind, entry.action.as_deref()),
-            Some(notice.subject)
-        );
+        assert_eq!(Subject::from_record(entry.kind, entry.action.as_deref()), Some(notice.subject));
     }
 }

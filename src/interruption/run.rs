@@ -13,7 +13,10 @@ mod tests;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::because::Because;
+use super::drain::{Plan, Terms};
 use super::mark::{INTERRUPTION, Mark};
 use super::merge::{Heard, Imds, Written, effective_deadline, has_counterpart, settled};
 use super::{Effect, Identity, Input, Outcome, Pace, Policy, Reading, Rebalance, Record};
@@ -53,12 +56,23 @@ pub struct Keeper {
     /// The number of the latest episode.
     number: i64,
     episode: Option<Episode>,
+    /// The record has just been taken over from an earlier run.
+    taken_over: Option<TakenOver>,
+    /// What the episode before knew of pods: asks may still be on their way when it ends.
+    carried: Plan,
     node_writes: NodeWrites,
     status: StatusWrites,
     pace: Pace,
     stood_down: bool,
     /// What is said once only.
     said: BTreeSet<&'static str>,
+}
+
+/// What an earlier run of this program has left.
+#[derive(Clone, Copy, Debug)]
+struct TakenOver {
+    /// The deadline of the open episode, as the record had it.
+    deadline: Option<Timestamp>,
 }
 
 /// What is known of the Interruption of this instance.
@@ -71,6 +85,14 @@ struct RecordKnown {
     adopted: bool,
     /// It names another node: it is neither read nor written.
     contradicts: bool,
+}
+
+impl RecordKnown {
+    /// A status is written only where there is a record, and on top of the status that is there: an earlier run of
+    /// this program may have come further than this one.
+    fn takes_status(self) -> bool {
+        self.present && self.adopted && !self.contradicts
+    }
 }
 
 impl Keeper {
@@ -87,6 +109,8 @@ impl Keeper {
             settled: Vec::new(),
             number: 0,
             episode: None,
+            taken_over: None,
+            carried: Plan::default(),
             node_writes: NodeWrites::default(),
             status: StatusWrites::default(),
             pace: Pace::Usual,
@@ -109,21 +133,9 @@ impl Keeper {
         self.imds.answered(reading);
         if let Some(spot) = spot {
             let subject = Subject::SpotInterruption(spot.action);
-            let entry = self.entry(
-                now,
-                Source::Imds,
-                &subject,
-                spot.deadline.announced.to_string(),
-                Some(spot.deadline),
-            );
-            self.hear(
-                now,
-                entry,
-                subject,
-                Some(spot.deadline),
-                Written::No,
-                effects,
-            );
+            let entry =
+                self.entry(now, Source::Imds, &subject, spot.deadline.announced.to_string(), Some(spot.deadline));
+            self.hear(now, entry, subject, Some(spot.deadline), Written::No, effects);
         }
         if let Some(noticed) = rebalance {
             let subject = Subject::RebalanceRecommendation;
@@ -132,31 +144,12 @@ impl Keeper {
         }
         if let Some(events) = scheduled {
             let active: Vec<_> = events.into_iter().filter(|event| !event.over).collect();
-            self.scheduled_withdrawn(
-                now,
-                &active
-                    .iter()
-                    .map(|e| e.event_id.as_str())
-                    .collect::<Vec<_>>(),
-                effects,
-            );
+            let ids: Vec<String> = active.iter().map(|event| event.event_id.clone()).collect();
+            self.scheduled_withdrawn(now, &ids, effects);
             for event in active {
                 let subject = Subject::ScheduledChange(event.code);
-                let entry = self.entry(
-                    now,
-                    Source::Imds,
-                    &subject,
-                    event.event_id,
-                    Some(event.not_before),
-                );
-                self.hear(
-                    now,
-                    entry,
-                    subject,
-                    Some(event.not_before),
-                    Written::No,
-                    effects,
-                );
+                let entry = self.entry(now, Source::Imds, &subject, event.event_id, Some(event.not_before));
+                self.hear(now, entry, subject, Some(event.not_before), Written::No, effects);
             }
         }
         if let Some(episode) = &mut self.episode {
@@ -201,18 +194,13 @@ impl Keeper {
         if self.settled.contains(&settled(&entry)) {
             return;
         }
-        if subject == Subject::RebalanceRecommendation && self.policy.rebalance == Rebalance::Ignore
-        {
+        if subject == Subject::RebalanceRecommendation && self.policy.rebalance == Rebalance::Ignore {
             if self.said.insert("ignored") {
                 effects.push(Effect::Decided(Because::Ignored { kind: key.kind }));
             }
             return;
         }
-        if let Some(known) = self
-            .episode
-            .as_ref()
-            .and_then(|episode| episode.notices.same(&key))
-        {
+        if let Some(known) = self.episode.as_ref().and_then(|episode| episode.notices.same(&key)) {
             self.hear_again(now, known, entry, deadline, written, effects);
             return;
         }
@@ -221,34 +209,16 @@ impl Keeper {
         }
         let number = self.number + 1;
         let boot_id = self.node.as_ref().and_then(|node| node.boot_id.clone());
-        let episode = self
-            .episode
-            .get_or_insert_with(|| Episode::new(number, boot_id));
+        let carried = &mut self.carried;
+        let episode = self.episode.get_or_insert_with(|| Episode::new(number, boot_id, std::mem::take(carried)));
         self.number = episode.number;
         let deadline = effective_deadline(&subject, deadline, now);
         effects.push(Effect::Decided(match episode.notices.heard.is_empty() {
-            true => Because::Noticed {
-                notice: key.clone(),
-                left: deadline.map(|d| d.at.since(now)),
-            },
-            false => Because::SaidAgain {
-                notice: key.clone(),
-            },
+            true => Because::Noticed { notice: key.clone(), left: deadline.map(|d| d.at.since(now)) },
+            false => Because::SaidAgain { notice: key.clone() },
         }));
-        episode
-            .timeline
-            .noticed_at
-            .get_or_insert(self.epoch.wall(now));
-        let heard = Heard {
-            entry,
-            subject,
-            deadline,
-            at: now,
-            confirmed: None,
-            denials: 0,
-            written,
-            inherited: false,
-        };
+        episode.timeline.noticed_at.get_or_insert(self.epoch.wall(now));
+        let heard = Heard { entry, subject, deadline, at: now, confirmed: None, denials: 0, written, inherited: false };
         episode.notices.heard.insert(key, heard);
     }
 
@@ -262,17 +232,11 @@ impl Keeper {
         written: Written,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(heard) = self
-            .episode
-            .as_mut()
-            .and_then(|episode| episode.notices.heard.get_mut(&known))
-        else {
+        let Some(heard) = self.episode.as_mut().and_then(|episode| episode.notices.heard.get_mut(&known)) else {
             return;
         };
         if written == Written::Yes {
-            if heard.entry.deadline == entry.deadline
-                && !matches!(heard.written, Written::OnItsWay { .. })
-            {
+            if heard.entry.deadline == entry.deadline && !matches!(heard.written, Written::OnItsWay { .. }) {
                 heard.written = Written::Yes;
             }
             return;
@@ -291,16 +255,16 @@ impl Keeper {
                         now,
                         &known,
                         Phase::Cancelled,
-                        Because::Rescheduled {
-                            notice: known.clone(),
-                        },
+                        Because::Rescheduled { notice: known.clone() },
                         effects,
                     );
                     self.hear(now, entry, subject, deadline, written, effects);
                 }
             }
             (Some(_), _) => {
-                heard.deadline = effective_deadline(&heard.subject, deadline, now);
+                // Hibernation begins when it was first heard of, whatever time is announced.
+                let deadline = effective_deadline(&heard.subject, deadline, now);
+                heard.deadline = heard.deadline.into_iter().chain(deadline).min_by_key(|d| d.at);
                 heard.entry.deadline = entry.deadline;
                 heard.written = Written::No;
             }
@@ -309,7 +273,7 @@ impl Keeper {
     }
 
     /// IMDS lists the scheduled events: those that it does not list any more are off.
-    fn scheduled_withdrawn(&mut self, now: Instant, active: &[&str], effects: &mut Vec<Effect>) {
+    fn scheduled_withdrawn(&mut self, now: Instant, active: &[String], effects: &mut Vec<Effect>) {
         let Some(episode) = &self.episode else { return };
         let off: Vec<NoticeKey> = episode
             .notices
@@ -317,7 +281,7 @@ impl Keeper {
             .iter()
             .filter(|(key, _)| key.kind == Kind::ScheduledChange)
             .filter(|(key, heard)| match key.source {
-                Source::Imds => !active.contains(&key.event_id.as_str()),
+                Source::Imds => !active.contains(&key.event_id),
                 // AWS Health names events otherwise than IMDS does: with none left, it is off as well.
                 Source::Sqs => heard.confirmed.is_some() && active.is_empty(),
                 Source::Operator | Source::Provisioner => false,
@@ -325,15 +289,7 @@ impl Keeper {
             .map(|(key, _)| key.clone())
             .collect();
         for key in off {
-            self.drop_notice(
-                now,
-                &key,
-                Phase::Cancelled,
-                Because::Withdrawn {
-                    notice: key.clone(),
-                },
-                effects,
-            );
+            self.drop_notice(now, &key, Phase::Cancelled, Because::Withdrawn { notice: key.clone() }, effects);
         }
     }
 
@@ -374,10 +330,7 @@ impl Keeper {
         }
         episode.phase = phase;
         episode.because = because.to_string();
-        episode
-            .timeline
-            .ended_at
-            .get_or_insert(self.epoch.wall(now));
+        episode.timeline.ended_at.get_or_insert(self.epoch.wall(now));
         if episode.told.is_some() {
             effects.push(Effect::Retract);
         }
@@ -388,8 +341,8 @@ impl Keeper {
             effects.push(Effect::StandUp);
         }
         self.said.clear();
-        self.status
-            .want(episode.status(&self.me, &self.settled, self.node.as_ref()));
+        self.status.want(episode.status(&self.me, &self.settled, self.node.as_ref()));
+        self.carried = episode.plan.carry_over();
     }
 
     /// Brings what is to what should be.
@@ -397,7 +350,14 @@ impl Keeper {
         self.now = now;
         self.adopt_when_ready(now, effects);
         self.end_if_rebooted(now, effects);
+        if self.taken_over.is_some()
+            && let Some(active) = self.imds.active_events()
+        {
+            // What IMDS has said before the record was read holds for what the record says.
+            self.scheduled_withdrawn(now, &active, effects);
+        }
         self.confirm_and_refute(now, effects);
+        self.begin_next_if_later();
         if let Some(episode) = &mut self.episode {
             let terms = episode.begin(now, &self.me, &self.policy, &self.epoch, effects);
             let drains = terms.is_some();
@@ -410,8 +370,7 @@ impl Keeper {
             self.node_writes.want(None);
         }
         let settled_down = self.record.asked && self.imds.known() && self.awaiting_node.is_none();
-        self.node_writes
-            .advance(now, self.node.as_ref(), settled_down, effects);
+        self.node_writes.advance(now, self.node.as_ref(), settled_down, effects);
         self.write_notices(now, effects);
         if let Some(episode) = &mut self.episode {
             episode.drain(now, &self.policy, &self.epoch, effects);
@@ -447,14 +406,7 @@ impl Keeper {
         effects.push(Effect::Decided(Because::Rebooted));
         self.end(now, Phase::Gone, &Because::Rebooted, effects);
         for heard in live {
-            self.hear(
-                now,
-                heard.entry,
-                heard.subject,
-                heard.deadline,
-                heard.written,
-                effects,
-            );
+            self.hear(now, heard.entry, heard.subject, heard.deadline, heard.written, effects);
         }
     }
 
@@ -465,16 +417,30 @@ impl Keeper {
         for (kind, by, deadline) in episode.notices.confirm(&self.imds) {
             episode.confirmed(now, &self.epoch, kind, by, deadline, effects);
         }
+        // An earlier run may have confirmed it: nothing is given up before the record has been read.
+        if !self.record.adopted && !self.record.contradicts {
+            return;
+        }
         for (key, because) in episode.notices.refuted(now, self.policy.margin) {
             self.drop_notice(now, &key, Phase::Refuted, because, effects);
         }
     }
 
+    /// An earlier run may have had the deadline moved, and have been stopped before the record said so: within an
+    /// episode it never moves later.
+    fn begin_next_if_later(&mut self) {
+        let recorded = self.taken_over.take().and_then(|taken_over| taken_over.deadline);
+        let Some((episode, recorded)) = self.episode.as_mut().zip(recorded) else {
+            return;
+        };
+        if episode.notices.announced().is_some_and(|announced| announced > recorded) {
+            self.number += 1;
+            episode.roll(self.number);
+        }
+    }
+
     fn set_pace(&mut self, effects: &mut Vec<Effect>) {
-        let waits = self
-            .episode
-            .as_ref()
-            .is_some_and(|episode| episode.notices.waits_for_imds());
+        let waits = self.episode.as_ref().is_some_and(|episode| episode.notices.waits_for_imds());
         let pace = if waits { Pace::Urgent } else { Pace::Usual };
         if pace != self.pace {
             self.pace = pace;
@@ -510,13 +476,7 @@ impl Core for Keeper {
             Input::ImdsAnswered(reading) => self.imds_answered(now, reading, effects),
             Input::ImdsFailed => self.imds.failed(),
             Input::Noticed { notice, deadline } if notice.instance == self.me.instance => {
-                let entry = self.entry(
-                    now,
-                    notice.source,
-                    &notice.subject,
-                    notice.event_id,
-                    deadline,
-                );
+                let entry = self.entry(now, notice.source, &notice.subject, notice.event_id, deadline);
                 self.hear(now, entry, notice.subject, deadline, Written::No, effects);
             }
             Input::Noticed { .. } => {}
@@ -526,13 +486,15 @@ impl Core for Keeper {
             Input::PodSeen(pod) => self.with_plan(|plan| plan.see(now, pod)),
             Input::PodGone(uid) => self.with_plan(|plan| plan.gone(&uid)),
             Input::Marked(outcome) => self.marked(now, outcome, effects),
-            Input::NoticeRecorded { key, outcome } => {
-                self.notice_recorded(now, &key, outcome, effects)
-            }
+            Input::NoticeRecorded { key, outcome } => self.notice_recorded(now, &key, outcome, effects),
             Input::StatusRecorded(outcome) => self.status_recorded(now, outcome, effects),
             Input::Asked { uid, verb, answer } => {
                 if let Some(episode) = &mut self.episode {
                     episode.asked(now, &uid, verb, answer, &self.policy, effects);
+                } else {
+                    // The episode ended while the ask was on its way: the next one is to know of it.
+                    let terms = Terms::without_deadline(self.policy.margin);
+                    self.carried.answered(now, &uid, verb, answer, &terms, &mut Vec::new());
                 }
             }
         }
@@ -542,11 +504,9 @@ impl Core for Keeper {
     fn next_wakeup(&self) -> Option<Instant> {
         let episode = self.episode.as_ref();
         [
-            self.awaiting_node
-                .as_ref()
-                .map(|(since, _)| *since + NODE_AWAITED),
+            self.awaiting_node.as_ref().map(|(since, _)| *since + NODE_AWAITED),
             self.node_writes.wakeup(),
-            self.status.wakeup(),
+            self.status.wakeup().filter(|_| self.record.takes_status()),
             episode.and_then(|episode| episode.wakeup(self.now, &self.policy)),
         ]
         .into_iter()

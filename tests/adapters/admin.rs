@@ -28,10 +28,7 @@ async fn readiness_names_every_condition_that_does_not_hold() {
     let text = "permissions: allow patch on nodes\n".to_owned();
     assert_eq!(get(format!("{base}/readyz")).await, (503, text));
     readiness.met(Condition::Permissions);
-    assert_eq!(
-        get(format!("{base}/readyz")).await,
-        (200, "ok\n".to_owned())
-    );
+    assert_eq!(get(format!("{base}/readyz")).await, (200, "ok\n".to_owned()));
     readiness.unmet(Condition::Queue, "denied");
     assert_eq!(get(format!("{base}/readyz")).await.0, 503);
 }
@@ -39,10 +36,7 @@ async fn readiness_names_every_condition_that_does_not_hold() {
 #[tokio::test]
 async fn only_a_loop_that_is_stuck_is_not_alive() {
     let lively = admin(Duration::from_secs(3_600));
-    let base = format!(
-        "http://{}",
-        served(lively.router(), Limits::default()).await
-    );
+    let base = format!("http://{}", served(lively.router(), Limits::default()).await);
     assert_eq!(get(format!("{base}/livez")).await.0, 200);
 
     let stuck = admin(Duration::ZERO);

@@ -77,10 +77,7 @@ impl Service {
         let listener = listener.tap_io(move |_| counted.inside().connections += 1);
         let router = Router::new().fallback(answer).with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Options {
-            endpoint,
-            ..Options::default()
-        }
+        Options { endpoint, ..Options::default() }
     }
 
     fn choose(&self, request: &Request) -> Says {
@@ -100,11 +97,7 @@ impl Service {
             return Says::Status(401);
         }
         if path == TOKEN && *request.method() == Method::PUT {
-            assert!(
-                request
-                    .headers()
-                    .contains_key("x-aws-ec2-metadata-token-ttl-seconds")
-            );
+            assert!(request.headers().contains_key("x-aws-ec2-metadata-token-ttl-seconds"));
             inside.tokens += 1;
             return Says::Body(format!("t{}", inside.tokens));
         }
@@ -122,10 +115,7 @@ async fn answer(State(service): State<Service>, request: Request) -> Response<Bo
     match says {
         Says::Body(body) => response.body(body.into()),
         Says::Status(status) => response.status(status).body(Body::empty()),
-        Says::Redirect(to) => response
-            .status(302)
-            .header("location", to)
-            .body(Body::empty()),
+        Says::Redirect(to) => response.status(302).header("location", to).body(Body::empty()),
         Says::Dated(date, body) => response.header("date", date).body(body.into()),
         Says::Endless => response.body(Body::from(vec![b' '; 1 << 20])),
         Says::Nothing => std::future::pending().await,
@@ -181,15 +171,9 @@ async fn everything_that_is_announced_is_read() {
     let spot = round.reading.spot.unwrap();
     assert_eq!(spot.action, Action::Stop);
     assert_eq!(spot.deadline.announced.to_string(), "2026-04-24T17:11:44Z");
-    assert_eq!(
-        round.reading.rebalance.unwrap().to_string(),
-        "2026-04-24T17:00:00Z"
-    );
+    assert_eq!(round.reading.rebalance.unwrap().to_string(), "2026-04-24T17:00:00Z");
     let events = round.reading.scheduled.unwrap();
-    assert_eq!(
-        (events[0].over, events[1].over, events.len()),
-        (false, true, 2)
-    );
+    assert_eq!((events[0].over, events[1].over, events.len()), (false, true, 2));
     assert_eq!(round.reading.lifecycle.as_deref(), Some("InService"));
     assert!(matches!(round.problems[..], [ImdsError::Unreadable { .. }]));
 }
@@ -236,10 +220,7 @@ async fn a_token_is_renewed_before_it_ends() {
 #[tokio::test]
 async fn a_service_that_hangs_costs_one_time_out_a_round_and_is_read_again_afterwards() {
     let service = Service::default();
-    let options = Options {
-        timeout: Duration::from_millis(300),
-        ..service.begin().await
-    };
+    let options = Options { timeout: Duration::from_millis(300), ..service.begin().await };
     let mut imds = Imds::new(options, Metrics::new()).unwrap();
     service.says(SPOT, Says::Nothing);
     for _ in 0..3 {
@@ -254,10 +235,7 @@ async fn a_service_that_hangs_costs_one_time_out_a_round_and_is_read_again_after
 #[tokio::test]
 async fn why_no_token_is_to_be_had_is_said_with_what_to_change() {
     let service = Service::default();
-    let options = Options {
-        timeout: Duration::from_millis(300),
-        ..service.begin().await
-    };
+    let options = Options { timeout: Duration::from_millis(300), ..service.begin().await };
     let mut imds = Imds::new(options, Metrics::new()).unwrap();
     for (says, expected) in [
         (Says::Status(403), "HttpEndpoint"),
@@ -279,10 +257,7 @@ async fn imds_v1_is_used_only_where_it_is_allowed() {
         service.says(TOKEN, Says::Status(405));
         service.says("no token needed", Says::Nothing);
         service.body(SPOT, ACTION);
-        let options = Options {
-            v1_fallback,
-            ..service.begin().await
-        };
+        let options = Options { v1_fallback, ..service.begin().await };
         let mut imds = Imds::new(options, Metrics::new()).unwrap();
         assert_eq!(read(&mut imds).await.is_ok(), found);
         assert_eq!(read(&mut imds).await.is_ok(), found);
@@ -293,21 +268,14 @@ async fn imds_v1_is_used_only_where_it_is_allowed() {
 
 #[tokio::test]
 async fn an_interruption_is_not_lost_because_something_else_is_garbage() {
-    let bad = [
-        Says::Body("<html>".into()),
-        Says::Status(503),
-        Says::Endless,
-        Says::Redirect("http://127.0.0.1:1/".into()),
-    ];
+    let bad =
+        [Says::Body("<html>".into()), Says::Status(503), Says::Endless, Says::Redirect("http://127.0.0.1:1/".into())];
     for path in [REBALANCE, SCHEDULED, LIFECYCLE] {
         for says in &bad {
             let service = Service::default();
             service.says(path, says.clone());
             let mut imds = imds(&service).await;
-            assert!(
-                read(&mut imds).await.is_err(),
-                "a quiet round with a failure is a failed one"
-            );
+            assert!(read(&mut imds).await.is_err(), "a quiet round with a failure is a failed one");
             service.body(SPOT, ACTION);
             assert!(read(&mut imds).await.unwrap().reading.spot.is_some());
             let round = read(&mut imds).await.unwrap();
@@ -326,22 +294,14 @@ async fn a_spot_answer_that_cannot_be_read_is_a_failed_round() {
     let error = read(&mut imds).await.unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert_eq!(source, "spot/instance-action has no `action`");
-    let line =
-        r#"imds_requests_total{path="meta-data/spot/instance-action",result="unreadable"} 1"#;
-    assert!(
-        metrics.exposition().contains(line),
-        "{}",
-        metrics.exposition()
-    );
+    let line = r#"imds_requests_total{path="meta-data/spot/instance-action",result="unreadable"} 1"#;
+    assert!(metrics.exposition().contains(line), "{}", metrics.exposition());
 }
 
 #[tokio::test]
 async fn nobody_there_is_said_as_such() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let options = Options {
-        endpoint: format!("http://{}", listener.local_addr().unwrap()),
-        ..Options::default()
-    };
+    let options = Options { endpoint: format!("http://{}", listener.local_addr().unwrap()), ..Options::default() };
     drop(listener);
     let mut imds = Imds::new(options, Metrics::new()).unwrap();
     let error = read(&mut imds).await.unwrap_err();
@@ -353,11 +313,7 @@ async fn the_time_that_is_left_is_measured_on_the_services_clock_where_ours_is_o
     let service = Service::default();
     // Years off, either way, are 110 s before the deadline.
     for year in ["2011", "2126"] {
-        let date = if year == "2011" {
-            "Sun, 24 Apr 2011"
-        } else {
-            "Wed, 24 Apr 2126"
-        };
+        let date = if year == "2011" { "Sun, 24 Apr 2011" } else { "Wed, 24 Apr 2126" };
         let body = format!(r#"{{"action":"terminate","time":"{year}-04-24T17:11:44Z"}}"#);
         let date = format!("{date} 17:09:54 GMT");
         service.says(SPOT, Says::Dated(date.clone(), body));
@@ -378,15 +334,10 @@ async fn the_time_that_is_left_is_measured_on_the_services_clock_where_ours_is_o
 async fn the_identity_is_asked_for_until_it_comes() {
     let service = Service::default();
     service.first(TOKEN, Says::Status(503));
-    service.body(
-        IDENTITY,
-        r#"{"instanceId":"i-0123456789abcdef0","region":"eu-west-1"}"#,
-    );
+    service.body(IDENTITY, r#"{"instanceId":"i-0123456789abcdef0","region":"eu-west-1"}"#);
     let mut failures = Vec::new();
     let mut imds = imds(&service).await;
-    let identity = imds
-        .identity_at_last(|error| failures.push(error.result()))
-        .await;
+    let identity = imds.identity_at_last(|error| failures.push(error.result())).await;
     assert_eq!(identity.instance.as_str(), "i-0123456789abcdef0");
     assert_eq!(failures, ["status"]);
 }

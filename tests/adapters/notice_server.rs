@@ -27,20 +27,14 @@ fn announcement() -> Announcement {
         episode: 1,
         kind: Kind::SpotInterruption,
         action: Some("terminate".into()),
-        deadline: Some(Deadline {
-            at: Instant::from_millis(704_000),
-            announced: at("2026-04-24T17:11:44.25Z"),
-        }),
+        deadline: Some(Deadline { at: Instant::from_millis(704_000), announced: at("2026-04-24T17:11:44.25Z") }),
         since: Instant::from_millis(584_500),
         rebalance: Some(at("2026-04-24T17:01:00Z")),
     }
 }
 
 async fn base(reader: Reader) -> String {
-    format!(
-        "http://{}",
-        served(router(reader, WAITING_MAX), Limits::default()).await
-    )
+    format!("http://{}", served(router(reader, WAITING_MAX), Limits::default()).await)
 }
 
 #[tokio::test]
@@ -56,10 +50,7 @@ async fn a_poller_of_imds_works_unchanged() {
     assert_eq!(get(spot.clone()).await, (200, action.to_owned()));
     let time = r#"{"noticeTime":"2026-04-24T17:01:00Z"}"#;
     assert_eq!(get(rebalance).await, (200, time.to_owned()));
-    board.tell(&Announcement {
-        kind: Kind::ScheduledChange,
-        ..announcement()
-    });
+    board.tell(&Announcement { kind: Kind::ScheduledChange, ..announcement() });
     assert_eq!(get(spot).await.0, 404, "only a spot interruption is one");
     assert_eq!(get(format!("{base}/latest/meta-data/")).await.0, 404);
 }
@@ -68,19 +59,14 @@ async fn a_poller_of_imds_works_unchanged() {
 async fn tokens_are_given_by_the_rules_of_imds() {
     let url = format!("{}/latest/api/token", base(empty().1).await);
     let asked = |ttl: &'static str, forwarded: bool| {
-        let mut request = client()
-            .put(&url)
-            .header("x-aws-ec2-metadata-token-ttl-seconds", ttl);
+        let mut request = client().put(&url).header("x-aws-ec2-metadata-token-ttl-seconds", ttl);
         if forwarded {
             request = request.header("x-forwarded-for", "10.0.0.1");
         }
         request.send()
     };
     let good = asked("21600", false).await.unwrap();
-    assert_eq!(
-        good.headers()["x-aws-ec2-metadata-token-ttl-seconds"],
-        "21600"
-    );
+    assert_eq!(good.headers()["x-aws-ec2-metadata-token-ttl-seconds"], "21600");
     assert_eq!(good.status(), 200);
     assert!(!good.text().await.unwrap().is_empty());
     for bad in ["0", "21601", "-1", "x", ""] {
@@ -111,10 +97,7 @@ async fn who_waits_is_told_at_once() {
     // Whether the request arrives before the notice or after it, its answer is the same.
     board.tell(&announcement());
     let told = tokio::time::timeout(Duration::from_secs(10), waiting).await;
-    assert_eq!(
-        told.expect("told long before the wait ends").unwrap().0,
-        200
-    );
+    assert_eq!(told.expect("told long before the wait ends").unwrap().0, 200);
     assert_eq!(get(url).await.0, 200, "what is known is not waited for");
 }
 
@@ -123,9 +106,7 @@ async fn with_the_last_etag_no_change_is_missed() {
     let (board, reader) = empty();
     let url = format!("{}/v1/notice?wait=", base(reader).await);
     let ask = async |wait: &str, etag: &str| {
-        let request = client()
-            .get(format!("{url}{wait}"))
-            .header("if-none-match", etag);
+        let request = client().get(format!("{url}{wait}")).header("if-none-match", etag);
         let response = request.send().await.unwrap();
         let etag = response.headers()["etag"].to_str().unwrap().to_owned();
         (response.status().as_u16(), etag)
@@ -137,11 +118,7 @@ async fn with_the_last_etag_no_change_is_missed() {
     let (status, told) = ask("60s", &nothing).await;
     assert_eq!(status, 200);
     board.tell(&announcement());
-    assert_eq!(
-        ask("1ms", &told).await,
-        (304, told.clone()),
-        "the same again is no change"
-    );
+    assert_eq!(ask("1ms", &told).await, (304, told.clone()), "the same again is no change");
     board.retract();
     board.tell(&announcement());
     board.retract();
@@ -154,10 +131,7 @@ async fn with_the_last_etag_no_change_is_missed() {
 #[tokio::test]
 async fn too_many_who_wait_are_sent_away_and_the_others_still_answered() {
     let (board, reader) = empty();
-    let base = format!(
-        "http://{}",
-        served(router(reader, 2), Limits::default()).await
-    );
+    let base = format!("http://{}", served(router(reader, 2), Limits::default()).await);
     let url = format!("{base}/v1/notice?wait=60s");
     let mut waiting = tokio::task::JoinSet::new();
     // Of three, two can wait; which one is sent away is the server's choice.
@@ -167,10 +141,7 @@ async fn too_many_who_wait_are_sent_away_and_the_others_still_answered() {
     let (status, _) = waiting.join_next().await.unwrap().unwrap();
     assert_eq!(status, 503);
     let refused = client().get(&url).send().await.unwrap();
-    assert_eq!(
-        (refused.status().as_u16(), &refused.headers()["retry-after"]),
-        (503, &"5".parse().unwrap())
-    );
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"5".parse().unwrap()));
     assert_eq!(get(format!("{base}/v1/notice")).await.0, 204);
     board.tell(&announcement());
     while let Some(told) = waiting.join_next().await {
@@ -180,25 +151,17 @@ async fn too_many_who_wait_are_sent_away_and_the_others_still_answered() {
 
 #[tokio::test]
 async fn connections_beyond_the_limits_and_heads_that_never_end_are_closed() {
-    let limits = Limits {
-        connections_max: 8,
-        connections_per_address_max: 2,
-        head_timeout: Duration::from_millis(200),
-    };
+    let limits =
+        Limits { connections_max: 8, connections_per_address_max: 2, head_timeout: Duration::from_millis(200) };
     let address = served(router(empty().1, WAITING_MAX), limits).await;
     let mut slow = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream
-            .write_all(b"GET /v1/notice HTTP/1.1\r\nx: ")
-            .await
-            .unwrap();
+        stream.write_all(b"GET /v1/notice HTTP/1.1\r\nx: ").await.unwrap();
         slow.push(stream);
     }
     let mut third = TcpStream::connect(address).await.unwrap();
-    let _ = third
-        .write_all(b"GET /v1/notice HTTP/1.1\r\nhost: x\r\n\r\n")
-        .await;
+    let _ = third.write_all(b"GET /v1/notice HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let mut text = Vec::new();
     // Closed without an answer, which some systems report as a reset.
     let _ = third.read_to_end(&mut text).await;
@@ -206,11 +169,7 @@ async fn connections_beyond_the_limits_and_heads_that_never_end_are_closed() {
     for stream in &mut slow {
         let _ = stream.read_to_end(&mut text).await;
     }
-    assert!(
-        !text.starts_with(b"HTTP/1.1 2"),
-        "{}",
-        String::from_utf8_lossy(&text)
-    );
+    assert!(!text.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&text));
     // Both places are free again as soon as the server has noticed.
     let url = format!("http://{address}/v1/notice");
     let asked = async {
@@ -218,9 +177,7 @@ async fn connections_beyond_the_limits_and_heads_that_never_end_are_closed() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), asked)
-        .await
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(10), asked).await.unwrap();
 }
 
 fn folder(name: &str) -> std::path::PathBuf {
@@ -242,25 +199,16 @@ async fn the_file_follows_the_board() {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), waited)
-            .await
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(10), waited).await.unwrap();
     };
     until(&|| !path.exists()).await;
     board.tell(&announcement());
     until(&|| path.exists()).await;
     let notice: Notice = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    assert_eq!(
-        (notice.kind, notice.node_name.as_str()),
-        (Kind::SpotInterruption, "node-1")
-    );
+    assert_eq!((notice.kind, notice.node_name.as_str()), (Kind::SpotInterruption, "node-1"));
     board.retract();
     until(&|| !path.exists()).await;
-    assert_eq!(
-        std::fs::read_dir(&folder).unwrap().count(),
-        0,
-        "no draft is left"
-    );
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "no draft is left");
     drop(board);
     following.await.unwrap();
     std::fs::remove_dir_all(folder).unwrap();

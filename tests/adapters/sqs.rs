@@ -34,10 +34,7 @@ impl Service {
     fn saying(answers: &[Says]) -> Self {
         let mut answers = answers.to_vec();
         answers.reverse();
-        Self {
-            answers: Arc::new(Mutex::new(answers)),
-            asked: Arc::default(),
-        }
+        Self { answers: Arc::new(Mutex::new(answers)), asked: Arc::default() }
     }
 
     fn asked(&self) -> Vec<(String, Value)> {
@@ -65,29 +62,19 @@ fn queue_at(endpoint: &str, attempt_timeout: Duration) -> Queue {
         .credentials_provider(SharedCredentialsProvider::new(keys))
         .endpoint_url(endpoint)
         .build();
-    let options = Options {
-        wait: Duration::ZERO,
-        attempt_timeout,
-        ..Options::new(format!("{endpoint}/123456789012/q"))
-    };
+    let options =
+        Options { wait: Duration::ZERO, attempt_timeout, ..Options::new(format!("{endpoint}/123456789012/q")) };
     Queue::with(&aws, options).unwrap()
 }
 
 async fn answer(State(service): State<Service>, request: Request) -> Response<Body> {
-    let target = request.headers()["x-amz-target"]
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let target = request.headers()["x-amz-target"].to_str().unwrap().to_owned();
     let body = to_bytes(request.into_body(), 1 << 20).await.unwrap();
     let body = serde_json::from_slice(&body).unwrap();
     service.asked.lock().unwrap().push((target, body));
     let says = {
         let mut answers = service.answers.lock().unwrap();
-        if answers.len() > 1 {
-            answers.pop()
-        } else {
-            answers.last().cloned()
-        }
+        if answers.len() > 1 { answers.pop() } else { answers.last().cloned() }
     };
     let response = Response::builder().header("content-type", "application/x-amz-json-1.0");
     match says.unwrap() {
@@ -125,10 +112,7 @@ async fn messages_come_with_what_decides_their_fate() {
     ]}))]);
     let received = service.queue().await.receive().await.unwrap();
     assert_eq!(received.len(), 2);
-    assert_eq!(
-        (received[0].id.as_str(), received[0].body.as_str()),
-        ("m1", "{}")
-    );
+    assert_eq!((received[0].id.as_str(), received[0].body.as_str()), ("m1", "{}"));
     assert_eq!(received[0].receives, 3);
     assert!((90..100).contains(&received[0].age.as_secs()));
     assert_eq!((received[1].receives, received[1].age), (1, Duration::ZERO));
@@ -136,10 +120,7 @@ async fn messages_come_with_what_decides_their_fate() {
     assert_eq!(target, "AmazonSQS.ReceiveMessage");
     assert_eq!(asked["MaxNumberOfMessages"], 10);
     assert_eq!(asked["VisibilityTimeout"], 30);
-    assert_eq!(
-        asked["MessageSystemAttributeNames"],
-        json!(["ApproximateReceiveCount", "SentTimestamp"])
-    );
+    assert_eq!(asked["MessageSystemAttributeNames"], json!(["ApproximateReceiveCount", "SentTimestamp"]));
 }
 
 #[tokio::test]
@@ -157,22 +138,11 @@ async fn what_failed_by_no_fault_of_the_request_is_deleted_in_a_second_try() {
         })),
         Says::Json(json!({"Successful": deleted(&["0"]), "Failed": []})),
     ]);
-    let left = service
-        .queue()
-        .await
-        .delete_all(&receipts(4))
-        .await
-        .unwrap();
+    let left = service.queue().await.delete_all(&receipts(4)).await.unwrap();
     assert_eq!(left.len(), 1);
-    assert_eq!(
-        (left[0].receipt.0.as_str(), left[0].code.as_str()),
-        ("r1", "ReceiptHandleIsInvalid")
-    );
+    assert_eq!((left[0].receipt.0.as_str(), left[0].code.as_str()), ("r1", "ReceiptHandleIsInvalid"));
     let asked = service.asked();
-    assert_eq!(
-        asked[1].1["Entries"],
-        json!([{"Id": "0", "ReceiptHandle": "r3"}])
-    );
+    assert_eq!(asked[1].1["Entries"], json!([{"Id": "0", "ReceiptHandle": "r3"}]));
     assert_eq!(asked.len(), 2);
 }
 
@@ -186,12 +156,7 @@ async fn one_that_is_still_there_is_an_error() {
     let queue = service.queue().await;
     queue.delete(Receipt("r0".into())).await.unwrap();
     let error = queue.delete(Receipt("r0".into())).await.unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("was refused (ReceiptHandleIsInvalid)"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("was refused (ReceiptHandleIsInvalid)"), "{error}");
 }
 
 #[tokio::test]
@@ -199,42 +164,18 @@ async fn what_the_answer_does_not_mention_counts_as_still_there() {
     let service = Service::saying(&[Says::Json(
         json!({"Successful": deleted(&["0", "77"]), "Failed": [failed("99", "X", false)]}),
     )]);
-    let left = service
-        .queue()
-        .await
-        .delete_all(&receipts(3))
-        .await
-        .unwrap();
+    let left = service.queue().await.delete_all(&receipts(3)).await.unwrap();
     // The second try's one success is the first of the two that were left.
-    assert_eq!(
-        left.iter()
-            .map(|l| l.receipt.0.as_str())
-            .collect::<Vec<_>>(),
-        ["r2"]
-    );
+    assert_eq!(left.iter().map(|l| l.receipt.0.as_str()).collect::<Vec<_>>(), ["r2"]);
 }
 
 #[tokio::test]
 async fn batches_have_ten_entries() {
     let all: Vec<String> = (0..10).map(|n| n.to_string()).collect();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
-    let service = Service::saying(&[Says::Json(
-        json!({"Successful": deleted(&all), "Failed": []}),
-    )]);
-    assert_eq!(
-        service
-            .queue()
-            .await
-            .delete_all(&receipts(25))
-            .await
-            .unwrap(),
-        []
-    );
-    let sizes: Vec<_> = service
-        .asked()
-        .iter()
-        .map(|(_, asked)| asked["Entries"].as_array().unwrap().len())
-        .collect();
+    let service = Service::saying(&[Says::Json(json!({"Successful": deleted(&all), "Failed": []}))]);
+    assert_eq!(service.queue().await.delete_all(&receipts(25)).await.unwrap(), []);
+    let sizes: Vec<_> = service.asked().iter().map(|(_, asked)| asked["Entries"].as_array().unwrap().len()).collect();
     assert_eq!(sizes, [10, 10, 5]);
 }
 
@@ -242,18 +183,10 @@ async fn batches_have_ten_entries() {
 async fn a_message_is_released_for_others() {
     let service = Service::saying(&[Says::Json(json!({}))]);
     let receipt = Receipt("r1".into());
-    service
-        .queue()
-        .await
-        .release(receipt, Duration::from_secs(20))
-        .await
-        .unwrap();
+    service.queue().await.release(receipt, Duration::from_secs(20)).await.unwrap();
     let (target, asked) = &service.asked()[0];
     assert_eq!(target, "AmazonSQS.ChangeMessageVisibility");
-    assert_eq!(
-        (&asked["ReceiptHandle"], &asked["VisibilityTimeout"]),
-        (&json!("r1"), &json!(20))
-    );
+    assert_eq!((&asked["ReceiptHandle"], &asked["VisibilityTimeout"]), (&json!("r1"), &json!(20)));
 }
 
 #[tokio::test]
@@ -287,10 +220,7 @@ async fn a_denied_call_says_which_permission_is_missing() {
     let error = queue.delete_all(&receipts(1)).await.unwrap_err();
     assert!(matches!(error, SqsError::Denied { .. }) && error.needs_a_person());
     let text = error.to_string();
-    assert!(
-        text.contains("sqs:DeleteMessage on http://") && text.contains("IAM policy"),
-        "{text}"
-    );
+    assert!(text.contains("sqs:DeleteMessage on http://") && text.contains("IAM policy"), "{text}");
     assert_eq!(service.asked().len(), 1, "a refusal is not tried again");
 }
 
@@ -300,15 +230,7 @@ async fn deleting_is_tried_again_where_the_service_failed() {
         Says::Error(500, "InternalError"),
         Says::Json(json!({"Successful": deleted(&["0"]), "Failed": []})),
     ]);
-    assert_eq!(
-        service
-            .queue()
-            .await
-            .delete_all(&receipts(1))
-            .await
-            .unwrap(),
-        []
-    );
+    assert_eq!(service.queue().await.delete_all(&receipts(1)).await.unwrap(), []);
     assert_eq!(service.asked().len(), 2);
 }
 
@@ -328,10 +250,7 @@ async fn nobody_there_is_away() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let error = queue_at(&endpoint, Duration::from_secs(5))
-        .receive()
-        .await
-        .unwrap_err();
+    let error = queue_at(&endpoint, Duration::from_secs(5)).receive().await.unwrap_err();
     assert!(matches!(error, SqsError::Away { .. }) && !error.needs_a_person());
 }
 
@@ -339,9 +258,7 @@ async fn nobody_there_is_away() {
 async fn a_queue_is_opened_only_with_a_url_and_a_region() {
     let opened = Queue::open(Options::new("my-queue")).await;
     assert!(matches!(opened, Err(SqsError::NotAQueueUrl(_))));
-    let aws = SdkConfig::builder()
-        .behavior_version(BehaviorVersion::v2026_01_12())
-        .build();
+    let aws = SdkConfig::builder().behavior_version(BehaviorVersion::v2026_01_12()).build();
     let opened = Queue::with(&aws, Options::new("http://127.0.0.1:1/1/q"));
     assert!(matches!(opened, Err(SqsError::NoRegion(_))));
 }

@@ -27,7 +27,11 @@ async fn item(endpoint: &str, path: &str) -> Value {
         let answer = http.get(format!("{endpoint}{path}")).header(TOKEN_HEADER, &token).send().await;
         let answer = answer.map_err(|e| e.to_string())?;
         let (status, body) = (answer.status(), answer.text().await.map_err(|e| e.to_string())?);
-        if status.is_success() { serde_json::from_str(&body).map_err(|e| e.to_string()) } else { Err(status.to_string()) }
+        if status.is_success() {
+            serde_json::from_str(&body).map_err(|e| e.to_string())
+        } else {
+            Err(status.to_string())
+        }
     })
     .await
 }

@@ -38,7 +38,8 @@ async fn a_spot_interruption_by_imds_marks_the_node_and_empties_it() {
     assert!(told.contains("SpotInterruption"), "{told}");
     eventually("events are on the Node and the Interruption", SOON, async || {
         let list = cluster.get("/apis/events.k8s.io/v1/namespaces/default/events").await?;
-        let about = |name: &str| list["items"].as_array().is_some_and(|e| e.iter().any(|e| e["regarding"]["name"] == name));
+        let about =
+            |name: &str| list["items"].as_array().is_some_and(|e| e.iter().any(|e| e["regarding"]["name"] == name));
         if about(&node.name) && about(&node.instance) { Ok(()) } else { Err(list["items"].to_string()) }
     })
     .await;

@@ -164,9 +164,8 @@ impl Running {
 
     /// How often its log has a decision with this reason.
     pub fn decided(&self, reason: &str) -> usize {
-        let is = |line: &str| {
-            serde_json::from_str::<serde_json::Value>(line).is_ok_and(|line| line["reason"] == reason)
-        };
+        let is =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).is_ok_and(|line| line["reason"] == reason);
         self.process.log().lines().filter(|line| is(line)).count()
     }
 

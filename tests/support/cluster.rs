@@ -34,7 +34,8 @@ impl Cluster {
         let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": cluster.namespace } });
         cluster.create(&Thing(namespace)).await;
         let account = format!("/api/v1/namespaces/{}/serviceaccounts/default", cluster.namespace);
-        eventually("the namespace has its ServiceAccount", PATIENCE, async || cluster.get(&account).await.map(drop)).await;
+        eventually("the namespace has its ServiceAccount", PATIENCE, async || cluster.get(&account).await.map(drop))
+            .await;
         cluster
     }
 

@@ -30,9 +30,11 @@ impl Moto {
         let mut command = Command::new(PARTS.join("moto_server"));
         command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
         let process = Process::start("moto", command, &dir.join(format!("moto-{port}.log")));
-        let moto = Moto { _process: process, endpoint: format!("http://127.0.0.1:{port}"), http: reqwest::Client::new() };
+        let moto =
+            Moto { _process: process, endpoint: format!("http://127.0.0.1:{port}"), http: reqwest::Client::new() };
         eventually("moto answers", Duration::from_secs(30), async || {
-            let answer = moto.http.get(format!("{}/moto-api/", moto.endpoint)).send().await.map_err(|e| e.to_string())?;
+            let answer =
+                moto.http.get(format!("{}/moto-api/", moto.endpoint)).send().await.map_err(|e| e.to_string())?;
             if answer.status().is_success() { Ok(()) } else { Err(answer.status().to_string()) }
         })
         .await;
@@ -85,9 +87,12 @@ impl Moto {
         let dead = self.arn(dead["QueueUrl"].as_str().expect("a URL")).await;
         let redrive = json!({ "deadLetterTargetArn": dead, "maxReceiveCount": receives }).to_string();
         let made = self
-            .sqs("CreateQueue", json!({ "QueueName": name, "Attributes": {
+            .sqs(
+                "CreateQueue",
+                json!({ "QueueName": name, "Attributes": {
                 "VisibilityTimeout": visibility_secs.to_string(), "RedrivePolicy": redrive,
-            } }))
+            } }),
+            )
             .await;
         let url = made["QueueUrl"].as_str().expect("a URL").to_owned();
         let pattern = json!({ "source": ["aws.ec2", "aws.autoscaling", "aws.health"] }).to_string();
@@ -102,29 +107,31 @@ impl Moto {
         answer["Attributes"]["QueueArn"].as_str().expect("an ARN").to_owned()
     }
 
-    /// An event on the default bus, as its source would put it there.
+    /// An event on the default bus, as its source would put it there now.
     pub async fn event(&self, source: &str, detail_type: &str, resources: Value, detail: Value) {
         self.event_of(Timestamp::now(), source, detail_type, resources, detail).await;
     }
 
-    /// The same, of another time: a late one.
+    /// An event of another time: what EventBridge delivers may be late.
     pub async fn event_of(&self, time: Timestamp, source: &str, detail_type: &str, resources: Value, detail: Value) {
         let entry = json!({
-            "Time": time.as_second(), "Source": source, "DetailType": detail_type, "Resources": resources,
-            "Detail": detail.to_string(),
+            "Source": source, "DetailType": detail_type, "Resources": resources, "Detail": detail.to_string(),
+            "Time": time.as_second(),
         });
         let answer = self.events("PutEvents", json!({ "Entries": [entry] })).await;
         assert_eq!(answer["FailedEntryCount"], 0, "{answer}");
     }
 
+    /// The warning of an interruption in two minutes.
     pub async fn spot_warning(&self, instance: &str, action: &str) {
-        self.spot_warning_of(Timestamp::now(), instance, action).await;
+        self.spot_warning_late(instance, action, Duration::ZERO).await;
     }
 
-    /// A warning that was given at `time`, and that EventBridge hands on only now.
-    pub async fn spot_warning_of(&self, time: Timestamp, instance: &str, action: &str) {
+    /// The same, `late`: so much less is left of the two minutes.
+    pub async fn spot_warning_late(&self, instance: &str, action: &str, late: Duration) {
         let resources = json!([format!("arn:aws:ec2:eu-west-1a:instance/{instance}")]);
         let detail = json!({ "instance-id": instance, "instance-action": action });
+        let time = Timestamp::now() - late;
         self.event_of(time, "aws.ec2", "EC2 Spot Instance Interruption Warning", resources, detail).await;
     }
 

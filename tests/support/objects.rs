@@ -68,7 +68,13 @@ pub fn a_deployment(name: &str, replicas: u32) -> Thing {
 }
 
 pub fn a_statefulset(name: &str, replicas: u32) -> Thing {
-    workload("apps/v1", "StatefulSet", name, replicas, json!({ "serviceName": name, "podManagementPolicy": "Parallel" }))
+    workload(
+        "apps/v1",
+        "StatefulSet",
+        name,
+        replicas,
+        json!({ "serviceName": name, "podManagementPolicy": "Parallel" }),
+    )
 }
 
 pub fn a_daemonset(name: &str) -> Thing {

@@ -35,10 +35,7 @@ impl Process {
     /// Starts `command`, both its outputs going to `log`.
     pub fn start(name: &str, mut command: Command, log: &Path) -> Process {
         let file = File::options().create(true).append(true).open(log).expect("the log can be written");
-        command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().expect("a descriptor can be cloned"))
-            .stderr(file);
+        command.stdin(Stdio::null()).stdout(file.try_clone().expect("a descriptor can be cloned")).stderr(file);
         // SAFETY: prctl is async-signal-safe, and nothing else runs between fork and exec.
         unsafe {
             command.pre_exec(|| {
@@ -48,7 +45,8 @@ impl Process {
         }
         let (answer, child) = channel();
         SPAWNER.lock().unwrap().send((command, answer)).expect("the spawner lives");
-        let child = child.recv().expect("the spawner answers").unwrap_or_else(|e| panic!("{name} cannot be started: {e}"));
+        let child =
+            child.recv().expect("the spawner answers").unwrap_or_else(|e| panic!("{name} cannot be started: {e}"));
         Process { child, name: name.to_owned(), log: log.to_owned() }
     }
 

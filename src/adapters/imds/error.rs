@@ -30,27 +30,16 @@ pub enum ImdsError {
     Unauthorized { path: &'static str },
     #[error("IMDS did not answer /latest/{path} in time")]
     TimedOut { path: &'static str },
-    #[error(
-        "cannot ask IMDS for /latest/{path}; does this pod run on EC2, and may it reach the endpoint?"
-    )]
-    Unreachable {
-        path: &'static str,
-        source: reqwest::Error,
-    },
+    #[error("cannot ask IMDS for /latest/{path}; does this pod run on EC2, and may it reach the endpoint?")]
+    Unreachable { path: &'static str, source: reqwest::Error },
     #[error("IMDS answered /latest/{path} with {status}")]
-    Status {
-        path: &'static str,
-        status: StatusCode,
-    },
+    Status { path: &'static str, status: StatusCode },
     #[error("IMDS has no /latest/{path}, which every instance has; is the endpoint IMDS?")]
     Absent { path: &'static str },
     #[error("IMDS's answer to /latest/{path} has more than {BODY_BYTES_MAX} bytes")]
     TooLong { path: &'static str },
     #[error("IMDS's answer to /latest/{path} makes no sense")]
-    Unreadable {
-        path: &'static str,
-        source: ParseError,
-    },
+    Unreadable { path: &'static str, source: ParseError },
 }
 
 impl ImdsError {

@@ -23,11 +23,7 @@ pub(super) enum Access {
     #[default]
     None,
     /// IMDSv2.
-    Token {
-        value: HeaderValue,
-        renew_at: Instant,
-        ends_at: Instant,
-    },
+    Token { value: HeaderValue, renew_at: Instant, ends_at: Instant },
     /// IMDSv1, which is asked without.
     Without { until: Instant },
 }
@@ -47,13 +43,9 @@ impl Imds {
     pub(super) async fn token(&mut self) -> Result<Option<HeaderValue>, ImdsError> {
         let now = Instant::now();
         let held = match &self.access {
-            Access::Token {
-                value, renew_at, ..
-            } if now < *renew_at => return Ok(Some(value.clone())),
+            Access::Token { value, renew_at, .. } if now < *renew_at => return Ok(Some(value.clone())),
             Access::Without { until } if now < *until => return Ok(None),
-            Access::Token { value, ends_at, .. } if now < *ends_at => {
-                Some((value.clone(), *ends_at))
-            }
+            Access::Token { value, ends_at, .. } if now < *ends_at => Some((value.clone(), *ends_at)),
             _ => None,
         };
         let fetched = self.fetch_token().await;
@@ -61,26 +53,16 @@ impl Imds {
         self.metrics.imds_asked(PATH, result);
         match (fetched, held) {
             (Ok((value, ttl)), _) => {
-                self.access = Access::Token {
-                    value: value.clone(),
-                    renew_at: now + ttl * 4 / 5,
-                    ends_at: now + ttl,
-                };
+                self.access = Access::Token { value: value.clone(), renew_at: now + ttl * 4 / 5, ends_at: now + ttl };
                 Ok(Some(value))
             }
             // Still good for a while, so its renewal need not cost a round.
             (Err(_), Some((value, ends_at))) => {
-                self.access = Access::Token {
-                    value: value.clone(),
-                    renew_at: now + TRY_AGAIN,
-                    ends_at,
-                };
+                self.access = Access::Token { value: value.clone(), renew_at: now + TRY_AGAIN, ends_at };
                 Ok(Some(value))
             }
             (Err(error), None) if self.options.v1_fallback && speaks_v1(&error) => {
-                self.access = Access::Without {
-                    until: now + TRY_AGAIN,
-                };
+                self.access = Access::Without { until: now + TRY_AGAIN };
                 Ok(None)
             }
             (Err(error), None) => {
@@ -92,16 +74,13 @@ impl Imds {
 
     async fn fetch_token(&self) -> Result<(HeaderValue, Duration), ImdsError> {
         let asked = self.options.token_ttl.as_secs().clamp(1, 21_600);
-        let response = self
-            .client
-            .request(Method::PUT, self.url(PATH)?)
-            .header(TTL_HEADER, asked)
-            .send()
-            .await
-            .map_err(|error| match ImdsError::of_transport(PATH, error) {
-                ImdsError::TimedOut { .. } => ImdsError::TokenTimedOut,
-                other => other,
-            })?;
+        let response =
+            self.client.request(Method::PUT, self.url(PATH)?).header(TTL_HEADER, asked).send().await.map_err(
+                |error| match ImdsError::of_transport(PATH, error) {
+                    ImdsError::TimedOut { .. } => ImdsError::TokenTimedOut,
+                    other => other,
+                },
+            )?;
         let status = response.status();
         let given = response
             .headers()
@@ -111,8 +90,7 @@ impl Imds {
         let body = body_of(PATH, response).await?;
         match status {
             StatusCode::OK => {
-                let mut value = HeaderValue::from_bytes(body.trim_ascii())
-                    .map_err(|_| ImdsError::TokenUnreadable)?;
+                let mut value = HeaderValue::from_bytes(body.trim_ascii()).map_err(|_| ImdsError::TokenUnreadable)?;
                 value.set_sensitive(true);
                 Ok((value, Duration::from_secs(given)))
             }
@@ -127,10 +105,7 @@ impl Imds {
 fn speaks_v1(error: &ImdsError) -> bool {
     match error {
         ImdsError::TokenTimedOut => true,
-        ImdsError::TokenStatus { status } => matches!(
-            *status,
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED
-        ),
+        ImdsError::TokenStatus { status } => matches!(*status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED),
         _ => false,
     }
 }

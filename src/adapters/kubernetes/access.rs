@@ -50,29 +50,16 @@ const ALWAYS: &[Call] = &[
     ("patch", "spotkeeper.dev", "interruptions", "status"),
     ("watch", "spotkeeper.dev", "interruptions", ""),
 ];
-const OWN_PODS: &[Call] = &[
-    ("list", "", "pods", ""),
-    ("create", "", "pods", "eviction"),
-    ("delete", "", "pods", ""),
-];
+const OWN_PODS: &[Call] = &[("list", "", "pods", ""), ("create", "", "pods", "eviction"), ("delete", "", "pods", "")];
 const NODE_PODS: &[Call] = &[
-    (
-        "impersonate-on:associated-node:create",
-        "",
-        "pods",
-        "eviction",
-    ),
+    ("impersonate-on:associated-node:create", "", "pods", "eviction"),
     ("impersonate-on:associated-node:delete", "", "pods", ""),
     ("impersonate-on:associated-node:watch", "", "pods", ""),
 ];
 
 impl Kubernetes {
     /// Finds out with whose rights pods can be evicted, and checks every permission that this needs.
-    pub async fn pod_mode(
-        &self,
-        node: &str,
-        wanted: PodAccess,
-    ) -> Result<(PodMode, Self), AccessError> {
+    pub async fn pod_mode(&self, node: &str, wanted: PodAccess) -> Result<(PodMode, Self), AccessError> {
         let mode = match wanted {
             PodAccess::None => PodMode::None,
             PodAccess::Own => PodMode::Own,
@@ -113,23 +100,15 @@ impl Kubernetes {
             } },
         });
         let asked = async {
-            let request = http_request(
-                "POST",
-                "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
-                &review,
-            )?;
+            let request = http_request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review)?;
             self.own.request::<serde_json::Value>(request).await
         };
-        let answer = timed(asked)
-            .await
-            .map_err(|error| AccessError::Unanswered(one_line(&error)))?;
+        let answer = timed(asked).await.map_err(|error| AccessError::Unanswered(one_line(&error)))?;
         if answer["status"]["allowed"].as_bool() == Some(true) {
             return Ok(());
         }
         let slash = if subresource.is_empty() { "" } else { "/" };
-        Err(AccessError::Missing(format!(
-            "{verb} {resource}{slash}{subresource} (group \"{group}\")"
-        )))
+        Err(AccessError::Missing(format!("{verb} {resource}{slash}{subresource} (group \"{group}\")")))
     }
 }
 
@@ -137,16 +116,11 @@ impl Kubernetes {
 /// or without the grant, refuses.
 async fn lists_own_pods(client: &Client, node: &str) -> Result<(), AccessError> {
     let pods: Api<wire::PodObject> = Api::all_with(client.clone(), &wire::pods());
-    let params = ListParams::default()
-        .fields(&format!("spec.nodeName={node}"))
-        .limit(1);
+    let params = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(1);
     match timed(async { pods.list(&params).await }).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
-            Err(AccessError::Missing(format!(
-                "list pods as system:node:{node} ({})",
-                status.message
-            )))
+            Err(AccessError::Missing(format!("list pods as system:node:{node} ({})", status.message)))
         }
         Err(error) => Err(AccessError::Unanswered(one_line(&error))),
     }

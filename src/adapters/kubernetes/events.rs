@@ -19,34 +19,18 @@ enum Regarding {
 
 impl Kubernetes {
     /// Publishes a decision on the Node and on its Interruption.
-    pub async fn publish(
-        &self,
-        of: &Subject,
-        because: &Because,
-        at: Timestamp,
-    ) -> Result<(), kube::Error> {
+    pub async fn publish(&self, of: &Subject, because: &Because, at: Timestamp) -> Result<(), kube::Error> {
         for regarding in [Regarding::Node, Regarding::Interruption] {
             let body = event(of, because, at, &regarding);
             let path = format!("/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events");
             let request = http_request("POST", &path, &body)?;
-            timed(async {
-                self.own
-                    .request::<serde::de::IgnoredAny>(request)
-                    .await
-                    .map(drop)
-            })
-            .await?;
+            timed(async { self.own.request::<serde::de::IgnoredAny>(request).await.map(drop) }).await?;
         }
         Ok(())
     }
 }
 
-fn event(
-    of: &Subject,
-    because: &Because,
-    at: Timestamp,
-    regarding: &Regarding,
-) -> serde_json::Value {
+fn event(of: &Subject, because: &Because, at: Timestamp, regarding: &Regarding) -> serde_json::Value {
     let note: String = because.to_string().chars().take(NOTE_MAX).collect();
     let regarding = match regarding {
         // The kubelet's own events on a Node carry its name for a uid; `kubectl describe node` looks for that.

@@ -18,12 +18,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Follows a watch for ever: `each` takes every event; errors are said once a streak and waited out.
-pub async fn follow<K>(
-    what: &'static str,
-    api: Api<K>,
-    config: watcher::Config,
-    mut each: impl AsyncFnMut(Event<K>),
-) where
+pub async fn follow<K>(what: &'static str, api: Api<K>, config: watcher::Config, mut each: impl AsyncFnMut(Event<K>))
+where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let mut stream = std::pin::pin!(watcher(api, config));
@@ -41,9 +37,7 @@ pub async fn follow<K>(
                 if failures == 0 {
                     tracing::warn!(what, %error, "the watch broke, trying again");
                 }
-                let wait = RETRY_FIRST
-                    .saturating_mul(1 << failures.min(6))
-                    .min(RETRY_MAX);
+                let wait = RETRY_FIRST.saturating_mul(1 << failures.min(6)).min(RETRY_MAX);
                 failures = failures.saturating_add(1);
                 // A fleet of agents must not come back in step.
                 tokio::time::sleep(wait.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
@@ -54,9 +48,7 @@ pub async fn follow<K>(
 
 /// The agent's own Node.
 pub async fn own_node(api: Api<NodeObject>, name: &str, mut seen: impl FnMut(NodeObject)) {
-    let config = watcher::Config::default()
-        .fields(&format!("metadata.name={name}"))
-        .any_semantic();
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}")).any_semantic();
     follow("node", api, config, async |event| match event {
         Event::Apply(node) | Event::InitApply(node) => seen(node),
         Event::Delete(_) | Event::Init | Event::InitDone => {}
@@ -66,9 +58,7 @@ pub async fn own_node(api: Api<NodeObject>, name: &str, mut seen: impl FnMut(Nod
 
 /// The Interruption of this instance.
 pub async fn record(api: Api<Interruption>, name: &str, clock: Clock, inputs: mpsc::Sender<Input>) {
-    let config = watcher::Config::default()
-        .fields(&format!("metadata.name={name}"))
-        .any_semantic();
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}")).any_semantic();
     let mut listed = false;
     follow("interruption", api, config, async |event| {
         let now = clock.now();
@@ -92,9 +82,7 @@ pub async fn record(api: Api<Interruption>, name: &str, clock: Clock, inputs: mp
 
 /// The pods of this node.
 pub async fn pods(api: Api<PodObject>, node: &str, clock: Clock, inputs: mpsc::Sender<Input>) {
-    let config = watcher::Config::default()
-        .fields(&format!("spec.nodeName={node}"))
-        .any_semantic();
+    let config = watcher::Config::default().fields(&format!("spec.nodeName={node}")).any_semantic();
     let mut list = Vec::new();
     follow("pods", api, config, async |event| {
         let place = |object| wire::pod(object, Timestamp::now(), clock.now());
@@ -109,9 +97,7 @@ pub async fn pods(api: Api<PodObject>, node: &str, clock: Clock, inputs: mpsc::S
             }
             Event::InitDone => Input::PodsListed(std::mem::take(&mut list)),
             Event::Apply(object) => Input::PodSeen(place(object)),
-            Event::Delete(object) => {
-                Input::PodGone(PodUid(object.metadata.uid.unwrap_or_default()))
-            }
+            Event::Delete(object) => Input::PodGone(PodUid(object.metadata.uid.unwrap_or_default())),
         };
         let _ = inputs.send(input).await;
     })

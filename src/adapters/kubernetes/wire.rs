@@ -10,9 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::interruption::Interruption;
 use crate::domain::node::{Node, Taint};
-use crate::domain::pod::{
-    BoundToNode, DEFAULT_GRACE, DO_NOT_DISRUPT, ON_INTERRUPTION, OnInterruption, Pod, PodUid,
-};
+use crate::domain::pod::{BoundToNode, DEFAULT_GRACE, DO_NOT_DISRUPT, ON_INTERRUPTION, OnInterruption, Pod, PodUid};
 use crate::domain::time::{Deadline, Instant};
 use crate::interruption::Record;
 use crate::interruption::mark::EXCLUDE_FROM_LOAD_BALANCERS;
@@ -81,20 +79,10 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 impl From<NodeObject> for Node {
     fn from(object: NodeObject) -> Self {
         let ours = |map: Option<BTreeMap<String, String>>| -> BTreeMap<String, String> {
-            let is_ours = |key: &str| {
-                key.starts_with("spotkeeper.dev/") || key == EXCLUDE_FROM_LOAD_BALANCERS
-            };
-            map.unwrap_or_default()
-                .into_iter()
-                .filter(|(key, _)| is_ours(key))
-                .collect()
+            let is_ours = |key: &str| key.starts_with("spotkeeper.dev/") || key == EXCLUDE_FROM_LOAD_BALANCERS;
+            map.unwrap_or_default().into_iter().filter(|(key, _)| is_ours(key)).collect()
         };
-        let taint = |t: WireTaint| Taint {
-            key: t.key,
-            value: t.value,
-            effect: t.effect,
-            time_added: t.time_added,
-        };
+        let taint = |t: WireTaint| Taint { key: t.key, value: t.value, effect: t.effect, time_added: t.time_added };
         let boot_id = object.status.map(|status| status.node_info.boot_id);
         Node {
             name: object.metadata.name.unwrap_or_default(),
@@ -112,38 +100,18 @@ impl From<NodeObject> for Node {
 
 /// A pod, its end placed on our clock; `reads` is what the wall clock reads at `now`.
 pub fn pod(object: PodObject, reads: Timestamp, now: Instant) -> Pod {
-    let ObjectMeta {
-        uid,
-        namespace,
-        name,
-        annotations,
-        owner_references,
-        ..
-    } = &object.metadata;
-    let annotation = |key: &str| {
-        annotations
-            .as_ref()
-            .and_then(|map| map.get(key))
-            .map(String::as_str)
-    };
+    let ObjectMeta { uid, namespace, name, annotations, owner_references, .. } = &object.metadata;
+    let annotation = |key: &str| annotations.as_ref().and_then(|map| map.get(key)).map(String::as_str);
     let grace = object.spec.termination_grace_period_seconds;
-    let grace = grace.map_or(DEFAULT_GRACE, |secs| {
-        Duration::from_secs(secs.try_into().unwrap_or(0))
-    });
-    let daemon = owner_references
-        .iter()
-        .flatten()
-        .any(|o| o.kind == "DaemonSet" && o.controller == Some(true));
+    let grace = grace.map_or(DEFAULT_GRACE, |secs| Duration::from_secs(secs.try_into().unwrap_or(0)));
+    let daemon = owner_references.iter().flatten().any(|o| o.kind == "DaemonSet" && o.controller == Some(true));
     let phase = object.status.as_ref().map(|status| status.phase.as_str());
     Pod {
         uid: PodUid(uid.clone().unwrap_or_default()),
         namespace: namespace.clone().unwrap_or_default(),
         name: name.clone().unwrap_or_default(),
         grace,
-        policy: OnInterruption::from_annotations(
-            annotation(ON_INTERRUPTION),
-            annotation(DO_NOT_DISRUPT),
-        ),
+        policy: OnInterruption::from_annotations(annotation(ON_INTERRUPTION), annotation(DO_NOT_DISRUPT)),
         bound_to_node: match (annotation(MIRROR), daemon) {
             (Some(_), _) => Some(BoundToNode::Mirror),
             (None, true) => Some(BoundToNode::DaemonSet),
@@ -158,16 +126,9 @@ pub fn pod(object: PodObject, reads: Timestamp, now: Instant) -> Pod {
 /// whatever ours reads, no more than the grace itself can be left.
 fn ends_at(metadata: &ObjectMeta, reads: Timestamp, now: Instant) -> Option<Instant> {
     let deletion = metadata.deletion_timestamp.as_ref()?;
-    let grace = metadata
-        .deletion_grace_period_seconds
-        .and_then(|secs| u64::try_from(secs).ok())
-        .unwrap_or(0);
+    let grace = metadata.deletion_grace_period_seconds.and_then(|secs| u64::try_from(secs).ok()).unwrap_or(0);
     let left = deletion.0.duration_since(reads);
-    let left = if left.is_negative() {
-        Duration::ZERO
-    } else {
-        left.unsigned_abs()
-    };
+    let left = if left.is_negative() { Duration::ZERO } else { left.unsigned_abs() };
     Some(now + left.min(Duration::from_secs(grace)))
 }
 

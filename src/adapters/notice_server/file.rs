@@ -60,14 +60,10 @@ impl NoticeFile {
     /// Makes the file say this, or removes it.
     pub fn set(&self, notice: Option<&Notice>) -> Result<(), NoticeFileError> {
         match notice {
-            Some(notice) => self.write(notice).map_err(|source| NoticeFileError::Write {
-                path: self.path.clone(),
-                source,
-            }),
-            None => remove(&self.path).map_err(|source| NoticeFileError::Remove {
-                path: self.path.clone(),
-                source,
-            }),
+            Some(notice) => {
+                self.write(notice).map_err(|source| NoticeFileError::Write { path: self.path.clone(), source })
+            }
+            None => remove(&self.path).map_err(|source| NoticeFileError::Remove { path: self.path.clone(), source }),
         }
     }
 
@@ -76,10 +72,7 @@ impl NoticeFile {
         text.push(b'\n');
         // `create_new` follows no link that somebody may have put there.
         remove(&self.draft)?;
-        let mut draft = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&self.draft)?;
+        let mut draft = OpenOptions::new().write(true).create_new(true).open(&self.draft)?;
         draft.write_all(&text)?;
         drop(draft);
         fs::rename(&self.draft, &self.path)

@@ -11,43 +11,19 @@ pub enum SqsError {
         "the region of the queue `{0}` is not in its URL; name it (AWS_REGION, or the option for the queue's region)"
     )]
     NoRegion(String),
-    #[error(
-        "{action} on {queue} is denied ({code}); allow it in the IAM policy of this agent's role"
-    )]
-    Denied {
-        action: &'static str,
-        queue: String,
-        code: String,
-        source: Box<dyn Error + Send + Sync>,
-    },
+    #[error("{action} on {queue} is denied ({code}); allow it in the IAM policy of this agent's role")]
+    Denied { action: &'static str, queue: String, code: String, source: Box<dyn Error + Send + Sync> },
     #[error("the queue {queue} does not exist; check its URL, account and region")]
-    MissingQueue {
-        queue: String,
-        source: Box<dyn Error + Send + Sync>,
-    },
+    MissingQueue { queue: String, source: Box<dyn Error + Send + Sync> },
     #[error("{action} on {queue} is throttled ({code})")]
-    Throttled {
-        action: &'static str,
-        queue: String,
-        code: String,
-        source: Box<dyn Error + Send + Sync>,
-    },
+    Throttled { action: &'static str, queue: String, code: String, source: Box<dyn Error + Send + Sync> },
     #[error("{action} on {queue} was refused ({code})")]
-    Refused {
-        action: &'static str,
-        queue: String,
-        code: String,
-        source: Box<dyn Error + Send + Sync>,
-    },
+    Refused { action: &'static str, queue: String, code: String, source: Box<dyn Error + Send + Sync> },
     #[error(
         "{action} on {queue} was not answered; is its endpoint reachable, and are there AWS credentials (a role for \
          this ServiceAccount, or the instance profile)?"
     )]
-    Away {
-        action: &'static str,
-        queue: String,
-        source: Box<dyn Error + Send + Sync>,
-    },
+    Away { action: &'static str, queue: String, source: Box<dyn Error + Send + Sync> },
 }
 
 impl SqsError {

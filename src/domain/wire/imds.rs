@@ -93,14 +93,9 @@ pub fn maintenance(body: &[u8]) -> Result<Maintenance, ParseError> {
 
 fn scheduled(entry: serde_json::Value) -> Result<Scheduled, ParseError> {
     const WHAT: &str = "an entry of events/maintenance/scheduled";
-    let wire = WireEvent::deserialize(entry).map_err(|error| ParseError::Shape {
-        what: WHAT,
-        why: super::excerpt(&error.to_string()),
-    })?;
-    let over = matches!(
-        wire.state.as_deref(),
-        Some("completed" | "canceled" | "cancelled")
-    );
+    let wire = WireEvent::deserialize(entry)
+        .map_err(|error| ParseError::Shape { what: WHAT, why: super::excerpt(&error.to_string()) })?;
+    let over = matches!(wire.state.as_deref(), Some("completed" | "canceled" | "cancelled"));
     let not_before = match moment(WHAT, "NotBefore", wire.not_before) {
         Ok(time) => Some(time),
         // What is over has no need of a time; what is to come is nothing without one.
@@ -120,10 +115,7 @@ pub fn lifecycle_state(body: &[u8]) -> Result<String, ParseError> {
     const WHAT: &str = "autoscaling/target-lifecycle-state";
     let text = String::from_utf8_lossy(body.get(..BODY_BYTES_MAX).unwrap_or(body));
     let word = bounded(WHAT, "text", Some(text.trim().to_owned()), WORD_CHARS_MAX)?;
-    if word
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_'))
-    {
+    if word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_')) {
         Ok(word)
     } else {
         Err(wrong(WHAT, "text", &word, "a lifecycle state"))
@@ -158,15 +150,10 @@ pub fn identity_document(body: &[u8]) -> Result<IdentityDocument, ParseError> {
     const WHAT: &str = "instance-identity/document";
     let wire: Wire = json(WHAT, body, BODY_BYTES_MAX)?;
     let id = bounded(WHAT, "instanceId", wire.instance_id, WORD_CHARS_MAX)?;
-    let optional = |field, value: Option<String>| {
-        value
-            .map(|text| bounded(WHAT, field, Some(text), WORD_CHARS_MAX))
-            .transpose()
-    };
+    let optional =
+        |field, value: Option<String>| value.map(|text| bounded(WHAT, field, Some(text), WORD_CHARS_MAX)).transpose();
     Ok(IdentityDocument {
-        instance: id
-            .parse()
-            .map_err(|_| wrong(WHAT, "instanceId", &id, "an EC2 instance id"))?,
+        instance: id.parse().map_err(|_| wrong(WHAT, "instanceId", &id, "an EC2 instance id"))?,
         region: bounded(WHAT, "region", wire.region, WORD_CHARS_MAX)?,
         zone: optional("availabilityZone", wire.availability_zone)?,
         instance_type: optional("instanceType", wire.instance_type)?,

@@ -96,10 +96,7 @@ impl fmt::Display for NotForUs {
             Self::HealthCode(code) => write!(f, "AWS Health with the code {code}"),
             Self::HealthClosed => f.write_str("AWS Health on a change that is over"),
             Self::HealthWithoutInstances => f.write_str("AWS Health without an EC2 instance"),
-            Self::OtherEvent {
-                source,
-                detail_type,
-            } => write!(f, "the event `{detail_type}` of `{source}`"),
+            Self::OtherEvent { source, detail_type } => write!(f, "the event `{detail_type}` of `{source}`"),
         }
     }
 }
@@ -125,11 +122,7 @@ pub fn parse(body: &[u8]) -> Result<Parsed, ParseError> {
     let shape: Shape = json("the message", body, BODY_BYTES_MAX)?;
     match (shape.sns_type.as_deref(), &shape.sns_message) {
         (Some("Notification"), Some(inner)) => {
-            let shape = json(
-                "the Message of an SNS notification",
-                inner.as_bytes(),
-                BODY_BYTES_MAX,
-            )?;
+            let shape = json("the Message of an SNS notification", inner.as_bytes(), BODY_BYTES_MAX)?;
             unwrapped(shape, inner.as_bytes())
         }
         _ => unwrapped(shape, body),
@@ -138,11 +131,7 @@ pub fn parse(body: &[u8]) -> Result<Parsed, ParseError> {
 
 fn unwrapped(shape: Shape, body: &[u8]) -> Result<Parsed, ParseError> {
     match shape {
-        Shape {
-            detail_type: Some(detail_type),
-            source,
-            ..
-        } => event(source.unwrap_or_default(), detail_type, body),
+        Shape { detail_type: Some(detail_type), source, .. } => event(source.unwrap_or_default(), detail_type, body),
         Shape { event, transition, .. } if event.is_some() || transition.is_some() => {
             notification(event, transition, body)
         }
@@ -163,23 +152,16 @@ struct Envelope<D> {
     detail: Option<D>,
 }
 
-fn envelope<D: serde::de::DeserializeOwned>(
-    body: &[u8],
-) -> Result<(Option<String>, Option<String>, D), ParseError> {
+fn envelope<D: serde::de::DeserializeOwned>(body: &[u8]) -> Result<(Option<String>, Option<String>, D), ParseError> {
     let read: Envelope<D> = json(ENVELOPE, body, BODY_BYTES_MAX)?;
-    let detail = read.detail.ok_or(ParseError::Missing {
-        what: ENVELOPE,
-        field: "detail",
-    })?;
+    let detail = read.detail.ok_or(ParseError::Missing { what: ENVELOPE, field: "detail" })?;
     Ok((read.id, read.time, detail))
 }
 
 fn event(source: String, detail_type: String, body: &[u8]) -> Result<Parsed, ParseError> {
     match (source.as_str(), detail_type.as_str()) {
         ("aws.ec2", "EC2 Spot Instance Interruption Warning") => spot_warning(body),
-        ("aws.ec2", "EC2 Instance Rebalance Recommendation") => {
-            of_one(body, Subject::RebalanceRecommendation)
-        }
+        ("aws.ec2", "EC2 Instance Rebalance Recommendation") => of_one(body, Subject::RebalanceRecommendation),
         ("aws.ec2", "EC2 Capacity Reservation Instance Interruption Warning") => {
             of_one(body, Subject::CapacityReservationInterruption)
         }
@@ -188,9 +170,7 @@ fn event(source: String, detail_type: String, body: &[u8]) -> Result<Parsed, Par
             let (id, _, hook) = envelope::<Hook>(body)?;
             termination(hook, id)
         }
-        ("aws.autoscaling", "EC2 Instance-launch Lifecycle Action") => {
-            Ok(Parsed::NotForUs(NotForUs::Launching))
-        }
+        ("aws.autoscaling", "EC2 Instance-launch Lifecycle Action") => Ok(Parsed::NotForUs(NotForUs::Launching)),
         ("aws.health", "AWS Health Event") => health::parse(body),
         _ => Ok(Parsed::NotForUs(NotForUs::OtherEvent {
             source: super::excerpt(&source),
@@ -211,12 +191,7 @@ struct Detail {
 /// latest time, since it begins at once; whoever plans the drain knows that from the action.
 fn spot_warning(body: &[u8]) -> Result<Parsed, ParseError> {
     let (id, time, detail) = envelope::<Detail>(body)?;
-    let word = bounded(
-        ENVELOPE,
-        "detail.instance-action",
-        detail.instance_action,
-        WORD_CHARS_MAX,
-    )?;
+    let word = bounded(ENVELOPE, "detail.instance-action", detail.instance_action, WORD_CHARS_MAX)?;
     // As in IMDS: an action that is not known yet is taken as the harshest.
     let action = Action::from_word(&word).unwrap_or(Action::Terminate);
     let sent = moment(ENVELOPE, "time", time)?;
@@ -238,18 +213,10 @@ fn state_change(body: &[u8]) -> Result<Parsed, ParseError> {
     if matches!(state, InstanceState::Pending | InstanceState::Running) {
         return Ok(Parsed::NotForUs(NotForUs::Alive(state)));
     }
-    Ok(only(one(
-        id,
-        detail.instance_id,
-        Subject::StateChange(state),
-    )?))
+    Ok(only(one(id, detail.instance_id, Subject::StateChange(state))?))
 }
 
-fn one(
-    id: Option<String>,
-    instance: Option<String>,
-    subject: Subject,
-) -> Result<Notice, ParseError> {
+fn one(id: Option<String>, instance: Option<String>, subject: Subject) -> Result<Notice, ParseError> {
     Ok(Notice {
         instance: instance_of(ENVELOPE, "detail.instance-id", instance)?,
         source: Source::Sqs,
@@ -260,20 +227,12 @@ fn one(
 }
 
 fn only(notice: Notice) -> Parsed {
-    Parsed::Message(Message {
-        notices: vec![notice],
-        problems: Vec::new(),
-    })
+    Parsed::Message(Message { notices: vec![notice], problems: Vec::new() })
 }
 
-fn instance_of(
-    what: &'static str,
-    field: &'static str,
-    value: Option<String>,
-) -> Result<InstanceId, ParseError> {
+fn instance_of(what: &'static str, field: &'static str, value: Option<String>) -> Result<InstanceId, ParseError> {
     let id = super::required(what, field, value)?;
-    id.parse()
-        .map_err(|_| wrong(what, field, &id, "an EC2 instance id"))
+    id.parse().map_err(|_| wrong(what, field, &id, "an EC2 instance id"))
 }
 
 /// A lifecycle hook's particulars, the same in an event's `detail` and in a message that Auto Scaling sends itself.
@@ -287,38 +246,20 @@ struct Hook {
     request: Option<String>,
 }
 
-fn notification(
-    event: Option<String>,
-    transition: Option<String>,
-    body: &[u8],
-) -> Result<Parsed, ParseError> {
+fn notification(event: Option<String>, transition: Option<String>, body: &[u8]) -> Result<Parsed, ParseError> {
     match (event.as_deref(), transition.as_deref()) {
-        (Some("autoscaling:TEST_NOTIFICATION"), _) => {
-            Ok(Parsed::NotForUs(NotForUs::TestNotification))
-        }
-        (_, Some("autoscaling:EC2_INSTANCE_LAUNCHING")) => {
-            Ok(Parsed::NotForUs(NotForUs::Launching))
-        }
+        (Some("autoscaling:TEST_NOTIFICATION"), _) => Ok(Parsed::NotForUs(NotForUs::TestNotification)),
+        (_, Some("autoscaling:EC2_INSTANCE_LAUNCHING")) => Ok(Parsed::NotForUs(NotForUs::Launching)),
         (_, Some("autoscaling:EC2_INSTANCE_TERMINATING")) => {
             let hook: Hook = json(HOOK, body, BODY_BYTES_MAX)?;
             let request = hook.request.clone();
             termination(hook, request)
         }
-        (_, Some(other)) => Err(wrong(
-            HOOK,
-            "LifecycleTransition",
-            other,
-            "a transition that is known",
-        )),
-        (Some(other), None) if other.starts_with("autoscaling:") => Ok(Parsed::NotForUs(
-            NotForUs::OtherNotification(super::excerpt(other)),
-        )),
-        (other, None) => Err(wrong(
-            HOOK,
-            "Event",
-            other.unwrap_or(""),
-            "one of Auto Scaling's",
-        )),
+        (_, Some(other)) => Err(wrong(HOOK, "LifecycleTransition", other, "a transition that is known")),
+        (Some(other), None) if other.starts_with("autoscaling:") => {
+            Ok(Parsed::NotForUs(NotForUs::OtherNotification(super::excerpt(other))))
+        }
+        (other, None) => Err(wrong(HOOK, "Event", other.unwrap_or(""), "one of Auto Scaling's")),
     }
 }
 
@@ -328,12 +269,7 @@ fn termination(hook: Hook, otherwise: Option<String>) -> Result<Parsed, ParseErr
         instance: instance_of(HOOK, "EC2InstanceId", hook.instance)?,
         source: Source::Sqs,
         subject: Subject::AutoScalingTermination,
-        event_id: bounded(
-            HOOK,
-            "LifecycleActionToken",
-            hook.token.or(otherwise),
-            EVENT_ID_CHARS_MAX,
-        )?,
+        event_id: bounded(HOOK, "LifecycleActionToken", hook.token.or(otherwise), EVENT_ID_CHARS_MAX)?,
         deadline: None,
     }))
 }

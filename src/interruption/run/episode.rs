@@ -31,6 +31,8 @@ pub(super) struct Episode {
     /// What the confirmed notices asked for when they were last looked at.
     course: Course,
     terms: Option<Terms>,
+    /// The latest scheduled event that the drain has begun for: it does not cease when the longest grace has ended.
+    begun: Option<Instant>,
     confirmed_at: Option<Instant>,
     said_later: bool,
     said_draining: bool,
@@ -40,7 +42,7 @@ pub(super) struct Episode {
 }
 
 impl Episode {
-    pub(super) fn new(number: i64, boot_id: Option<String>) -> Self {
+    pub(super) fn new(number: i64, boot_id: Option<String>, plan: Plan) -> Self {
         Self {
             number,
             notices: Notices::default(),
@@ -50,9 +52,10 @@ impl Episode {
             timeline: Timeline::default(),
             told: None,
             watching: false,
-            plan: Plan::default(),
+            plan,
             course: Course::Wait,
             terms: None,
+            begun: None,
             confirmed_at: None,
             said_later: false,
             said_draining: false,
@@ -65,11 +68,8 @@ impl Episode {
     /// Goes on as the next episode with what is left: the node stays as it is, the phases begin anew.
     pub(super) fn roll(&mut self, number: i64) {
         self.number = number;
-        self.phase = if self.notices.heard.values().any(|h| h.confirmed.is_some()) {
-            Phase::Confirmed
-        } else {
-            Phase::Noticed
-        };
+        self.phase =
+            if self.notices.heard.values().any(|h| h.confirmed.is_some()) { Phase::Confirmed } else { Phase::Noticed };
         self.timeline.drained_at = None;
         self.timeline.ended_at = None;
         self.said_later = false;
@@ -94,11 +94,7 @@ impl Episode {
         deadline: Option<Deadline>,
         effects: &mut Vec<Effect>,
     ) {
-        let because = Because::Confirmed {
-            kind,
-            by,
-            left: deadline.map(|d| d.at.since(now)),
-        };
+        let because = Because::Confirmed { kind, by, left: deadline.map(|d| d.at.since(now)) };
         self.confirmed_at.get_or_insert(now);
         self.timeline.confirmed_at.get_or_insert(epoch.wall(now));
         self.reach(Phase::Confirmed, &because);
@@ -115,7 +111,21 @@ impl Episode {
 
     /// When the drain for a scheduled event begins.
     fn begins(&self, policy: &Policy, deadline: Deadline) -> Instant {
+        if self.begun.is_some_and(|begun| deadline.at <= begun) {
+            return Instant::default();
+        }
         deadline.at - policy.scheduled_lead - self.plan.longest_grace().min(PEEK)
+    }
+
+    /// The latest of the scheduled events for which the drain is to have begun by `now`.
+    fn scheduled_by(&self, now: Instant, policy: &Policy) -> Option<Instant> {
+        let confirmed = self.notices.heard.values().filter(|h| h.confirmed.is_some());
+        confirmed
+            .filter(|h| matches!(h.subject, Subject::ScheduledChange(_)))
+            .filter_map(|h| h.deadline)
+            .filter(|deadline| self.begins(policy, *deadline) <= now)
+            .map(|deadline| deadline.at)
+            .max()
     }
 
     /// Looks at what is announced and begins what follows: tells the workloads, watches the pods. Returns the terms of
@@ -128,18 +138,12 @@ impl Episode {
         epoch: &Epoch,
         effects: &mut Vec<Effect>,
     ) -> Option<Terms> {
-        let course = self
-            .notices
-            .course(policy, now, |deadline| self.begins(policy, deadline));
+        let course = self.notices.course(policy, now, |deadline| self.begins(policy, deadline));
         self.tell(now, me, &course, epoch, effects);
         let terms = match &course {
-            Course::Drain {
-                deadline, at_once, ..
-            } => Some(Terms {
-                deadline: deadline.map(|d| d.at),
-                margin: policy.margin,
-                at_once: *at_once,
-            }),
+            Course::Drain { deadline, at_once, .. } => {
+                Some(Terms { deadline: deadline.map(|d| d.at), margin: policy.margin, at_once: *at_once })
+            }
             _ => None,
         };
         match &course {
@@ -157,6 +161,9 @@ impl Episode {
         if terms != self.terms {
             self.plan.hurry(now);
         }
+        if terms.is_some() {
+            self.begun = self.begun.max(self.scheduled_by(now, policy));
+        }
         self.terms = terms;
         self.course = course;
         terms
@@ -173,24 +180,12 @@ impl Episode {
     }
 
     /// Keeps the node's notice endpoint up to date. Nothing that needs the network comes before it.
-    fn tell(
-        &mut self,
-        now: Instant,
-        me: &Identity,
-        course: &Course,
-        epoch: &Epoch,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn tell(&mut self, now: Instant, me: &Identity, course: &Course, epoch: &Epoch, effects: &mut Vec<Effect>) {
         let Some(kind) = course.kind() else { return };
-        let confirmed = || {
-            self.notices
-                .heard
-                .values()
-                .filter(|h| h.confirmed.is_some())
-        };
-        let heard = confirmed()
-            .filter(|h| h.subject.kind() == kind)
-            .min_by_key(|h| h.deadline.map(|d| d.at));
+        // What an earlier run had confirmed is not confirmed again.
+        let since = *self.confirmed_at.get_or_insert(now);
+        let confirmed = || self.notices.heard.values().filter(|h| h.confirmed.is_some());
+        let heard = confirmed().filter(|h| h.subject.kind() == kind).min_by_key(|h| h.deadline.map(|d| d.at));
         let rebalance = confirmed().find(|h| h.subject == Subject::RebalanceRecommendation);
         let announcement = Announcement {
             instance: me.instance.clone(),
@@ -199,19 +194,12 @@ impl Episode {
             kind,
             action: heard.and_then(|h| h.subject.action()),
             deadline: heard.and_then(|h| h.deadline),
-            since: self.confirmed_at.unwrap_or(now),
-            rebalance: rebalance.map(|h| {
-                h.entry
-                    .event_id
-                    .parse()
-                    .unwrap_or_else(|_| epoch.wall(h.at))
-            }),
+            since,
+            rebalance: rebalance.map(|h| h.entry.event_id.parse().unwrap_or_else(|_| epoch.wall(h.at))),
         };
         if self.told.as_ref() != Some(&announcement) {
             self.told = Some(announcement.clone());
-            self.timeline
-                .workloads_told_at
-                .get_or_insert(epoch.wall(now));
+            self.timeline.workloads_told_at.get_or_insert(epoch.wall(now));
             effects.push(Effect::Tell(announcement));
         }
     }
@@ -226,7 +214,7 @@ impl Episode {
         Some(Mark {
             kind: self.course.kind()?,
             episode: self.number,
-            deadline: self.notices.deadline().map(|d| d.announced.to_string()),
+            deadline: self.notices.announced().map(|announced| announced.to_string()),
             exclude_from_load_balancers: exclude,
         })
     }
@@ -257,48 +245,28 @@ impl Episode {
     }
 
     /// Watches the pods where they matter, asks them as planned, and says how it went.
-    pub(super) fn drain(
-        &mut self,
-        now: Instant,
-        policy: &Policy,
-        epoch: &Epoch,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn drain(&mut self, now: Instant, policy: &Policy, epoch: &Epoch, effects: &mut Vec<Effect>) {
         let watches = self.watches(now, policy);
         if watches != self.watching {
             self.watching = watches;
-            effects.push(if watches {
-                Effect::WatchPods
-            } else {
-                Effect::ForgetPods
-            });
+            effects.push(if watches { Effect::WatchPods } else { Effect::ForgetPods });
         }
-        let Some(terms) = self
-            .terms
-            .filter(|_| !policy.cordon_only && self.plan.listed())
-        else {
+        let Some(terms) = self.terms.filter(|_| !policy.cordon_only && self.plan.listed()) else {
             return;
         };
         let left = self.plan.left();
         let time_left = terms.deadline.map(|d| d.since(now));
         if left > 0 && !self.said_draining {
             self.said_draining = true;
-            let because = Because::Draining {
-                pods: left,
-                left: time_left,
-            };
+            let because = Because::Draining { pods: left, left: time_left };
             self.reach(Phase::Draining, &because);
             effects.push(Effect::Decided(because));
         }
         if self.plan.step(now, &terms, effects) {
-            self.timeline
-                .first_eviction_at
-                .get_or_insert(epoch.wall(now));
+            self.timeline.first_eviction_at.get_or_insert(epoch.wall(now));
         }
         if left == 0 && self.phase < Phase::Drained {
-            let because = Because::Empty {
-                spare: terms.deadline.filter(|d| *d >= now).map(|d| d.since(now)),
-            };
+            let because = Because::Empty { spare: terms.deadline.filter(|d| *d >= now).map(|d| d.since(now)) };
             self.timeline.drained_at.get_or_insert(epoch.wall(now));
             self.reach(Phase::Drained, &because);
             effects.push(Effect::Decided(because));
@@ -324,52 +292,28 @@ impl Episode {
         policy: &Policy,
         effects: &mut Vec<Effect>,
     ) {
-        let without_deadline = Terms {
-            deadline: None,
-            margin: policy.margin,
-            at_once: false,
-        };
-        self.plan.answered(
-            now,
-            uid,
-            verb,
-            answer,
-            &self.terms.unwrap_or(without_deadline),
-            effects,
-        );
+        let terms = self.terms.unwrap_or(Terms::without_deadline(policy.margin));
+        self.plan.answered(now, uid, verb, answer, &terms, effects);
     }
 
     /// When something is due in this episode.
     pub(super) fn wakeup(&self, now: Instant, policy: &Policy) -> Option<Instant> {
-        let terms = self
-            .terms
-            .filter(|_| !policy.cordon_only && self.plan.listed());
-        let missed = terms
-            .and_then(|t| t.deadline)
-            .filter(|_| !self.said_missed && self.plan.left() > 0);
+        let terms = self.terms.filter(|_| !policy.cordon_only && self.plan.listed());
+        let missed = terms.and_then(|t| t.deadline).filter(|_| !self.said_missed && self.plan.left() > 0);
         let later = match &self.course {
             Course::Later { deadline, .. } => {
                 let peek = deadline.at - policy.scheduled_lead - PEEK;
-                Some(if self.watching {
-                    self.begins(policy, *deadline)
-                } else {
-                    peek
-                })
+                Some(if self.watching || policy.cordon_only { self.begins(policy, *deadline) } else { peek })
             }
             _ => None,
         };
-        let notices = self
-            .notices
-            .heard
-            .values()
-            .filter_map(|heard| heard.written.wakeup());
+        let notices = self.notices.heard.values().filter_map(|heard| heard.written.wakeup());
         [
             terms.and_then(|terms| self.plan.next_wakeup(now, &terms)),
             missed.map(|d| d + Duration::from_millis(1)),
             later,
             self.notices.next_refutation(now, policy.margin),
-            self.next_heartbeat
-                .filter(|_| self.phase == Phase::Draining),
+            self.next_heartbeat.filter(|_| terms.is_some() && self.phase == Phase::Draining),
         ]
         .into_iter()
         .flatten()
@@ -378,20 +322,12 @@ impl Episode {
     }
 
     /// What the record is to say.
-    pub(super) fn status(
-        &self,
-        me: &Identity,
-        settled: &[String],
-        node: Option<&Node>,
-    ) -> InterruptionStatus {
+    pub(super) fn status(&self, me: &Identity, settled: &[String], node: Option<&Node>) -> InterruptionStatus {
         InterruptionStatus {
             episode: self.number,
             phase: Some(self.phase),
-            kind: self
-                .notices
-                .kind()
-                .or(self.told.as_ref().map(|told| told.kind)),
-            deadline: self.notices.deadline().map(|d| d.announced),
+            kind: self.notices.kind().or(self.told.as_ref().map(|told| told.kind)),
+            deadline: self.notices.announced(),
             because: Some(self.because.clone()).filter(|b| !b.is_empty()),
             boot_id: self.boot_id.clone().or_else(|| node?.boot_id.clone()),
             timeline: self.timeline.clone(),

@@ -34,13 +34,7 @@ impl NodeWrites {
 
     /// Sends what is missing. What an earlier run of this program has left on the node is undone only when it is
     /// certain that nothing is announced (`settled_down`).
-    pub(super) fn advance(
-        &mut self,
-        now: Instant,
-        node: Option<&Node>,
-        settled_down: bool,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn advance(&mut self, now: Instant, node: Option<&Node>, settled_down: bool, effects: &mut Vec<Effect>) {
         if self.on_its_way.is_some() || self.again.is_some_and(|at| now < at) {
             return;
         }
@@ -54,7 +48,8 @@ impl NodeWrites {
                 self.on_its_way = Some(None);
                 effects.push(Effect::Unmark);
             }
-            _ => {}
+            // The node is as it should be, perhaps because a write whose answer was lost had been done.
+            _ => (self.again, self.tries) = (None, 0),
         }
     }
 
@@ -78,9 +73,7 @@ impl NodeWrites {
                 if self.tries == 0 {
                     effects.push(Effect::Decided(Because::MarkFailed { why }));
                 }
-                let wait = RETRY_FIRST
-                    .saturating_mul(1 << self.tries.min(5))
-                    .min(RETRY_MAX);
+                let wait = RETRY_FIRST.saturating_mul(1 << self.tries.min(5)).min(RETRY_MAX);
                 self.tries = self.tries.saturating_add(1);
                 self.again = Some(now + wait);
                 None
@@ -89,26 +82,17 @@ impl NodeWrites {
     }
 
     pub(super) fn wakeup(&self) -> Option<Instant> {
-        if self.on_its_way.is_some() {
-            None
-        } else {
-            self.again
-        }
+        if self.on_its_way.is_some() { None } else { self.again }
     }
 }
 
 fn bears_our_mark(node: &Node) -> bool {
-    node.annotations.contains_key(INTERRUPTION)
-        || node.taints.iter().any(|taint| taint.key == INTERRUPTION)
+    node.annotations.contains_key(INTERRUPTION) || node.taints.iter().any(|taint| taint.key == INTERRUPTION)
 }
 
 impl Written {
     /// How often it was tried.
     pub(super) fn tries(self) -> u32 {
-        if let Self::Again { tries, .. } = self {
-            tries
-        } else {
-            0
-        }
+        if let Self::Again { tries, .. } = self { tries } else { 0 }
     }
 }

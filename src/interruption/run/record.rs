@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Keeper, NODE_AWAITED, remember};
-use crate::api::interruption::{InterruptionStatus, NoticeKey, Phase};
+use super::{Keeper, NODE_AWAITED, TakenOver, remember};
+use crate::api::interruption::{InterruptionStatus, NoticeEntry, NoticeKey, Phase};
 use crate::domain::notice::{Source, Subject};
-use crate::domain::time::Instant;
+use crate::domain::time::{Deadline, Instant};
 use crate::interruption::because::{Because, Confirmation};
-use crate::interruption::merge::{Written, settled};
+use crate::interruption::merge::{Heard, Written, effective_deadline, settled};
 use crate::interruption::run::episode::Episode;
 use crate::interruption::{Effect, Outcome, Record};
 
@@ -39,18 +39,12 @@ impl StatusWrites {
 
     /// Whether more than counts have changed: that is not held back.
     fn phase_changed(&self) -> bool {
-        let what = |status: &Option<InterruptionStatus>| {
-            status.as_ref().map(|s| (s.episode, s.phase, s.deadline))
-        };
+        let what = |status: &Option<InterruptionStatus>| status.as_ref().map(|s| (s.episode, s.phase, s.deadline));
         what(&self.wanted) != what(&self.sent)
     }
 
     pub(super) fn wakeup(&self) -> Option<Instant> {
-        if self.on_its_way || !self.stale() {
-            None
-        } else {
-            self.not_before
-        }
+        if self.on_its_way || !self.stale() { None } else { self.not_before }
     }
 }
 
@@ -62,22 +56,18 @@ impl Keeper {
     }
 
     /// Takes in the record as the API server has it now.
-    pub(super) fn record_seen(
-        &mut self,
-        now: Instant,
-        record: Option<Record>,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn record_seen(&mut self, now: Instant, record: Option<Record>, effects: &mut Vec<Effect>) {
         self.record.asked = true;
         self.record.present = record.is_some();
         let Some(record) = record else {
             self.awaiting_node = None;
             self.record.contradicts = false;
+            // There is nothing to take over; what is in it later is our own.
+            self.record.adopted = true;
             self.record_lost(now, effects);
             return;
         };
-        self.record.contradicts =
-            record.node != self.me.node || record.provider_id != self.me.provider_id;
+        self.record.contradicts = record.node != self.me.node || record.provider_id != self.me.provider_id;
         if self.record.contradicts {
             if self.said.insert("contradicted") {
                 let record = format!("node {} ({})", record.node, record.provider_id);
@@ -95,12 +85,7 @@ impl Keeper {
         let Some(episode) = &mut self.episode else {
             return;
         };
-        for heard in episode
-            .notices
-            .heard
-            .values_mut()
-            .filter(|heard| heard.written == Written::Yes)
-        {
+        for heard in episode.notices.heard.values_mut().filter(|heard| heard.written == Written::Yes) {
             heard.written = Written::No;
         }
         self.withdraw_missing(now, &[], effects);
@@ -113,92 +98,105 @@ impl Keeper {
             .notices
             .heard
             .keys()
-            .filter(|key| {
-                matches!(key.source, Source::Operator | Source::Provisioner)
-                    && !present.contains(key)
-            })
+            .filter(|key| matches!(key.source, Source::Operator | Source::Provisioner) && !present.contains(key))
             .cloned()
             .collect();
         for key in missing {
-            self.drop_notice(
-                now,
-                &key,
-                Phase::Cancelled,
-                Because::Withdrawn {
-                    notice: key.clone(),
-                },
-                effects,
-            );
+            self.drop_notice(now, &key, Phase::Cancelled, Because::Withdrawn { notice: key.clone() }, effects);
         }
     }
 
     /// Reads the record once the node is known, or has not been heard of for long enough.
     pub(super) fn adopt_when_ready(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let ready = self.node.is_some()
-            || self
-                .awaiting_node
-                .as_ref()
-                .is_some_and(|(since, _)| *since + NODE_AWAITED <= now);
+        let ready =
+            self.node.is_some() || self.awaiting_node.as_ref().is_some_and(|(since, _)| *since + NODE_AWAITED <= now);
         if !ready {
             return;
         }
         let Some((_, record)) = self.awaiting_node.take() else {
             return;
         };
-        let open = record
-            .status
-            .phase
-            .is_some_and(|phase| !phase.ends_episode());
+        let open = record.status.phase.is_some_and(|phase| !phase.ends_episode());
         if !self.record.adopted {
             self.adopt_status(&record, open);
         }
-        let present: Vec<NoticeKey> = record
-            .notices
-            .iter()
-            .map(|(entry, _)| entry.key())
-            .collect();
+        let present: Vec<NoticeKey> = record.notices.iter().map(|(entry, _)| entry.key()).collect();
         for (entry, deadline) in record.notices {
             let Some(subject) = Subject::from_record(entry.kind, entry.action.as_deref()) else {
                 continue;
             };
             let key = entry.key();
-            let stale =
-                !open && deadline.is_some_and(|d| d.passed(now)) && entry.source == Source::Imds;
-            if stale
-                && self
-                    .episode
-                    .as_ref()
-                    .is_none_or(|e| !e.notices.heard.contains_key(&key))
-            {
+            let stale = !open && deadline.is_some_and(|d| d.passed(now)) && entry.source == Source::Imds;
+            if stale && self.episode.as_ref().is_none_or(|e| !e.notices.heard.contains_key(&key)) {
                 // Written in another life of the instance, and the status was lost: it has come and gone.
                 remember(&mut self.settled, settled(&entry));
                 continue;
             }
-            let known = self
-                .episode
-                .as_ref()
-                .is_some_and(|episode| episode.notices.same(&key).is_some());
+            if open && !self.record.adopted && self.same_boot(&record.status) {
+                self.recorded_first(now, &entry, deadline, effects);
+            }
+            let known = self.episode.as_ref().is_some_and(|episode| episode.notices.same(&key).is_some());
             self.hear(now, entry, subject, deadline, Written::Yes, effects);
-            if !known
-                && let Some(heard) = self
-                    .episode
-                    .as_mut()
-                    .and_then(|e| e.notices.heard.get_mut(&key))
+            let confirmed_before = open
+                && !self.record.adopted
+                && record.status.phase >= Some(Phase::Confirmed)
+                && record.status.kind == Some(key.kind);
+            if let Some(episode) = &mut self.episode
+                && let Some(heard) = episode.notices.heard.get_mut(&key)
             {
-                heard.inherited = key.source != Source::Sqs;
-                // What was confirmed before this program was started again stays confirmed.
-                let before = record
-                    .status
-                    .phase
-                    .is_some_and(|phase| phase >= Phase::Confirmed)
-                    && open;
-                if before && record.status.kind == Some(key.kind) && !self.record.adopted {
+                heard.inherited |= !known && key.source != Source::Sqs;
+                // What was confirmed before this program was started again stays confirmed, also where a redelivery has
+                // told of it before the record could be read.
+                if confirmed_before {
                     heard.confirmed.get_or_insert(Confirmation::Imds);
                 }
             }
         }
-        self.record.adopted = true;
+        if !self.record.adopted {
+            let deadline = record.status.deadline.filter(|_| open);
+            self.taken_over = Some(TakenOver { deadline });
+            self.record.adopted = true;
+        }
         self.withdraw_missing(now, &present, effects);
+    }
+
+    /// Whether a status was written in this boot of the instance, as far as is known.
+    fn same_boot(&self, status: &InterruptionStatus) -> bool {
+        let boot_id = self.node.as_ref().and_then(|node| node.boot_id.as_ref());
+        boot_id.zip(status.boot_id.as_ref()).is_none_or(|(now, then)| now == then)
+    }
+
+    /// An earlier run has written an announcement with an earlier deadline than this one has heard by now: that one
+    /// was the first, and this one is what it was moved to.
+    fn recorded_first(
+        &mut self,
+        now: Instant,
+        entry: &NoticeEntry,
+        deadline: Option<Deadline>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(notices) = self.episode.as_mut().map(|episode| &mut episode.notices) else {
+            return;
+        };
+        let known = notices.same(&entry.key());
+        let Some(known) = known.filter(|_| !self.settled.contains(&settled(entry))) else {
+            return;
+        };
+        let earlier = |heard: &Heard| entry.deadline.is_some() && heard.entry.deadline > entry.deadline;
+        let Some(mut heard) = notices.heard.remove(&known) else {
+            return;
+        };
+        if !earlier(&heard) {
+            notices.heard.insert(known, heard);
+            return;
+        }
+        let moved_to = (std::mem::replace(&mut heard.entry, entry.clone()), heard.deadline);
+        let subject = heard.subject.clone();
+        let deadline = effective_deadline(&subject, deadline, now);
+        heard.deadline = heard.deadline.into_iter().chain(deadline).min_by_key(|d| d.at);
+        heard.written = Written::Yes;
+        notices.heard.insert(entry.key(), heard);
+        self.hear(now, moved_to.0, subject, moved_to.1, Written::No, effects);
     }
 
     /// Continues what an earlier run of this program has begun.
@@ -209,9 +207,10 @@ impl Keeper {
         }
         if open {
             let number = status.episode.max(1);
+            let carried = &mut self.carried;
             let episode = self
                 .episode
-                .get_or_insert_with(|| Episode::new(number, status.boot_id.clone()));
+                .get_or_insert_with(|| Episode::new(number, status.boot_id.clone(), std::mem::take(carried)));
             episode.adopt(number, status);
             self.number = number;
         } else {
@@ -231,12 +230,7 @@ impl Keeper {
         let Some(episode) = &mut self.episode else {
             return;
         };
-        for heard in episode
-            .notices
-            .heard
-            .values_mut()
-            .filter(|heard| heard.written.due(now))
-        {
+        for heard in episode.notices.heard.values_mut().filter(|heard| heard.written.due(now)) {
             let tries = heard.written.tries();
             heard.written = Written::OnItsWay { tries };
             effects.push(Effect::RecordNotice(heard.entry.clone()));
@@ -251,11 +245,7 @@ impl Keeper {
         effects: &mut Vec<Effect>,
     ) {
         self.record.present |= outcome == Outcome::Done;
-        let Some(heard) = self
-            .episode
-            .as_mut()
-            .and_then(|episode| episode.notices.heard.get_mut(key))
-        else {
+        let Some(heard) = self.episode.as_mut().and_then(|episode| episode.notices.heard.get_mut(key)) else {
             return;
         };
         let Written::OnItsWay { tries } = heard.written else {
@@ -271,10 +261,7 @@ impl Keeper {
             }
             Outcome::Refused(why) => {
                 effects.push(Effect::Decided(Because::RecordFailed { why }));
-                Written::Again {
-                    at: now + REFUSED_WAIT,
-                    tries: tries.saturating_add(1),
-                }
+                Written::Again { at: now + REFUSED_WAIT, tries: tries.saturating_add(1) }
             }
         };
     }
@@ -287,30 +274,15 @@ impl Keeper {
         }
         let held = self.status.not_before.is_some_and(|at| now < at)
             && !(self.status.tries == 0 && self.status.phase_changed());
-        if self.record.contradicts
-            || !self.record.present
-            || self.status.on_its_way
-            || !self.status.stale()
-            || held
-        {
+        if !self.record.takes_status() || self.status.on_its_way || !self.status.stale() || held {
             return;
         }
         self.status.on_its_way = true;
         self.status.sent = self.status.wanted.clone();
-        effects.extend(
-            self.status
-                .wanted
-                .clone()
-                .map(|status| Effect::RecordStatus(Box::new(status))),
-        );
+        effects.extend(self.status.wanted.clone().map(|status| Effect::RecordStatus(Box::new(status))));
     }
 
-    pub(super) fn status_recorded(
-        &mut self,
-        now: Instant,
-        outcome: Outcome,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn status_recorded(&mut self, now: Instant, outcome: Outcome, effects: &mut Vec<Effect>) {
         self.status.on_its_way = false;
         let (why, wait) = match outcome {
             Outcome::Done => {

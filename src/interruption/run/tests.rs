@@ -16,10 +16,7 @@ fn at(millis: u64) -> Instant {
 }
 
 fn deadline(millis: u64) -> Deadline {
-    Deadline {
-        at: at(millis),
-        announced: epoch().wall(at(millis)),
-    }
+    Deadline { at: at(millis), announced: epoch().wall(at(millis)) }
 }
 
 fn keeper(policy: Policy) -> Keeper {
@@ -32,11 +29,7 @@ fn keeper(policy: Policy) -> Keeper {
 }
 
 fn node(boot: &str) -> Node {
-    Node {
-        name: "node-a".into(),
-        boot_id: Some(boot.into()),
-        ..Node::default()
-    }
+    Node { name: "node-a".into(), boot_id: Some(boot.into()), ..Node::default() }
 }
 
 fn pod(name: &str, grace: u64) -> Pod {
@@ -53,13 +46,7 @@ fn pod(name: &str, grace: u64) -> Pod {
 }
 
 fn spot(millis: u64) -> Reading {
-    Reading {
-        spot: Some(SpotAction {
-            action: Action::Terminate,
-            deadline: deadline(millis),
-        }),
-        ..Reading::default()
-    }
+    Reading { spot: Some(SpotAction { action: Action::Terminate, deadline: deadline(millis) }), ..Reading::default() }
 }
 
 fn handle(keeper: &mut Keeper, millis: u64, input: Input) -> Vec<Effect> {
@@ -99,30 +86,12 @@ fn a_notice_tells_the_workloads_before_it_touches_the_network_and_empties_the_no
     ] {
         assert!(told < network, "{effects:#?}");
     }
-    let effects = handle(
-        &mut keeper,
-        1_050,
-        Input::PodsListed(vec![pod("short", 30), pod("long", 600)]),
-    );
+    let effects = handle(&mut keeper, 1_050, Input::PodsListed(vec![pod("short", 30), pod("long", 600)]));
     // D − m − now = 114.95 s: the long one gets what is left, and is asked first.
-    assert_eq!(
-        asks(&effects),
-        [
-            (Verb::Evict, "long", Some(114)),
-            (Verb::Evict, "short", Some(30))
-        ]
-    );
+    assert_eq!(asks(&effects), [(Verb::Evict, "long", Some(114)), (Verb::Evict, "short", Some(30))]);
     for name in ["long", "short"] {
         let uid = PodUid(format!("uid-{name}"));
-        handle(
-            &mut keeper,
-            1_100,
-            Input::Asked {
-                uid: uid.clone(),
-                verb: Verb::Evict,
-                answer: Answer::Accepted,
-            },
-        );
+        handle(&mut keeper, 1_100, Input::Asked { uid: uid.clone(), verb: Verb::Evict, answer: Answer::Accepted });
         handle(&mut keeper, 2_000, Input::PodGone(uid));
     }
     assert_eq!(keeper.phase(), Some(Phase::Drained));
@@ -140,42 +109,26 @@ fn a_budget_that_never_allows_is_asked_until_the_latest_start_and_then_overruled
         match asks(&effects).first() {
             Some((Verb::Evict, ..)) => {
                 evictions += 1;
-                let blocked = Answer::Blocked {
-                    budget: Some("web".into()),
-                };
+                let blocked = Answer::Blocked { budget: Some("web".into()) };
                 let uid = PodUid("uid-web".into());
-                handle(
-                    &mut keeper,
-                    now,
-                    Input::Asked {
-                        uid,
-                        verb: Verb::Evict,
-                        answer: blocked,
-                    },
-                );
+                handle(&mut keeper, now, Input::Asked { uid, verb: Verb::Evict, answer: blocked });
             }
             Some((Verb::Delete, _, grace)) => break (now, *grace),
             None => {}
         }
-        now = keeper
-            .next_wakeup()
-            .expect("a pod is left")
-            .as_millis()
-            .max(now);
+        now = keeper.next_wakeup().expect("a pod is left").as_millis().max(now);
         effects = wake(&mut keeper, now);
     };
     // L = D − m − g = 121 − 5 − 30 s.
     assert_eq!(deleted_at, (86_000, Some(30)));
-    assert!(
-        (40..60).contains(&evictions),
-        "{evictions} evictions in 85 s, 250 ms growing to 2 s apart"
-    );
+    assert!((40..60).contains(&evictions), "{evictions} evictions in 85 s, 250 ms growing to 2 s apart");
 }
 
 #[test]
 fn a_notice_by_the_queue_alone_touches_nothing_while_a_healthy_imds_denies_it() {
     let mut keeper = keeper(Policy::default());
     handle(&mut keeper, 0, Input::NodeSeen(node("boot-1")));
+    handle(&mut keeper, 0, Input::RecordSeen(None));
     handle(&mut keeper, 0, Input::ImdsAnswered(Reading::default()));
     let notice = crate::domain::notice::Notice {
         instance: "i-0123456789abcdef0".parse().unwrap(),
@@ -184,32 +137,14 @@ fn a_notice_by_the_queue_alone_touches_nothing_while_a_healthy_imds_denies_it() 
         event_id: "forged".into(),
         deadline: Some(deadline(120_000).announced),
     };
-    let effects = handle(
-        &mut keeper,
-        500,
-        Input::Noticed {
-            notice,
-            deadline: Some(deadline(120_000)),
-        },
-    );
+    let effects = handle(&mut keeper, 500, Input::Noticed { notice, deadline: Some(deadline(120_000)) });
     assert!(effects.contains(&Effect::PollImds(Pace::Urgent)));
     let mut all = effects;
     for round in 3..480 {
-        all.extend(handle(
-            &mut keeper,
-            round * 250,
-            Input::ImdsAnswered(Reading::default()),
-        ));
+        all.extend(handle(&mut keeper, round * 250, Input::ImdsAnswered(Reading::default())));
     }
-    assert!(
-        !all.iter()
-            .any(|e| matches!(e, Effect::Mark(_) | Effect::Tell(_) | Effect::WatchPods)),
-        "{all:#?}"
-    );
-    assert!(
-        all.iter()
-            .any(|e| matches!(e, Effect::Decided(Because::Refuted { .. })))
-    );
+    assert!(!all.iter().any(|e| matches!(e, Effect::Mark(_) | Effect::Tell(_) | Effect::WatchPods)), "{all:#?}");
+    assert!(all.iter().any(|e| matches!(e, Effect::Decided(Because::Refuted { .. }))));
     assert_eq!(keeper.phase(), None);
 }
 
@@ -217,10 +152,9 @@ fn a_notice_by_the_queue_alone_touches_nothing_while_a_healthy_imds_denies_it() 
 fn a_later_boot_undoes_the_mark_of_the_boot_before() {
     let mut keeper = keeper(Policy::default());
     let mut marked = node("boot-2");
-    marked.annotations.insert(
-        INTERRUPTION.into(),
-        r#"{"by":"spotkeeper-agent","kind":"ScheduledChange","episode":1}"#.into(),
-    );
+    marked
+        .annotations
+        .insert(INTERRUPTION.into(), r#"{"by":"spotkeeper-agent","kind":"ScheduledChange","episode":1}"#.into());
     handle(&mut keeper, 0, Input::NodeSeen(marked));
     let status = crate::api::interruption::InterruptionStatus {
         episode: 1,
@@ -236,16 +170,8 @@ fn a_later_boot_undoes_the_mark_of_the_boot_before() {
         deadline: None,
     };
     let mut effects = handle(&mut keeper, 10, Input::RecordSeen(Some(record)));
-    effects.extend(handle(
-        &mut keeper,
-        20,
-        Input::ImdsAnswered(Reading::default()),
-    ));
-    assert_eq!(
-        effects.iter().filter(|e| **e == Effect::Unmark).count(),
-        1,
-        "{effects:#?}"
-    );
+    effects.extend(handle(&mut keeper, 20, Input::ImdsAnswered(Reading::default())));
+    assert_eq!(effects.iter().filter(|e| **e == Effect::Unmark).count(), 1, "{effects:#?}");
     let gone = |e: &Effect| matches!(e, Effect::RecordStatus(s) if s.phase == Some(Phase::Gone));
     assert!(effects.iter().any(gone), "{effects:#?}");
     assert_eq!(handle(&mut keeper, 30, Input::Marked(Outcome::Done)), []);
@@ -256,40 +182,17 @@ fn a_rebalance_that_is_avoided_marks_the_node_and_a_later_interruption_upgrades_
     let mut keeper = keeper(Policy::default());
     handle(&mut keeper, 0, Input::NodeSeen(node("boot-1")));
     let noticed: Timestamp = "2026-04-24T16:59:00Z".parse().unwrap();
-    let rebalance = Reading {
-        rebalance: Some(noticed),
-        ..Reading::default()
-    };
+    let rebalance = Reading { rebalance: Some(noticed), ..Reading::default() };
     let effects = handle(&mut keeper, 1_000, Input::ImdsAnswered(rebalance.clone()));
     let mark = |effects: &[Effect]| {
-        effects.iter().find_map(|e| {
-            if let Effect::Mark(mark) = e {
-                Some(mark.clone())
-            } else {
-                None
-            }
-        })
+        effects.iter().find_map(|e| if let Effect::Mark(mark) = e { Some(mark.clone()) } else { None })
     };
-    assert!(
-        !mark(&effects)
-            .expect("it is marked")
-            .exclude_from_load_balancers
-    );
+    assert!(!mark(&effects).expect("it is marked").exclude_from_load_balancers);
     assert!(!effects.contains(&Effect::WatchPods));
     handle(&mut keeper, 1_010, Input::Marked(Outcome::Done));
     assert_eq!(keeper.phase(), Some(Phase::Cordoned));
-    let effects = handle(
-        &mut keeper,
-        9_000,
-        Input::ImdsAnswered(Reading {
-            spot: spot(129_000).spot,
-            ..rebalance
-        }),
-    );
+    let effects = handle(&mut keeper, 9_000, Input::ImdsAnswered(Reading { spot: spot(129_000).spot, ..rebalance }));
     let upgraded = mark(&effects).expect("it is marked anew");
-    assert_eq!(
-        (upgraded.kind, upgraded.episode),
-        (Kind::SpotInterruption, 1)
-    );
+    assert_eq!((upgraded.kind, upgraded.episode), (Kind::SpotInterruption, 1));
     assert!(upgraded.exclude_from_load_balancers && effects.contains(&Effect::WatchPods));
 }

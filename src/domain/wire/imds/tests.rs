@@ -29,37 +29,19 @@ fn an_instance_action_is_read() {
 fn an_instance_action_that_cannot_be_read_says_why() {
     for (body, expected) in [
         ("", "spot/instance-action cannot be read: EOF"),
-        (
-            "<html>503</html>",
-            "spot/instance-action cannot be read: expected value",
-        ),
-        (
-            "[]",
-            "spot/instance-action cannot be read: invalid length 0",
-        ),
+        ("<html>503</html>", "spot/instance-action cannot be read: expected value"),
+        ("[]", "spot/instance-action cannot be read: invalid length 0"),
         (r#"{"action":"stop"}"#, "spot/instance-action has no `time`"),
-        (
-            r#"{"time":"2026-04-24T17:11:44Z"}"#,
-            "spot/instance-action has no `action`",
-        ),
-        (
-            r#"{"action":"stop","time":"soon"}"#,
-            "the `time` of spot/instance-action is `soon`, which is not a time",
-        ),
-        (
-            r#"{"action":"stop","time":5}"#,
-            "spot/instance-action cannot be read: invalid type",
-        ),
+        (r#"{"time":"2026-04-24T17:11:44Z"}"#, "spot/instance-action has no `action`"),
+        (r#"{"action":"stop","time":"soon"}"#, "the `time` of spot/instance-action is `soon`, which is not a time"),
+        (r#"{"action":"stop","time":5}"#, "spot/instance-action cannot be read: invalid type"),
     ] {
         let error = instance_action(body.as_bytes()).unwrap_err().to_string();
         assert!(error.starts_with(expected), "{body}: {error}");
     }
     let endless = vec![b' '; BODY_BYTES_MAX + 1];
     let error = instance_action(&endless).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "spot/instance-action has 65537 bytes, more than the 65536 that are read"
-    );
+    assert_eq!(error, "spot/instance-action has 65537 bytes, more than the 65536 that are read");
     let deep = "[".repeat(50_000);
     assert!(instance_action(deep.as_bytes()).is_err());
 }
@@ -75,25 +57,14 @@ fn a_rebalance_recommendation_is_read() {
 fn scheduled_events_are_read_with_their_odd_dates_and_unknown_codes() {
     let read = maintenance(MAINTENANCE.as_bytes()).unwrap();
     assert_eq!(read.problems, []);
-    let seen: Vec<_> = read
-        .events
-        .iter()
-        .map(|e| (e.code.0.as_str(), e.not_before.unwrap().to_string(), e.over))
-        .collect();
+    let seen: Vec<_> =
+        read.events.iter().map(|e| (e.code.0.as_str(), e.not_before.unwrap().to_string(), e.over)).collect();
     assert_eq!(
         seen,
         [
             ("system-reboot", "2026-01-21T09:00:43Z".to_owned(), false),
-            (
-                "instance-retirement",
-                "2026-02-02T01:00:00Z".to_owned(),
-                true
-            ),
-            (
-                "instance-teleport",
-                "2026-02-02T01:00:00Z".to_owned(),
-                false
-            ),
+            ("instance-retirement", "2026-02-02T01:00:00Z".to_owned(), true),
+            ("instance-teleport", "2026-02-02T01:00:00Z".to_owned(), false),
         ]
     );
     assert_eq!(maintenance(b"[]").unwrap(), Maintenance::default());
@@ -103,10 +74,7 @@ fn scheduled_events_are_read_with_their_odd_dates_and_unknown_codes() {
 fn a_bad_entry_does_not_hide_the_good_ones() {
     let good = r#"{"NotBefore":"21 Jan 2026 09:00:43 GMT","Code":"system-reboot","EventId":"e-1","State":"active"}"#;
     for (bad, expected) in [
-        (
-            "17",
-            "an entry of events/maintenance/scheduled cannot be read",
-        ),
+        ("17", "an entry of events/maintenance/scheduled cannot be read"),
         (
             r#"{"Code":"x","EventId":"e-2","State":"active"}"#,
             "an entry of events/maintenance/scheduled has no `NotBefore`",
@@ -123,11 +91,7 @@ fn a_bad_entry_does_not_hide_the_good_ones() {
         let read = maintenance(format!("[{bad},{good}]").as_bytes()).unwrap();
         assert_eq!(read.events.len(), 1, "{bad}");
         assert_eq!(read.events[0].event_id, "e-1");
-        assert!(
-            read.problems[0].to_string().starts_with(expected),
-            "{bad}: {:?}",
-            read.problems
-        );
+        assert!(read.problems[0].to_string().starts_with(expected), "{bad}: {:?}", read.problems);
     }
 }
 
@@ -141,10 +105,7 @@ fn a_cancellation_needs_no_time() {
 #[test]
 fn lifecycle_states_are_words() {
     assert_eq!(lifecycle_state(b"InService\n").unwrap(), "InService");
-    assert_eq!(
-        lifecycle_state(b"Warmed:Stopped").unwrap(),
-        "Warmed:Stopped"
-    );
+    assert_eq!(lifecycle_state(b"Warmed:Stopped").unwrap(), "Warmed:Stopped");
     for bad in [&b""[..], b"<html>", b"a\0b", &[0xff, 0xfe], &[b'x'; 70_000]] {
         assert!(lifecycle_state(bad).is_err());
     }
@@ -168,9 +129,7 @@ fn the_identity_document_is_read() {
 
 #[test]
 fn no_bytes_make_a_reader_panic() {
-    bolero::check!()
-        .with_type::<Vec<u8>>()
-        .for_each(|bytes: &Vec<u8>| read_all(bytes));
+    bolero::check!().with_type::<Vec<u8>>().for_each(|bytes: &Vec<u8>| read_all(bytes));
 }
 
 #[test]
@@ -181,16 +140,14 @@ fn no_change_to_a_real_answer_makes_a_reader_panic() {
         r#"{"noticeTime":"2026-10-16T19:18:24Z"}"#,
         r#"{"instanceId":"i-0123456789abcdef0","region":"eu-west-1"}"#,
     ];
-    bolero::check!()
-        .with_type::<(u8, Vec<(u16, u8)>)>()
-        .for_each(|(which, changes)| {
-            let mut bytes = real[usize::from(*which) % real.len()].as_bytes().to_vec();
-            for (at, byte) in changes {
-                let at = usize::from(*at) % bytes.len();
-                bytes[at] = *byte;
-            }
-            read_all(&bytes);
-        });
+    bolero::check!().with_type::<(u8, Vec<(u16, u8)>)>().for_each(|(which, changes)| {
+        let mut bytes = real[usize::from(*which) % real.len()].as_bytes().to_vec();
+        for (at, byte) in changes {
+            let at = usize::from(*at) % bytes.len();
+            bytes[at] = *byte;
+        }
+        read_all(&bytes);
+    });
 }
 
 /// What can be read has bounded texts; the rest is an error.
@@ -212,19 +169,14 @@ fn read_all(bytes: &[u8]) {
 
 #[test]
 fn what_is_written_as_aws_writes_it_is_read_back() {
-    bolero::check!()
-        .with_type::<(u32, u8)>()
-        .for_each(|(second, which)| {
-            let time = Timestamp::from_second(i64::from(*second)).unwrap();
-            let action = Action::ALL[usize::from(*which) % Action::ALL.len()];
-            let body = format!(r#"{{"action":"{action}","time":"{time}"}}"#);
-            assert_eq!(
-                instance_action(body.as_bytes()),
-                Ok(InstanceAction { action, time })
-            );
-            let body = format!(r#"{{"noticeTime":"{time}"}}"#);
-            assert_eq!(rebalance(body.as_bytes()), Ok(time));
-            let date = time.strftime("%-d %b %Y %H:%M:%S GMT").to_string();
-            assert_eq!(timestamp(&date), Some(time), "{date}");
-        });
+    bolero::check!().with_type::<(u32, u8)>().for_each(|(second, which)| {
+        let time = Timestamp::from_second(i64::from(*second)).unwrap();
+        let action = Action::ALL[usize::from(*which) % Action::ALL.len()];
+        let body = format!(r#"{{"action":"{action}","time":"{time}"}}"#);
+        assert_eq!(instance_action(body.as_bytes()), Ok(InstanceAction { action, time }));
+        let body = format!(r#"{{"noticeTime":"{time}"}}"#);
+        assert_eq!(rebalance(body.as_bytes()), Ok(time));
+        let date = time.strftime("%-d %b %Y %H:%M:%S GMT").to_string();
+        assert_eq!(timestamp(&date), Some(time), "{date}");
+    });
 }

@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use super::super::{
-    EVENT_ID_CHARS_MAX, ParseError, WORD_CHARS_MAX, bounded, excerpt, moment, required, wrong,
-};
+use super::super::{EVENT_ID_CHARS_MAX, ParseError, WORD_CHARS_MAX, bounded, excerpt, moment, required, wrong};
 use super::{Message, NotForUs, Parsed, envelope, instance_of};
 use crate::domain::notice::{InstanceId, Notice, ScheduleCode, Source, Subject};
 
@@ -39,9 +37,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Parsed, ParseError> {
     let (_, _, health) = envelope::<Health>(body)?;
     let text = |value: Option<String>| excerpt(&value.unwrap_or_default());
     if health.service.as_deref() != Some("EC2") {
-        return Ok(Parsed::NotForUs(NotForUs::HealthOfService(text(
-            health.service,
-        ))));
+        return Ok(Parsed::NotForUs(NotForUs::HealthOfService(text(health.service))));
     }
     if health.event_type_category.as_deref() != Some("scheduledChange") {
         let category = text(health.event_type_category);
@@ -58,12 +54,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Parsed, ParseError> {
     if instances.is_empty() {
         return Ok(Parsed::NotForUs(NotForUs::HealthWithoutInstances));
     }
-    let event_id = bounded(
-        HEALTH,
-        "detail.eventArn",
-        health.event_arn,
-        EVENT_ID_CHARS_MAX,
-    )?;
+    let event_id = bounded(HEALTH, "detail.eventArn", health.event_arn, EVENT_ID_CHARS_MAX)?;
     let deadline = moment(HEALTH, "detail.startTime", health.start_time)?;
     let notices = instances
         .into_iter()
@@ -83,12 +74,7 @@ fn instances(entities: Vec<Entity>) -> Result<(BTreeSet<InstanceId>, Vec<ParseEr
     const FIELD: &str = "detail.affectedEntities[].entityValue";
     if entities.len() > INSTANCES_MAX {
         let count = entities.len().to_string();
-        return Err(wrong(
-            HEALTH,
-            "number of detail.affectedEntities",
-            &count,
-            "at most 1000",
-        ));
+        return Err(wrong(HEALTH, "number of detail.affectedEntities", &count, "at most 1000"));
     }
     let mut problems = Vec::new();
     let mut found = BTreeSet::new();
@@ -113,21 +99,15 @@ fn instances(entities: Vec<Entity>) -> Result<(BTreeSet<InstanceId>, Vec<ParseEr
 /// A type without a counterpart in IMDS keeps its own name, in IMDS's spelling: what it does to the instance is not
 /// guessed from its words.
 pub(super) fn schedule_code(type_code: &str) -> Option<ScheduleCode> {
-    let name = type_code
-        .strip_prefix("AWS_EC2_")?
-        .strip_suffix("_SCHEDULED")?;
+    let name = type_code.strip_prefix("AWS_EC2_")?.strip_suffix("_SCHEDULED")?;
     let plain = |c: u8| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_';
     if name.is_empty() || name.len() > WORD_CHARS_MAX || !name.bytes().all(plain) {
         return None;
     }
     let code = match name {
-        "INSTANCE_REBOOT"
-        | "INSTANCE_REBOOT_MAINTENANCE"
-        | "INSTANCE_REBOOT_FLEXIBLE_MAINTENANCE" => "instance-reboot",
+        "INSTANCE_REBOOT" | "INSTANCE_REBOOT_MAINTENANCE" | "INSTANCE_REBOOT_FLEXIBLE_MAINTENANCE" => "instance-reboot",
         "SYSTEM_REBOOT" | "SYSTEM_REBOOT_MAINTENANCE" => "system-reboot",
-        "SYSTEM_MAINTENANCE" | "INSTANCE_NETWORK_MAINTENANCE" | "INSTANCE_POWER_MAINTENANCE" => {
-            "system-maintenance"
-        }
+        "SYSTEM_MAINTENANCE" | "INSTANCE_NETWORK_MAINTENANCE" | "INSTANCE_POWER_MAINTENANCE" => "system-maintenance",
         "INSTANCE_STOP" => "instance-stop",
         "INSTANCE_RETIREMENT" | "PERSISTENT_INSTANCE_RETIREMENT" => "instance-retirement",
         other => return Some(ScheduleCode(other.to_ascii_lowercase().replace('_', "-"))),

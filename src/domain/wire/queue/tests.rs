@@ -19,17 +19,11 @@ fn ec2(detail_type: &str, detail: &str) -> String {
 }
 
 fn spot(action: &str) -> String {
-    ec2(
-        "EC2 Spot Instance Interruption Warning",
-        &format!(r#"{{"instance-id":"{I}","instance-action":"{action}"}}"#),
-    )
+    ec2("EC2 Spot Instance Interruption Warning", &format!(r#"{{"instance-id":"{I}","instance-action":"{action}"}}"#))
 }
 
 fn state(state: &str) -> String {
-    ec2(
-        "EC2 Instance State-change Notification",
-        &format!(r#"{{"instance-id":"{I}","state":"{state}"}}"#),
-    )
+    ec2("EC2 Instance State-change Notification", &format!(r#"{{"instance-id":"{I}","state":"{state}"}}"#))
 }
 
 const HOOK_FIELDS: &str = r#""LifecycleActionToken":"87654321-4321-4321-4321-210987654321",
@@ -122,42 +116,18 @@ fn an_envelope_without_an_account_is_read() {
 fn the_other_events_of_ec2_have_no_deadline() {
     let of = |detail_type| ec2(detail_type, &format!(r#"{{"instance-id":"{I}"}}"#));
     for (body, subject) in [
-        (
-            of("EC2 Instance Rebalance Recommendation"),
-            Subject::RebalanceRecommendation,
-        ),
-        (
-            of("EC2 Capacity Reservation Instance Interruption Warning"),
-            Subject::CapacityReservationInterruption,
-        ),
-        (
-            state("stopping"),
-            Subject::StateChange(InstanceState::Stopping),
-        ),
-        (
-            state("stopped"),
-            Subject::StateChange(InstanceState::Stopped),
-        ),
-        (
-            state("shutting-down"),
-            Subject::StateChange(InstanceState::ShuttingDown),
-        ),
-        (
-            state("terminated"),
-            Subject::StateChange(InstanceState::Terminated),
-        ),
+        (of("EC2 Instance Rebalance Recommendation"), Subject::RebalanceRecommendation),
+        (of("EC2 Capacity Reservation Instance Interruption Warning"), Subject::CapacityReservationInterruption),
+        (state("stopping"), Subject::StateChange(InstanceState::Stopping)),
+        (state("stopped"), Subject::StateChange(InstanceState::Stopped)),
+        (state("shutting-down"), Subject::StateChange(InstanceState::ShuttingDown)),
+        (state("terminated"), Subject::StateChange(InstanceState::Terminated)),
     ] {
         let read = notices(&body);
         assert_eq!((&read[0].subject, read[0].deadline), (&subject, None));
     }
-    assert_eq!(
-        not_for_us(&state("pending")),
-        NotForUs::Alive(InstanceState::Pending)
-    );
-    assert_eq!(
-        not_for_us(&state("running")),
-        NotForUs::Alive(InstanceState::Running)
-    );
+    assert_eq!(not_for_us(&state("pending")), NotForUs::Alive(InstanceState::Pending));
+    assert_eq!(not_for_us(&state("running")), NotForUs::Alive(InstanceState::Running));
     assert!(error(&state("melting")).contains("`detail.state`"));
 }
 
@@ -166,9 +136,7 @@ fn a_termination_hook_is_the_same_notice_on_every_way() {
     let eventbridge = event(
         "aws.autoscaling",
         "EC2 Instance-terminate Lifecycle Action",
-        &format!(
-            r#"{{{HOOK_FIELDS},"LifecycleTransition":"autoscaling:EC2_INSTANCE_TERMINATING"}}"#
-        ),
+        &format!(r#"{{{HOOK_FIELDS},"LifecycleTransition":"autoscaling:EC2_INSTANCE_TERMINATING"}}"#),
     );
     let direct = direct_hook("EC2_INSTANCE_TERMINATING");
     let read = notices(&eventbridge);
@@ -184,11 +152,7 @@ fn hooks_that_ask_nothing_of_us_are_recognised() {
     for body in [TEST_NOTIFICATION.to_owned(), in_sns(TEST_NOTIFICATION)] {
         assert_eq!(not_for_us(&body), NotForUs::TestNotification);
     }
-    let launch = event(
-        "aws.autoscaling",
-        "EC2 Instance-launch Lifecycle Action",
-        "{}",
-    );
+    let launch = event("aws.autoscaling", "EC2 Instance-launch Lifecycle Action", "{}");
     for body in [launch, direct_hook("EC2_INSTANCE_LAUNCHING")] {
         assert_eq!(not_for_us(&body), NotForUs::Launching);
     }
@@ -203,22 +167,15 @@ fn a_health_event_names_many_instances_each_once() {
     let ids: Vec<_> = read.iter().map(|n| n.instance.as_str()).collect();
     assert_eq!(ids, [I, "i-0fedcba9876543210"]);
     for notice in &read {
-        assert_eq!(
-            notice.subject,
-            Subject::ScheduledChange(ScheduleCode("instance-retirement".into()))
-        );
-        assert_eq!(
-            notice.deadline,
-            Some("2026-06-05T15:10:09Z".parse().unwrap())
-        );
+        assert_eq!(notice.subject, Subject::ScheduledChange(ScheduleCode("instance-retirement".into())));
+        assert_eq!(notice.deadline, Some("2026-06-05T15:10:09Z".parse().unwrap()));
         assert!(notice.event_id.starts_with("arn:aws:health:"));
     }
 }
 
 #[test]
 fn an_entity_that_is_no_instance_does_not_hide_the_others() {
-    let entities =
-        serde_json::json!([{"entityValue": "vol-1"}, {"entityValue": I}, {}, {"entityValue": [7]}]);
+    let entities = serde_json::json!([{"entityValue": "vol-1"}, {"entityValue": I}, {}, {"entityValue": [7]}]);
     let body = health(&[("affectedEntities", entities)]);
     let Ok(Parsed::Message(message)) = parse(body.as_bytes()) else {
         panic!("{body}");
@@ -229,34 +186,17 @@ fn an_entity_that_is_no_instance_does_not_hide_the_others() {
 #[test]
 fn other_words_of_aws_health_are_not_for_us() {
     let with = |field: &str, value: serde_json::Value| not_for_us(&health(&[(field, value)]));
-    assert_eq!(
-        with("service", "RDS".into()),
-        NotForUs::HealthOfService("RDS".into())
-    );
-    assert_eq!(
-        with("eventTypeCategory", "issue".into()),
-        NotForUs::HealthCategory("issue".into())
-    );
+    assert_eq!(with("service", "RDS".into()), NotForUs::HealthOfService("RDS".into()));
+    assert_eq!(with("eventTypeCategory", "issue".into()), NotForUs::HealthCategory("issue".into()));
     assert_eq!(
         with("eventTypeCode", "AWS_EC2_OPERATIONAL_ISSUE".into()),
         NotForUs::HealthCode("AWS_EC2_OPERATIONAL_ISSUE".into())
     );
     assert_eq!(with("statusCode", "closed".into()), NotForUs::HealthClosed);
-    assert_eq!(
-        with("affectedEntities", serde_json::json!([])),
-        NotForUs::HealthWithoutInstances
-    );
-    assert_eq!(
-        with("affectedEntities", serde_json::Value::Null),
-        NotForUs::HealthWithoutInstances
-    );
-    assert!(
-        error(&health(&[("startTime", serde_json::Value::Null)])).contains("`detail.startTime`")
-    );
-    let storm = serde_json::json!(vec![
-        serde_json::json!({"entityValue": I});
-        INSTANCES_MAX + 1
-    ]);
+    assert_eq!(with("affectedEntities", serde_json::json!([])), NotForUs::HealthWithoutInstances);
+    assert_eq!(with("affectedEntities", serde_json::Value::Null), NotForUs::HealthWithoutInstances);
+    assert!(error(&health(&[("startTime", serde_json::Value::Null)])).contains("`detail.startTime`"));
+    let storm = serde_json::json!(vec![serde_json::json!({"entityValue": I}); INSTANCES_MAX + 1]);
     assert!(error(&health(&[("affectedEntities", storm)])).contains("1001"));
 }
 
@@ -264,23 +204,11 @@ fn other_words_of_aws_health_are_not_for_us() {
 fn types_of_health_events_become_codes_as_imds_writes_them() {
     let code = |text| schedule_code(text).map(|c| c.0);
     for (type_code, expected) in [
-        (
-            "AWS_EC2_INSTANCE_REBOOT_MAINTENANCE_SCHEDULED",
-            Some("instance-reboot"),
-        ),
-        (
-            "AWS_EC2_SYSTEM_REBOOT_MAINTENANCE_SCHEDULED",
-            Some("system-reboot"),
-        ),
-        (
-            "AWS_EC2_INSTANCE_RETIREMENT_SCHEDULED",
-            Some("instance-retirement"),
-        ),
+        ("AWS_EC2_INSTANCE_REBOOT_MAINTENANCE_SCHEDULED", Some("instance-reboot")),
+        ("AWS_EC2_SYSTEM_REBOOT_MAINTENANCE_SCHEDULED", Some("system-reboot")),
+        ("AWS_EC2_INSTANCE_RETIREMENT_SCHEDULED", Some("instance-retirement")),
         ("AWS_EC2_INSTANCE_STOP_SCHEDULED", Some("instance-stop")),
-        (
-            "AWS_EC2_INSTANCE_TERMINATION_SCHEDULED",
-            Some("instance-termination"),
-        ),
+        ("AWS_EC2_INSTANCE_TERMINATION_SCHEDULED", Some("instance-termination")),
         ("AWS_EC2__SCHEDULED", None),
         ("AWS_EC2_SCHEDULED", None),
         ("AWS_RDS_REBOOT_SCHEDULED", None),
@@ -293,18 +221,11 @@ fn types_of_health_events_become_codes_as_imds_writes_them() {
 #[test]
 fn events_that_nobody_here_uses_are_recognised_whatever_their_detail() {
     for body in [
-        event(
-            "aws.cloudwatch",
-            "CloudWatch Alarm State Change",
-            r#"{"state":{"value":"ALARM"}}"#,
-        ),
+        event("aws.cloudwatch", "CloudWatch Alarm State Change", r#"{"state":{"value":"ALARM"}}"#),
         event("my.app", "EC2 Spot Instance Interruption Warning", "[]"),
         r#"{"detail-type":"x"}"#.to_owned(),
     ] {
-        assert!(
-            matches!(not_for_us(&body), NotForUs::OtherEvent { .. }),
-            "{body}"
-        );
+        assert!(matches!(not_for_us(&body), NotForUs::OtherEvent { .. }), "{body}");
     }
 }
 
@@ -314,31 +235,13 @@ fn a_message_that_cannot_be_read_says_why() {
         (String::new(), "the message cannot be read"),
         ("hello".into(), "the message cannot be read"),
         ("{}".into(), "neither an EventBridge event"),
-        (
-            in_sns("hello"),
-            "the Message of an SNS notification cannot be read",
-        ),
-        (
-            in_sns(&in_sns(&spot("stop"))),
-            "neither an EventBridge event",
-        ),
-        (
-            spot("stop").replace(I, "i-nonsense"),
-            "`detail.instance-id` of an EventBridge event is `i-nonsense`",
-        ),
-        (
-            spot("stop").replace("2026-04-24T17:09:44Z", "now"),
-            "the `time` of an EventBridge event is `now`",
-        ),
+        (in_sns("hello"), "the Message of an SNS notification cannot be read"),
+        (in_sns(&in_sns(&spot("stop"))), "neither an EventBridge event"),
+        (spot("stop").replace(I, "i-nonsense"), "`detail.instance-id` of an EventBridge event is `i-nonsense`"),
+        (spot("stop").replace("2026-04-24T17:09:44Z", "now"), "the `time` of an EventBridge event is `now`"),
         (spot(""), "has no `detail.instance-action`"),
-        (
-            spot("stop").replace("72d6566c-e6bd-117d-5bbc-2779c679abd5", ""),
-            "has no `id`",
-        ),
-        (
-            ec2("EC2 Instance Rebalance Recommendation", "null"),
-            "has no `detail`",
-        ),
+        (spot("stop").replace("72d6566c-e6bd-117d-5bbc-2779c679abd5", ""), "has no `id`"),
+        (ec2("EC2 Instance Rebalance Recommendation", "null"), "has no `detail`"),
     ] {
         let error = error(&body);
         assert!(error.contains(expected), "{body}: {error}");
@@ -362,12 +265,7 @@ fn check(body: &[u8]) {
     let mut seen = BTreeSet::new();
     for notice in message.notices {
         assert!((1..=EVENT_ID_CHARS_MAX).contains(&notice.event_id.chars().count()));
-        assert!(
-            notice
-                .subject
-                .action()
-                .is_none_or(|a| a.len() <= WORD_CHARS_MAX)
-        );
+        assert!(notice.subject.action().is_none_or(|a| a.len() <= WORD_CHARS_MAX));
         assert_eq!(notice.source, Source::Sqs);
         assert!(seen.insert(notice.instance));
     }
@@ -375,9 +273,7 @@ fn check(body: &[u8]) {
 
 #[test]
 fn no_bytes_make_the_reader_panic() {
-    bolero::check!()
-        .with_type::<Vec<u8>>()
-        .for_each(|bytes: &Vec<u8>| check(bytes));
+    bolero::check!().with_type::<Vec<u8>>().for_each(|bytes: &Vec<u8>| check(bytes));
 }
 
 #[test]
@@ -391,16 +287,14 @@ fn no_change_to_a_real_message_makes_the_reader_panic() {
         in_sns(&spot("stop")),
         TEST_NOTIFICATION.to_owned(),
     ];
-    bolero::check!()
-        .with_type::<(u8, Vec<(u16, u8)>)>()
-        .for_each(|(which, changes)| {
-            let mut bytes = real[usize::from(*which) % real.len()].as_bytes().to_vec();
-            for (at, byte) in changes {
-                let at = usize::from(*at) % bytes.len();
-                bytes[at] = *byte;
-            }
-            check(&bytes);
-        });
+    bolero::check!().with_type::<(u8, Vec<(u16, u8)>)>().for_each(|(which, changes)| {
+        let mut bytes = real[usize::from(*which) % real.len()].as_bytes().to_vec();
+        for (at, byte) in changes {
+            let at = usize::from(*at) % bytes.len();
+            bytes[at] = *byte;
+        }
+        check(&bytes);
+    });
 }
 
 #[test]

@@ -1,0 +1,290 @@
+//! Pods, the kubelets that stop them, the budgets that protect them, and the controllers that replace them.
+
+use super::agents::Watching;
+use super::scenario::{ApiState, PodSpec};
+use super::watches::{Change, PodView};
+use super::world::{Event, World, moment};
+use super::{NodeAtEnd, PodAtEnd};
+use crate::domain::pod::{Pod, PodUid};
+use crate::interruption::invariants::ledger::{Asked, PodFate};
+use crate::interruption::{Answer, Ask, Verb};
+use std::time::Duration;
+
+pub(super) struct PodSim {
+    pub spec: PodSpec,
+    pub uid: PodUid,
+    pub node: usize,
+    /// Its place in the ledger of its node.
+    fate: usize,
+    /// Since when it was asked to end, and when its grace runs out.
+    going: Option<(u64, u64)>,
+    grace_secs: u64,
+    pub finished: bool,
+    pub out_at: Option<u64>,
+    pub gone: bool,
+    version: u32,
+    asked: Vec<(u64, Verb)>,
+    accepted: Vec<(u64, Verb, Option<u32>)>,
+}
+
+impl World {
+    pub fn add_pod(&mut self, node: usize, spec: PodSpec) {
+        let index = self.pods.len();
+        let evictable = view(&spec, PodUid(String::new()), spec.finished).evictable();
+        let ledger = &mut self.nodes[node].ledger;
+        ledger.pods.push(PodFate {
+            path: format!("{}/{}", spec.namespace, spec.name),
+            grace: Duration::from_secs(spec.grace_secs),
+            policy: spec.policy,
+            evictable: evictable && !spec.terminating,
+            created: moment(self.now),
+            out_at: None,
+            asks: Vec::new(),
+        });
+        let fate = ledger.pods.len() - 1;
+        let (terminating, grace) = (spec.terminating, spec.grace_secs);
+        self.pods.push(PodSim {
+            uid: PodUid(format!("uid-{index}")),
+            node,
+            fate,
+            going: None,
+            grace_secs: grace,
+            finished: spec.finished,
+            out_at: None,
+            gone: false,
+            version: 0,
+            asked: Vec::new(),
+            accepted: Vec::new(),
+            spec,
+        });
+        if terminating {
+            self.ends(index, grace);
+        }
+        self.pod_changed(index);
+    }
+
+    /// Notes an ask that is being sent; returns its place.
+    pub fn note_ask(&mut self, node: usize, ask: &Ask) -> (usize, usize) {
+        let sent = moment(self.now);
+        // An ask for a pod that never was is the witness's business: it is noted with the first pod.
+        let index = self.pods.iter().position(|pod| pod.uid == ask.uid).unwrap_or(0);
+        let Some(pod) = self.pods.get_mut(index) else {
+            return (0, 0);
+        };
+        pod.asked.push((self.now, ask.verb));
+        let fate = pod.fate;
+        let asks = &mut self.nodes[node].ledger.pods[fate].asks;
+        asks.push(Asked { sent, acknowledged: None, ends_at: None });
+        (index, asks.len() - 1)
+    }
+
+    /// The answer to an ask has reached its agent.
+    pub fn acknowledged(&mut self, pod: usize, ask: usize, input: &crate::interruption::Input) {
+        let crate::interruption::Input::Asked { answer: Answer::Accepted, .. } = input else {
+            return;
+        };
+        let (node, fate, now) = (self.pods[pod].node, self.pods[pod].fate, moment(self.now));
+        if let Some(asked) = self.nodes[node].ledger.pods[fate].asks.get_mut(ask) {
+            asked.acknowledged = Some(now);
+        }
+    }
+
+    /// What the API server makes of an ask.
+    pub fn ask_pod(&mut self, ask: &Ask, noted: (usize, usize)) -> Answer {
+        let named = |pod: &PodSim| !pod.gone && pod.spec.namespace == ask.namespace && pod.spec.name == ask.name;
+        let Some(index) = self.pods.iter().position(named) else {
+            return Answer::Gone;
+        };
+        let pod = &self.pods[index];
+        if pod.uid != ask.uid {
+            return Answer::Gone;
+        }
+        let starts = pod.going.is_none() && !pod.finished;
+        let budgets: Vec<usize> = self.budgets_of(index);
+        if ask.verb == Verb::Evict && starts {
+            if budgets.len() > 1 {
+                return Answer::TooManyBudgets;
+            }
+            let full = |b: &usize| self.budgets[*b].missing >= self.budgets[*b].spec.max_unavailable;
+            if let Some(budget) = budgets.iter().find(|b| full(b)) {
+                return Answer::Blocked { budget: Some(self.budgets[*budget].spec.name.clone()) };
+            }
+        }
+        if starts {
+            budgets.into_iter().for_each(|budget| self.missing_one_more(budget));
+        }
+        let grace = ask.grace_secs.map_or(self.pods[index].spec.grace_secs, u64::from);
+        self.ends(index, grace);
+        let pod = &mut self.pods[index];
+        pod.accepted.push((self.now, ask.verb, ask.grace_secs));
+        let ends_at = pod.going.map(|(_, ends)| moment(ends));
+        let (node, fate) = (pod.node, pod.fate);
+        if let Some(asked) = self.nodes[node].ledger.pods[fate].asks.get_mut(noted.1) {
+            asked.ends_at = ends_at;
+        }
+        Answer::Accepted
+    }
+
+    fn budgets_of(&self, pod: usize) -> Vec<usize> {
+        let names = &self.pods[pod].spec.budgets;
+        (0..self.budgets.len()).filter(|b| names.contains(&self.budgets[*b].spec.name)).collect()
+    }
+
+    fn missing_one_more(&mut self, budget: usize) {
+        self.budgets[budget].missing += 1;
+        if let Some(millis) = self.budgets[budget].spec.replaced_in_ms {
+            self.schedule(self.now + millis, Event::Replaced { budget });
+        }
+    }
+
+    /// A pod is asked to end: its kubelet stops it within `grace_secs`, or within less that it was given before.
+    fn ends(&mut self, index: usize, grace_secs: u64) {
+        let now = self.now;
+        let alive = self.nodes[self.pods[index].node].alive;
+        let pod = &mut self.pods[index];
+        let ends = now + grace_secs * 1000;
+        let (since, before) = pod.going.unwrap_or((now, u64::MAX));
+        if ends < before {
+            pod.going = Some((since, ends));
+            pod.grace_secs = grace_secs;
+        }
+        let ends = ends.min(before);
+        pod.version += 1;
+        let version = pod.version;
+        if alive && pod.out_at.is_none() {
+            let stops = (since + pod.spec.stops_in_ms).min(ends).max(now);
+            self.schedule(stops, Event::PodEnds { pod: index, version });
+        }
+        if grace_secs == 0 {
+            self.object_goes(index);
+        } else {
+            self.pod_changed(index);
+        }
+    }
+
+    /// The kubelet has stopped a pod's containers.
+    pub fn pod_ends(&mut self, index: usize, version: u32) {
+        let now = self.now;
+        let pod = &mut self.pods[index];
+        if pod.version != version || !self.nodes[pod.node].alive || pod.out_at.is_some() {
+            return;
+        }
+        pod.out_at = Some(now);
+        let (node, fate, finalizer) = (pod.node, pod.fate, pod.spec.finalizer_ms);
+        self.nodes[node].ledger.pods[fate].out_at = Some(moment(now));
+        self.figures.pods_out += 1;
+        let path = format!("{}/{}", self.pods[index].spec.namespace, self.pods[index].spec.name);
+        self.tell(node, || format!("{path} has stopped"));
+        match finalizer {
+            Some(millis) => {
+                self.pods[index].finished = true;
+                self.pod_changed(index);
+                self.schedule(now + millis, Event::ObjectGoes { pod: index });
+            }
+            None => self.object_goes(index),
+        }
+    }
+
+    /// A pod's object is removed, as soon as the API server can be told.
+    pub fn object_goes(&mut self, index: usize) {
+        if self.pods[index].gone {
+            return;
+        }
+        if self.api == ApiState::Away {
+            return self.schedule(self.now + 500, Event::ObjectGoes { pod: index });
+        }
+        self.pods[index].gone = true;
+        let (node, uid) = (self.pods[index].node, self.pods[index].uid.clone());
+        if let Some(watch) = self.pod_watch(node) {
+            self.changed(node, Change::PodGone(watch, uid));
+        }
+        if self.pods[index].spec.stateful {
+            let pod = Box::new(self.pods[index].spec.clone());
+            let at = self.now + self.rng.u64(300..2_000);
+            self.schedule(at, Event::Recreate { node, pod });
+        }
+    }
+
+    /// A StatefulSet starts the next pod of the same name: here where the node takes it, elsewhere where not.
+    pub fn recreate(&mut self, node: usize, mut pod: PodSpec) {
+        if self.nodes[node].alive && !self.nodes[node].object.unschedulable {
+            pod.terminating = false;
+            self.add_pod(node, pod);
+        }
+    }
+
+    fn pod_changed(&mut self, index: usize) {
+        let node = self.pods[index].node;
+        if let Some(watch) = self.pod_watch(node)
+            && self.api != ApiState::Away
+        {
+            let view = self.pods[index].view();
+            self.changed(node, Change::Pod(watch, view));
+        }
+    }
+
+    /// The watch that would deliver a change of a pod of this node.
+    fn pod_watch(&self, node: usize) -> Option<u32> {
+        let agent = self.nodes[node].agent.as_ref()?;
+        (agent.watching == Watching::Yes).then_some(agent.watch)
+    }
+
+    pub fn pod_views(&self, node: usize) -> Vec<PodView> {
+        self.pods.iter().filter(|pod| pod.node == node && !pod.gone).map(PodSim::view).collect()
+    }
+
+    /// Whether a pod is left that a drain is about.
+    pub fn drain_left(&self, node: usize) -> bool {
+        self.pods.iter().filter(|pod| pod.node == node && !pod.gone).any(|pod| pod.view().pod.evictable())
+    }
+
+    /// The instance is taken: what runs on it dies.
+    pub fn instance_dies(&mut self, node: usize) {
+        let running = |pod: &&mut PodSim| pod.node == node && !pod.gone && pod.out_at.is_none() && !pod.finished;
+        let lost = self.pods.iter_mut().filter(running);
+        let lost = lost.filter(|pod| pod.spec.bound.is_none()).count();
+        self.figures.pods_lost += u64::try_from(lost).unwrap_or(u64::MAX);
+        self.nodes[node].alive = false;
+    }
+
+    pub fn at_end(&self) -> Vec<NodeAtEnd> {
+        let pods = |node: usize| {
+            let of = self.pods.iter().filter(move |pod| pod.node == node);
+            of.map(|pod| PodAtEnd {
+                path: format!("{}/{}", pod.spec.namespace, pod.spec.name),
+                out_at_ms: pod.out_at,
+                accepted: pod.accepted.clone(),
+                asked: pod.asked.clone(),
+            })
+        };
+        let node = |(index, sim): (usize, &super::world::NodeSim)| NodeAtEnd {
+            node: sim.object.clone(),
+            record: sim.record.as_ref().map(|record| record.status.clone()),
+            notices: sim.record.iter().flat_map(|record| record.notices.clone()).collect(),
+            pods: pods(index).collect(),
+        };
+        self.nodes.iter().enumerate().map(node).collect()
+    }
+}
+
+impl PodSim {
+    fn view(&self) -> PodView {
+        PodView {
+            pod: view(&self.spec, self.uid.clone(), self.finished),
+            deletion: self.going.map(|(_, ends)| (World::announced(ends), self.grace_secs)),
+        }
+    }
+}
+
+fn view(spec: &PodSpec, uid: PodUid, finished: bool) -> Pod {
+    Pod {
+        uid,
+        namespace: spec.namespace.clone(),
+        name: spec.name.clone(),
+        grace: Duration::from_secs(spec.grace_secs),
+        policy: spec.policy,
+        bound_to_node: spec.bound,
+        finished,
+        ends_at: None,
+    }
+}
