@@ -72,7 +72,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
     let admin = serve::bind(config.admin_listen).await.map_err(AgentError::Admin)?;
     tracing::info!(address = local(&admin), "serving /livez, /readyz and /metrics");
     tokio::spawn(serve::serve(admin, observer.admin().router(), Limits::default()));
-    let kubernetes = Kubernetes::connect().await?;
+    let kubernetes = Kubernetes::connect(observer.metrics()).await?;
     let tasks = tokio::task::LocalSet::new();
     tasks
         .run_until(async {
@@ -105,6 +105,7 @@ async fn read_only_the_queue(
         observer: observer.clone(),
     };
     observer.reads_queue(true);
+    let never = watch::Sender::new(false);
     let alive = async {
         loop {
             observer.beat(None);
@@ -112,7 +113,7 @@ async fn read_only_the_queue(
         }
     };
     tokio::select! {
-        () = Rc::new(reader).read() => {}
+        () = Rc::new(reader).read(never.subscribe()) => {}
         () = alive => {}
         () = stop => {}
     }

@@ -29,3 +29,37 @@ fn the_interruption_crd_is_the_one_of_the_rust_type() {
         &format!("# Generated from src/api/interruption.rs by `make generate`; do not edit.\n{yaml}"),
     );
 }
+
+/// Compares what stands between `<!-- name -->` and `<!-- /name -->` in a page; or writes it.
+fn compare_section(path: &str, name: &str, generated: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let page = std::fs::read_to_string(&file).expect("the page is there");
+    let (open, close) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+    let (before, rest) = page.split_once(&open).unwrap_or_else(|| panic!("{path} has no `{}`", open.trim()));
+    let (_, after) = rest.split_once(&close).unwrap_or_else(|| panic!("{path} has no `{close}`"));
+    compare(path, &format!("{before}{open}{generated}{close}{after}"));
+}
+
+#[test]
+fn the_readme_lists_every_metric_as_it_is() {
+    let mut table = "| metric | labels | |\n|---|---|---|\n".to_owned();
+    for metric in spotkeeper::adapters::metrics::ALL {
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        table.push_str(&format!("| `{}` | {} | {} |\n", metric.name, labels.join(", "), metric.help));
+    }
+    compare_section("README.md", "metrics", &table);
+}
+
+#[test]
+fn the_readme_lists_every_flag_with_its_variable() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("a README");
+    let command = <spotkeeper::config::Config as clap::CommandFactory>::command();
+    for argument in command.get_arguments().filter(|a| a.get_id() != "help" && a.get_id() != "version") {
+        let flag = format!("`--{}`", argument.get_long().expect("every argument is a flag"));
+        assert!(readme.contains(&flag), "README.md does not mention {flag}");
+        if let Some(variable) = argument.get_env() {
+            let variable = format!("`{}`", variable.to_string_lossy());
+            assert!(readme.contains(&variable), "README.md does not mention {variable}");
+        }
+    }
+}

@@ -17,6 +17,7 @@ use kube::core::Status;
 use kube::{Api, Client, Config};
 
 use self::wire::{NodeObject, PodObject};
+use super::metrics::{ApiRequest, Metrics};
 use crate::api::interruption::{Interruption, InterruptionStatus, NoticeEntry};
 use crate::domain::node::Node;
 use crate::domain::notice::{InstanceId, Source};
@@ -49,6 +50,7 @@ pub struct Kubernetes {
     own: Client,
     config: Config,
     pods: Client,
+    metrics: Metrics,
 }
 
 /// The node of an Interruption, as its record names it.
@@ -63,13 +65,13 @@ pub struct Subject {
 
 impl Kubernetes {
     /// Reads the configuration (kubeconfig, or the pod's ServiceAccount). Nothing is sent yet.
-    pub async fn connect() -> Result<Self, ConnectError> {
+    pub async fn connect(metrics: Metrics) -> Result<Self, ConnectError> {
         let mut config = Config::infer().await.map_err(ConnectError::Infer)?;
         // A retry beneath the core's would sit through a budget's 429 for minutes.
         config.default_retry = false;
         config.connect_timeout = Some(Duration::from_secs(2));
         let own = Client::try_from(config.clone()).map_err(ConnectError::Client)?;
-        Ok(Self { pods: own.clone(), own, config })
+        Ok(Self { pods: own.clone(), own, config, metrics })
     }
 
     /// A client that speaks of pods as `system:node:<node>` (constrained impersonation).
@@ -102,7 +104,7 @@ impl Kubernetes {
     }
 
     pub async fn node(&self, name: &str) -> Result<Node, kube::Error> {
-        timed(async { self.nodes().get(name).await.map(Node::from) }).await
+        self.timed("get", "nodes", async { self.nodes().get(name).await.map(Node::from) }).await
     }
 
     /// Patches the Node until `patch` finds nothing missing. `cached` is tried first: it is nearly always current, and
@@ -124,7 +126,7 @@ impl Kubernetes {
                 return Ok(node);
             };
             let call = async { self.nodes().patch(name, &PatchParams::default(), &Patch::Merge(&missing)).await };
-            match timed(call).await {
+            match self.timed("patch", "nodes", call).await {
                 Ok(object) => return Ok(object.into()),
                 Err(kube::Error::Api(status)) if status.code == 409 => node = self.node(name).await?,
                 Err(error) => return Err(error),
@@ -156,7 +158,10 @@ impl Kubernetes {
     async fn says(&self, of: &Subject, entry: &NoticeEntry, version: Option<&str>) -> Result<bool, kube::Error> {
         let params = GetParams { resource_version: version.map(str::to_owned) };
         let said = |e: &NoticeEntry| e.key() == entry.key() && e.deadline == entry.deadline;
-        match timed(async { self.interruptions().get_with(of.instance.as_str(), &params).await }).await {
+        match self
+            .timed("get", "interruptions", async { self.interruptions().get_with(of.instance.as_str(), &params).await })
+            .await
+        {
             Ok(found) => Ok(found.spec.notices.iter().any(said)),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
             Err(error) => Err(error),
@@ -182,7 +187,10 @@ impl Kubernetes {
         });
         let params = PatchParams::apply(&field_manager(entry)).force();
         let name = of.instance.as_str();
-        timed(async { self.interruptions().patch(name, &params, &Patch::Apply(&apply)).await.map(drop) }).await
+        self.timed("apply", "interruptions", async {
+            self.interruptions().patch(name, &params, &Patch::Apply(&apply)).await.map(drop)
+        })
+        .await
     }
 
     /// Writes the status of the record, which must be there.
@@ -195,7 +203,10 @@ impl Kubernetes {
         });
         let params = PatchParams::apply(STATUS_MANAGER).force();
         let name = instance.as_str();
-        timed(async { self.interruptions().patch_status(name, &params, &Patch::Apply(&apply)).await.map(drop) }).await
+        self.timed("apply", "interruptions/status", async {
+            self.interruptions().patch_status(name, &params, &Patch::Apply(&apply)).await.map(drop)
+        })
+        .await
     }
 
     /// Asks one pod to go.
@@ -224,11 +235,36 @@ impl Kubernetes {
             let request = request?;
             self.pods.request::<serde::de::IgnoredAny>(request).await.map(drop)
         };
-        match timed(call).await {
+        let (verb, resource) = match ask.verb {
+            Verb::Evict => ("create", "pods/eviction"),
+            Verb::Delete => ("delete", "pods"),
+        };
+        match self.timed(verb, resource, call).await {
             Ok(()) => Answer::Accepted,
             Err(kube::Error::Api(status)) => answer_of(&status),
             Err(error) => Answer::Failed(one_line(&error)),
         }
+    }
+
+    /// The call, counted, or a time-out in the words of the API.
+    async fn timed<T>(
+        &self,
+        verb: &'static str,
+        resource: &'static str,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, kube::Error> {
+        let began = std::time::Instant::now();
+        let result = tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| {
+            let why = format!("the API server did not answer within {} s", CALL_TIMEOUT.as_secs());
+            Err(status(504, "Timeout", why))
+        });
+        let code = match &result {
+            Ok(_) => "ok".to_owned(),
+            Err(kube::Error::Api(status)) => status.code.to_string(),
+            Err(_) => "connection".to_owned(),
+        };
+        self.metrics.api_asked(ApiRequest { verb, resource, result: code }, began.elapsed());
+        result
     }
 }
 
@@ -311,16 +347,6 @@ fn refusal<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Statu
     match error.downcast_ref::<kube::Error>().or(boxed)? {
         kube::Error::Api(status) => Some(status),
         _ => None,
-    }
-}
-
-/// The call, or a time-out in the words of the API.
-async fn timed<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
-    match tokio::time::timeout(CALL_TIMEOUT, call).await {
-        Ok(result) => result,
-        Err(_) => {
-            Err(status(504, "Timeout", format!("the API server did not answer within {} s", CALL_TIMEOUT.as_secs())))
-        }
     }
 }
 

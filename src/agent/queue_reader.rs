@@ -16,7 +16,7 @@ use super::observer::Observer;
 use crate::adapters::kubernetes::wire::NodeObject;
 use crate::adapters::kubernetes::{Kubernetes, Subject, one_line, watches};
 use crate::adapters::lease::{self, Leases};
-use crate::adapters::sqs::{Queue, Received};
+use crate::adapters::sqs::{Queue, Receipt, Received};
 use crate::domain::node::Node;
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Deadline;
@@ -49,6 +49,9 @@ pub struct QueueReader {
 /// All nodes of the cluster, by instance.
 type Nodes = Rc<RefCell<HashMap<InstanceId, NodeRef>>>;
 
+/// Where receipts of messages go that have been dealt with.
+type Done = mpsc::UnboundedSender<Receipt>;
+
 impl QueueReader {
     /// Reads while a lease is held and this node stands; for ever.
     pub async fn read_under_lease(self: Rc<Self>, leases: Leases, mut standing: watch::Receiver<bool>) {
@@ -60,12 +63,15 @@ impl QueueReader {
                 Ok(Some(held)) => {
                     tracing::info!(lease = held.name(), "reading the queue");
                     self.observer.reads_queue(true);
-                    let reading = self.clone().read();
-                    tokio::select! {
-                        () = reading => {}
-                        () = keep(&leases, held, &mut standing) => {}
-                    }
+                    let stop = watch::Sender::new(false);
+                    let reading = tokio::task::spawn_local(self.clone().read(stop.subscribe()));
+                    keep(&leases, held, &mut standing).await;
                     self.observer.reads_queue(false);
+                    stop.send_replace(true);
+                    // What has been received is not left to its visibility time-out: other nodes wait for it.
+                    if let Err(error) = reading.await {
+                        tracing::error!(%error, "reading the queue ended");
+                    }
                     tracing::info!("not reading the queue any more");
                 }
                 Ok(None) => {}
@@ -79,68 +85,75 @@ impl QueueReader {
         }
     }
 
-    /// Reads for ever.
-    pub async fn read(self: Rc<Self>) {
+    /// Reads until `stop` says so, and then until everything that was received is dealt with.
+    pub async fn read(self: Rc<Self>, stop: watch::Receiver<bool>) {
         let nodes = Nodes::default();
         let listed = Rc::new(watch::Sender::new(false));
         let reading = async {
             let mut ready = listed.subscribe();
+            let mut stopped = stop.clone();
             // Without the nodes every message would look as if it were for another cluster.
-            if ready.wait_for(|listed| *listed).await.is_ok() {
-                self.receive(&nodes).await;
+            tokio::select! {
+                _ = ready.wait_for(|listed| *listed) => {}
+                _ = stopped.wait_for(|stop| *stop) => return,
             }
+            if self.own.is_none() {
+                // A reader without a node has no other sign that the API server answers.
+                self.observer.node(None);
+            }
+            let (done, dealt_with) = mpsc::unbounded_channel();
+            tokio::join!(self.receive(&nodes, done, stop.clone()), self.delete_done(dealt_with));
         };
-        tokio::join!(reading, watch_nodes(&self.kubernetes, nodes.clone(), listed.clone()));
+        tokio::select! {
+            () = reading => {}
+            () = watch_nodes(&self.kubernetes, nodes.clone(), listed.clone()) => {}
+        }
     }
 
-    async fn receive(self: &Rc<Self>, nodes: &Nodes) {
+    /// Receives batch after batch, each message worked on in a task of its own.
+    async fn receive(self: &Rc<Self>, nodes: &Nodes, done: Done, stop: watch::Receiver<bool>) {
         let in_work = Arc::new(Semaphore::new(IN_WORK_MAX));
-        let tasks = tokio::task::LocalSet::new();
-        tasks
-            .run_until(async {
-                let mut failures = 0u32;
-                loop {
-                    // Room for a whole batch first: what has been received must not wait for its turn while its
-                    // visibility time-out runs.
-                    let Ok(room) = in_work.clone().acquire_many_owned(Queue::BATCH_MAX).await else {
-                        return;
-                    };
-                    drop(room);
-                    match self.queue.receive().await {
-                        Ok(messages) => {
-                            if failures > 0 {
-                                tracing::info!(failures, "the queue can be read again");
-                                failures = 0;
-                            }
-                            self.observer.queue_answered(Ok(()));
-                            for message in messages {
-                                let Ok(turn) = in_work.clone().acquire_owned().await else {
-                                    return;
-                                };
-                                let (reader, nodes) = (self.clone(), nodes.clone());
-                                tokio::task::spawn_local(async move {
-                                    reader.work_on(message, &nodes).await;
-                                    drop(turn);
-                                });
-                            }
-                        }
-                        Err(error) => {
-                            let text = one_line(&error);
-                            if failures == 0 {
-                                tracing::warn!(error = text, "the queue cannot be read");
-                            }
-                            self.observer.queue_answered(Err(text));
-                            let wait = RETRY_FIRST.saturating_mul(1 << failures.min(6)).min(RETRY_MAX);
-                            failures = failures.saturating_add(1);
-                            tokio::time::sleep(wait).await;
-                        }
+        let mut failures = 0u32;
+        while !*stop.borrow() {
+            // Room for a whole batch first: what has been received must not wait for its turn while its visibility
+            // time-out runs.
+            if in_work.acquire_many(Queue::BATCH_MAX).await.is_err() {
+                return;
+            }
+            match self.queue.receive().await {
+                Ok(messages) => {
+                    if failures > 0 {
+                        tracing::info!(failures, "the queue can be read again");
+                        failures = 0;
+                    }
+                    self.observer.queue_answered(Ok(()));
+                    for message in messages {
+                        let Ok(turn) = in_work.clone().acquire_owned().await else { return };
+                        let (reader, nodes, done) = (self.clone(), nodes.clone(), done.clone());
+                        tokio::task::spawn_local(async move {
+                            reader.work_on(message, &nodes, &done).await;
+                            drop(turn);
+                        });
                     }
                 }
-            })
-            .await;
+                Err(error) => {
+                    let text = one_line(&error);
+                    if failures == 0 {
+                        tracing::warn!(error = text, "the queue cannot be read");
+                    }
+                    self.observer.queue_answered(Err(text));
+                    let wait = RETRY_FIRST.saturating_mul(1 << failures.min(6)).min(RETRY_MAX);
+                    failures = failures.saturating_add(1);
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+        // All turns are back when all messages are dealt with.
+        let all = u32::try_from(IN_WORK_MAX).unwrap_or(u32::MAX);
+        drop(in_work.acquire_many(all).await);
     }
 
-    async fn work_on(&self, message: Received, nodes: &Nodes) {
+    async fn work_on(&self, message: Received, nodes: &Nodes, done: &Done) {
         let parsed = wire::queue::parse(message.body.as_bytes());
         let delivery = Delivery { receives: message.receives, age: message.age };
         let node_of = |instance: &InstanceId| nodes.borrow().get(instance).cloned();
@@ -156,13 +169,13 @@ impl QueueReader {
                 }
                 match then {
                     _ if !written => self.observer.message("unwritten"),
-                    Then::Delete { .. } => self.delete(message, "recorded").await,
+                    Then::Delete { .. } => self.delete(message, "recorded", done),
                     Then::Release { after } => self.release(message, after, "recorded in part").await,
                 }
             }
             Disposition::Delete { because } => {
                 tracing::debug!(message = id, reason = because.reason(), "not for us: {because}");
-                self.delete(message, because.reason()).await;
+                self.delete(message, because.reason(), done);
             }
             Disposition::Leave { because, again_in } => {
                 tracing::warn!(message = id, reason = because.reason(), "left in the queue: {because}");
@@ -207,14 +220,32 @@ impl QueueReader {
         }
     }
 
-    async fn delete(&self, message: Received, result: &'static str) {
+    fn delete(&self, message: Received, result: &'static str, done: &Done) {
         self.observer.message(result);
-        if self.dry_run {
-            return;
+        if !self.dry_run {
+            // The receiver is gone only when reading has ended: the message comes again then, and changes nothing.
+            let _ = done.send(message.receipt);
         }
-        if let Err(error) = self.queue.delete(message.receipt).await {
-            // It comes again, and changes nothing.
-            tracing::warn!(message = message.id, error = one_line(&error), "the message could not be deleted");
+    }
+
+    /// Deletes what has been dealt with, as many at once as have come together.
+    async fn delete_done(&self, mut done: mpsc::UnboundedReceiver<Receipt>) {
+        let mut receipts = Vec::new();
+        while done.recv_many(&mut receipts, 10 * Queue::BATCH_MAX as usize).await > 0 {
+            match self.queue.delete_all(&receipts).await {
+                Ok(left) => {
+                    for undeleted in left {
+                        tracing::warn!(code = undeleted.code, why = undeleted.why, "a message could not be deleted");
+                    }
+                }
+                // They come again, and change nothing.
+                Err(error) => tracing::warn!(
+                    messages = receipts.len(),
+                    error = one_line(&error),
+                    "messages that were dealt with could not be deleted"
+                ),
+            }
+            receipts.clear();
         }
     }
 

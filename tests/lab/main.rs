@@ -3,5 +3,8 @@
 #[path = "../support/lab.rs"]
 mod support;
 
+mod aws_mock;
 mod control_plane;
+mod imds;
+mod moto;
 mod notices;

@@ -13,9 +13,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use self::answers::{Instance, SpotTime};
-pub use self::answers::{TOKEN_HEADER, TTL_HEADER};
 use self::server::Port;
 
+pub const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
+pub const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";
 pub const TOKEN: &str = "/latest/api/token";
 pub const SPOT: &str = "/latest/meta-data/spot/instance-action";
 pub const REBALANCE: &str = "/latest/meta-data/events/recommendations/rebalance";
@@ -149,13 +150,13 @@ impl Imds {
         self.set(|instance| instance.lifecycle = Some(state.to_owned()));
     }
 
-    /// From the next request on, also of connections that are open; those that hang or are to be reset are cut.
+    /// From the next request on, also of connections that are open. Those that hung, or are to be reset, are cut.
     pub fn fault(&self, fault: Fault) {
         let before = {
             let mut instance = self.instance.lock().unwrap();
             std::mem::replace(&mut instance.fault, fault)
         };
-        if before != fault && [before, fault].iter().any(|fault| matches!(fault, Fault::Hang | Fault::Reset)) {
+        if before == Fault::Hang || fault == Fault::Reset {
             self.port.cut();
         }
     }

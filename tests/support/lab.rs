@@ -7,11 +7,13 @@
 //! | [`objects`] | nodes, pods, workloads and budgets, said fluently |
 //! | [`agent`] | agents as processes, with tokens bound to their node |
 //! | [`imds`] | instance metadata: our own service, faithful and faulty at will |
+//! | [`aws_mock`] | instance metadata as AWS mocks it |
 //! | [`moto`] | SQS, and EventBridge in front of it |
 //! | [`facts`], [`process`] | waiting for facts; processes that end with the test |
 #![allow(dead_code, reason = "each of tests, demo and bench uses a part of it")]
 
 pub mod agent;
+pub mod aws_mock;
 pub mod cluster;
 pub mod control_plane;
 pub mod facts;

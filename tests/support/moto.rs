@@ -113,12 +113,13 @@ impl Moto {
     }
 
     /// An event of another time: what EventBridge delivers may be late.
-    async fn event_of(&self, time: Timestamp, source: &str, detail_type: &str, resources: Value, detail: Value) {
+    pub async fn event_of(&self, time: Timestamp, source: &str, detail_type: &str, resources: Value, detail: Value) {
         let entry = json!({
             "Source": source, "DetailType": detail_type, "Resources": resources, "Detail": detail.to_string(),
             "Time": time.as_second(),
         });
-        self.events("PutEvents", json!({ "Entries": [entry] })).await;
+        let answer = self.events("PutEvents", json!({ "Entries": [entry] })).await;
+        assert_eq!(answer["FailedEntryCount"], 0, "{answer}");
     }
 
     /// The warning of an interruption in two minutes.
@@ -146,10 +147,15 @@ impl Moto {
 
     /// AWS Health announces one scheduled change of several instances.
     pub async fn health(&self, instances: &[&str], start: Timestamp) {
+        self.health_of("AWS_EC2_INSTANCE_REBOOT_MAINTENANCE_SCHEDULED", instances, start).await;
+    }
+
+    /// The same, of another event type code.
+    pub async fn health_of(&self, code: &str, instances: &[&str], start: Timestamp) {
         let entities: Vec<Value> = instances.iter().map(|id| json!({ "entityValue": id })).collect();
         let detail = json!({
             "eventArn": format!("arn:aws:health:eu-west-1::event/EC2/{}", uuid()), "service": "EC2",
-            "eventTypeCode": "AWS_EC2_INSTANCE_REBOOT_MAINTENANCE_SCHEDULED", "eventTypeCategory": "scheduledChange",
+            "eventTypeCode": code, "eventTypeCategory": "scheduledChange",
             "startTime": start.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string(),
             "affectedEntities": entities,
         });
@@ -178,6 +184,12 @@ impl Queue<'_> {
         let answer = self.moto.sqs("GetQueueAttributes", json!({ "QueueUrl": url, "AttributeNames": names })).await;
         let number = |name: &str| answer["Attributes"][name].as_str().and_then(|n| n.parse().ok()).unwrap_or(0);
         (number(names[0]), number(names[1]))
+    }
+
+    /// Receives one message as another reader would, which then has it in flight. Returns its body.
+    pub async fn receive(&self) -> Option<String> {
+        let answer = self.moto.sqs("ReceiveMessage", json!({ "QueueUrl": self.url, "WaitTimeSeconds": 1 })).await;
+        Some(answer["Messages"][0]["Body"].as_str()?.to_owned())
     }
 
     /// Waits until nothing is in it, visible or in flight.

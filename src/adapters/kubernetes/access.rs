@@ -3,7 +3,7 @@
 use kube::api::ListParams;
 use kube::{Api, Client};
 
-use super::{Kubernetes, http_request, one_line, timed, wire};
+use super::{Kubernetes, http_request, one_line, wire};
 use crate::config::PodAccess;
 
 /// With whose rights pods are listed, evicted and deleted.
@@ -64,7 +64,7 @@ impl Kubernetes {
             PodAccess::None => PodMode::None,
             PodAccess::Own => PodMode::Own,
             PodAccess::Node => PodMode::Node,
-            PodAccess::Auto => match lists_own_pods(&self.as_node(node)?, node).await {
+            PodAccess::Auto => match self.lists_own_pods(&self.as_node(node)?, node).await {
                 Ok(()) => PodMode::Node,
                 Err(AccessError::Missing(_)) => PodMode::Own,
                 Err(error) => return Err(error),
@@ -81,7 +81,7 @@ impl Kubernetes {
         let kubernetes = match mode {
             PodMode::Node => {
                 let client = self.as_node(node)?;
-                lists_own_pods(&client, node).await?;
+                self.lists_own_pods(&client, node).await?;
                 self.clone().with_pod_client(client)
             }
             PodMode::Own | PodMode::None => self.clone(),
@@ -103,25 +103,28 @@ impl Kubernetes {
             let request = http_request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review)?;
             self.own.request::<serde_json::Value>(request).await
         };
-        let answer = timed(asked).await.map_err(|error| AccessError::Unanswered(one_line(&error)))?;
+        let answer = self
+            .timed("create", "selfsubjectaccessreviews", asked)
+            .await
+            .map_err(|error| AccessError::Unanswered(one_line(&error)))?;
         if answer["status"]["allowed"].as_bool() == Some(true) {
             return Ok(());
         }
         let slash = if subresource.is_empty() { "" } else { "/" };
         Err(AccessError::Missing(format!("{verb} {resource}{slash}{subresource} (group \"{group}\")")))
     }
-}
 
-/// Whether this client may list the pods of its node: the call that an API server without constrained impersonation,
-/// or without the grant, refuses.
-async fn lists_own_pods(client: &Client, node: &str) -> Result<(), AccessError> {
-    let pods: Api<wire::PodObject> = Api::all_with(client.clone(), &wire::pods());
-    let params = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(1);
-    match timed(async { pods.list(&params).await }).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
-            Err(AccessError::Missing(format!("list pods as system:node:{node} ({})", status.message)))
+    /// Whether this client may list the pods of its node: the call that an API server without constrained
+    /// impersonation, or without the grant, refuses.
+    async fn lists_own_pods(&self, client: &Client, node: &str) -> Result<(), AccessError> {
+        let pods: Api<wire::PodObject> = Api::all_with(client.clone(), &wire::pods());
+        let params = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(1);
+        match self.timed("list", "pods", async { pods.list(&params).await }).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
+                Err(AccessError::Missing(format!("list pods as system:node:{node} ({})", status.message)))
+            }
+            Err(error) => Err(AccessError::Unanswered(one_line(&error))),
         }
-        Err(error) => Err(AccessError::Unanswered(one_line(&error))),
     }
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Kubernetes, Subject, http_request, timed};
+use super::{Kubernetes, Subject, http_request};
 use crate::interruption::Because;
 
 /// Cluster-scoped objects have their events in this namespace, where `kubectl describe` looks for them.
@@ -24,7 +24,10 @@ impl Kubernetes {
             let body = event(of, because, at, &regarding);
             let path = format!("/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events");
             let request = http_request("POST", &path, &body)?;
-            timed(async { self.own.request::<serde::de::IgnoredAny>(request).await.map(drop) }).await?;
+            self.timed("create", "events", async {
+                self.own.request::<serde::de::IgnoredAny>(request).await.map(drop)
+            })
+            .await?;
         }
         Ok(())
     }

@@ -9,10 +9,7 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Fault, HISTORY, IDENTITY, LIFECYCLE, REBALANCE, SCHEDULED, SPOT, TOKEN};
-
-pub const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
-pub const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";
+use super::{Fault, HISTORY, IDENTITY, LIFECYCLE, REBALANCE, SCHEDULED, SPOT, TOKEN, TOKEN_HEADER, TTL_HEADER};
 
 /// What a broken proxy, a captive portal or a cut answer may leave of a 200.
 const GARBAGE: [&[u8]; 5] = [

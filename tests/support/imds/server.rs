@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use socket2::SockRef;
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -30,7 +30,7 @@ const BACKLOG: i32 = 128;
 /// A port that stays ours whether or not somebody listens on it.
 pub struct Port {
     /// Bound for good: shut, it refuses; listening again, it is where it was.
-    bound: std::net::TcpListener,
+    bound: Socket,
     address: SocketAddr,
     instance: Arc<Mutex<Instance>>,
     cuts: watch::Sender<()>,
@@ -40,11 +40,13 @@ pub struct Port {
 impl Port {
     /// A free port of the loopback address, open at once.
     pub fn open(instance: Arc<Mutex<Instance>>) -> Port {
-        let bound = std::net::TcpListener::bind("127.0.0.1:0").expect("a port can be had");
-        bound.set_nonblocking(true).expect("a listener can be set not to block");
-        let address = bound.local_addr().expect("it has an address");
+        // A port that the kernel chose goes back to it when the socket is shut; one that was asked for stays. Bound by
+        // both for a moment, it cannot be taken in between.
+        let chosen = bind(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let address = chosen.local_addr().ok().and_then(|address| address.as_socket()).expect("it has an address");
+        let bound = bind(address);
         let port = Port { bound, address, instance, cuts: watch::Sender::new(()), accepting: Mutex::default() };
-        port.accept();
+        port.reopen();
         port
     }
 
@@ -61,25 +63,30 @@ impl Port {
     pub fn shut(&self) {
         if let Some(accepting) = self.accepting.lock().unwrap().take() {
             accepting.abort();
-            SockRef::from(&self.bound).shutdown(std::net::Shutdown::Both).expect("a listener can be shut");
+            self.bound.shutdown(std::net::Shutdown::Both).expect("a listener can be shut");
         }
         self.cut();
     }
 
     /// Listens again, if it was shut.
     pub fn reopen(&self) {
-        if self.accepting.lock().unwrap().is_none() {
-            SockRef::from(&self.bound).listen(BACKLOG).expect("the port is still ours");
-            self.accept();
+        let mut accepting = self.accepting.lock().unwrap();
+        if accepting.is_none() {
+            self.bound.listen(BACKLOG).expect("the port is still ours");
+            let listener = self.bound.try_clone().expect("a descriptor can be cloned");
+            let listener = TcpListener::from_std(listener.into()).expect("the runtime takes it");
+            let task = tokio::spawn(accept(listener, self.instance.clone(), self.cuts.clone()));
+            *accepting = Some(task.abort_handle());
         }
     }
+}
 
-    fn accept(&self) {
-        let listener = self.bound.try_clone().expect("a descriptor can be cloned");
-        let listener = TcpListener::from_std(listener).expect("the runtime takes it");
-        let task = tokio::spawn(accept(listener, self.instance.clone(), self.cuts.clone()));
-        *self.accepting.lock().unwrap() = Some(task.abort_handle());
-    }
+fn bind(address: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket can be had");
+    socket.set_reuse_address(true).expect("an address can be used again");
+    socket.set_nonblocking(true).expect("a socket can be set not to block");
+    socket.bind(&address.into()).expect("a port can be had");
+    socket
 }
 
 impl Drop for Port {

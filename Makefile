@@ -1,0 +1,90 @@
+# The whole vocabulary of this project; `make help` says it.
+#
+# Builds and the lab's parts go into one cache outside the checkout, so that a second clone is quick. Nothing depends on
+# its being there.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/spotkeeper
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export SPOTKEEPER_CACHE ?= $(CACHE)
+
+MUSL := $(shell uname -m)-unknown-linux-musl
+RELEASE := $(CARGO_TARGET_DIR)/$(MUSL)/release/spotkeeper-agent
+CARGO_DENY := 0.20.2
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+FILES := $(CARGO_TARGET_DIR)/image-files
+IMAGE := $(CARGO_TARGET_DIR)/spotkeeper-agent.tar
+# No daemon, no user namespaces, no overlay file system: it works in a container as well.
+BUILDAH := STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot buildah
+
+.PHONY: help
+help: ## Say what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+.PHONY: demo
+demo: tools parts ## See it work: a real control plane, three nodes, three notices
+	@cargo test --quiet --test demo --no-run
+	@cargo test --quiet --test demo
+
+.PHONY: test
+test: tools parts image ## Every test, on a real control plane: what CI runs
+	cargo check --lib --no-default-features
+	SPOTKEEPER_IMAGE=$(IMAGE) cargo test
+
+.PHONY: check
+check: tools ## Format, lints in every feature set, the pure core alone, licences and sources of dependencies
+	cargo fmt --check
+	cargo check --lib --no-default-features
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --lib --no-default-features --features sim -- -D warnings
+	cargo clippy --bins --no-default-features --features agent -- -D warnings
+	! cargo tree --no-default-features --features agent --edges normal | grep aws-sdk-ec2
+	@command -v cargo-deny >/dev/null || cargo install --locked --root $(CACHE)/tools cargo-deny@$(CARGO_DENY)
+	PATH="$(CACHE)/tools/bin:$$PATH" cargo deny --offline check bans licenses sources
+
+.PHONY: bench
+bench: tools parts release ## Measure it: prints a table, writes JSON (about ten minutes)
+	SPOTKEEPER_AGENT=$(RELEASE) cargo test --test bench
+
+.PHONY: generate
+generate: ## Write what is generated from the Rust types: manifests/crd
+	SPOTKEEPER_GENERATE=1 cargo test --test generated
+
+.PHONY: release
+release: tools ## The static release binary
+	rustup target list --installed | grep -qx $(MUSL) || rustup target add $(MUSL)
+	$(call need,musl-gcc,musl-tools)
+	$(call need,update-ca-certificates,ca-certificates)
+	CC_$(subst -,_,$(MUSL))=musl-gcc cargo build --release --locked --no-default-features --features agent \
+	  --bin spotkeeper-agent --target $(MUSL)
+
+.PHONY: image
+image: release ## The container image, with this machine's binary, as an OCI archive (buildah)
+	$(call need,buildah,buildah)
+	rm -rf $(FILES) $(IMAGE) && install -D $(RELEASE) $(FILES)/spotkeeper-agent
+	install -D -m 644 /etc/ssl/certs/ca-certificates.crt $(FILES)/etc/ssl/certs/ca-certificates.crt
+	$(BUILDAH) build --target agent --build-context files=$(FILES) --tag spotkeeper-agent:$(VERSION) .
+	$(BUILDAH) push -q spotkeeper-agent:$(VERSION) oci-archive:$(IMAGE)
+	@echo "the image is $(IMAGE)"
+
+.PHONY: parts
+parts:
+	@tests/lab/parts.sh >/dev/null
+
+.PHONY: tools
+tools:
+	$(call need,cargo,,Rust 1.95 from https://rustup.rs)
+	$(call need,go,,Go 1.26 from https://go.dev/dl)
+	$(call need,cc,gcc)
+	$(call need,python3,python3 python3-venv)
+	$(call need,openssl,openssl)
+
+# need COMMAND,DEBIAN PACKAGES[,WORDS]: installs what is missing where that can be done without asking, else names it.
+define need
+@command -v $(1) >/dev/null || { \
+  if [ -n "$(strip $(2))" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+    echo "installing $(2)" >&2; (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2)) >&2; \
+  else echo "$(1) is missing; install it: $(or $(3),apt-get install $(2))" >&2; exit 1; fi; }
+endef
