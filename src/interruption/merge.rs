@@ -248,9 +248,10 @@ impl Imds {
         Some(events.map(|event| event.event_id.clone()).collect())
     }
 
-    /// Two failed requests in a row, or none that ever succeeded after the first failure, make it unhealthy.
+    /// Two failed requests in a row make it unhealthy, also where it has never answered: one failure at the start is
+    /// what a service in early boot does, and a forged message must not find the door open.
     pub fn healthy(&self) -> bool {
-        if self.answered { self.failures < 2 } else { self.failures == 0 }
+        self.failures < 2
     }
 
     /// Whether its latest answer has the counterpart of `kind`.

@@ -47,14 +47,13 @@ pub(super) struct Announced {
 /// What IMDS said last, and whether it is to be believed.
 #[derive(Debug, Default)]
 struct ImdsSeen {
-    ever_answered: bool,
     failed_in_a_row: u32,
     reading: Reading,
 }
 
 impl ImdsSeen {
     fn unhealthy(&self) -> bool {
-        self.failed_in_a_row >= if self.ever_answered { 2 } else { 1 }
+        self.failed_in_a_row >= 2
     }
 
     fn says(&self, kind: Kind) -> bool {
@@ -165,7 +164,6 @@ impl Announced {
     }
 
     fn imds_answered(&mut self, now: Instant, reading: &Reading) {
-        self.imds.ever_answered = true;
         self.imds.failed_in_a_row = 0;
         let scheduled = reading.scheduled.clone().or_else(|| self.imds.reading.scheduled.take());
         self.imds.reading = Reading { scheduled, ..reading.clone() };
