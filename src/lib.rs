@@ -27,6 +27,8 @@
 //! The cores compile alone (`cargo check --lib --no-default-features`): no async runtime and no SDK is within their
 //! reach. Adapters depend on cores, never the other way round.
 
+#![forbid(unsafe_code)]
+
 pub mod api;
 pub mod domain;
 pub mod engine;

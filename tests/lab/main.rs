@@ -8,3 +8,4 @@ mod control_plane;
 mod imds;
 mod moto;
 mod notices;
+mod security;

@@ -28,7 +28,12 @@ pub struct NodeHandle {
 impl Cluster {
     /// A new namespace on the shared control plane.
     pub async fn new(what: &str) -> Cluster {
-        let plane = tokio::task::spawn_blocking(ControlPlane::shared).await.expect("the lab starts");
+        Cluster::on(ControlPlane::shared, what).await
+    }
+
+    /// A new namespace on this control plane.
+    pub async fn on(plane: fn() -> &'static ControlPlane, what: &str) -> Cluster {
+        let plane = tokio::task::spawn_blocking(plane).await.expect("the lab starts");
         let client = plane.client().await;
         let cluster = Cluster { plane, client, namespace: format!("{what}-{}", &uuid()[..6]) };
         let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": cluster.namespace } });

@@ -35,23 +35,31 @@ pub struct ControlPlane {
 }
 
 static SHARED: OnceLock<ControlPlane> = OnceLock::new();
+static STRICT: OnceLock<ControlPlane> = OnceLock::new();
 
 impl ControlPlane {
-    /// The one of this test binary, with the CRDs and policies of `manifests/` applied.
+    /// The one of this test binary, with `manifests/overlays/sqs` applied.
     pub fn shared() -> &'static ControlPlane {
-        SHARED.get_or_init(|| {
-            let lab = ControlPlane::start();
-            extern "C" fn clean() {
-                if let Some(lab) = SHARED.get() {
-                    let _ = std::fs::remove_dir_all(&lab.dir);
-                }
+        SHARED.get_or_init(|| ControlPlane::for_the_process("manifests/overlays/sqs"))
+    }
+
+    /// Another one, with `manifests/overlays/strict` applied.
+    pub fn strict() -> &'static ControlPlane {
+        STRICT.get_or_init(|| ControlPlane::for_the_process("manifests/overlays/strict"))
+    }
+
+    fn for_the_process(overlay: &str) -> ControlPlane {
+        extern "C" fn clean() {
+            for lab in [&SHARED, &STRICT].into_iter().filter_map(OnceLock::get) {
+                let _ = std::fs::remove_dir_all(&lab.dir);
             }
-            // A static is never dropped. The kernel ends the processes; the folder is left to this.
-            // SAFETY: `clean` is a plain function that does not unwind.
-            unsafe { libc::atexit(clean) };
-            lab.apply("manifests/overlays/sqs");
-            lab
-        })
+        }
+        let lab = ControlPlane::start();
+        // A static is never dropped. The kernel ends the processes; the folder is left to this.
+        // SAFETY: `clean` is a plain function that does not unwind.
+        unsafe { libc::atexit(clean) };
+        lab.apply(overlay);
+        lab
     }
 
     /// Starts one; panics where a part does not come up.
@@ -170,6 +178,51 @@ impl ControlPlane {
         run(&["apply", "--server-side", "-k", root().join("manifests/crd").to_str().expect("UTF-8")]);
         run(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]);
         run(&["apply", "--server-side", "-k", folder]);
+        self.wait_for_admission();
+    }
+
+    /// Waits until the admission policies are in force: the API server takes them up some time after they are written.
+    ///
+    /// Each is shown an act that it refuses and nothing else would; as a dry run, so that nothing comes of it.
+    fn wait_for_admission(&self) {
+        let node = r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"admission-probe"}}"#;
+        let record = r#"{"apiVersion":"spotkeeper.dev/v1alpha1","kind":"Interruption","metadata":{"name":"i-00000000"},
+            "spec":{"instanceID":"i-00000000","nodeName":"x","providerID":"aws:///x/i-00000000"}}"#;
+        let probe = |file: &str, content: &str| {
+            let path = self.dir.join(file);
+            std::fs::write(&path, content).expect("the lab's folder can be written");
+            path.display().to_string()
+        };
+        let (node, record) = (probe("node.json", node), probe("record.json", record));
+        let created = self.kubectl(&["create", "-f", &node]).output().expect("kubectl runs");
+        assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+        let agent = "--as=system:serviceaccount:spotkeeper:spotkeeper-agent";
+        let acts: [&[&str]; 2] = [
+            &[
+                "patch",
+                "node",
+                "admission-probe",
+                "--dry-run=server",
+                agent,
+                "--type=merge",
+                "-p",
+                r#"{"metadata":{"labels":{"x":"y"}}}"#,
+            ],
+            &["create", "-f", &record, "--dry-run=server", agent, "--validate=false"],
+        ];
+        let deadline = Instant::now() + Duration::from_secs(30);
+        for act in acts {
+            loop {
+                let output = self.kubectl(act).output().expect("kubectl runs");
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                if said.contains("ValidatingAdmissionPolicy") {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "the policies of the manifests are not in force: {act:?}: {said}");
+            }
+        }
+        let deleted = self.kubectl(&["delete", "node", "admission-probe"]).output().expect("kubectl runs");
+        assert!(deleted.status.success(), "{}", String::from_utf8_lossy(&deleted.stderr));
     }
 
     /// A client of the administrator, for the current runtime.
@@ -179,13 +232,24 @@ impl ControlPlane {
 
     /// A client of whoever bears `token`.
     pub async fn client_of(&self, token: &str) -> Client {
+        Client::try_from(self.config(token).await).expect("a client can be made")
+    }
+
+    /// A client of whoever bears `token`, speaking as `user`.
+    pub async fn client_as(&self, token: &str, user: &str) -> Client {
+        let mut config = self.config(token).await;
+        config.auth_info.impersonate = Some(user.to_owned());
+        Client::try_from(config).expect("a client can be made")
+    }
+
+    async fn config(&self, token: &str) -> Config {
         let path = self.dir.join(format!("{}.kubeconfig", uuid()));
         self.write_kubeconfig(&path, token);
         let kubeconfig = Kubeconfig::read_from(&path).expect("our own kubeconfig can be read");
         let options = KubeConfigOptions::default();
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("it is complete");
         config.default_retry = false;
-        Client::try_from(config).expect("a client can be made")
+        config
     }
 }
 
