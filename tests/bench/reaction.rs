@@ -50,8 +50,10 @@ pub async fn measure(report: &mut Report, pods: usize, notices: usize, batch: us
 
 async fn interrupt(cluster: &Cluster, member: &Member, pods: usize, series: &mut Series) {
     let Member { node, imds, .. } = member;
-    let mut seen = Watch::open(cluster.client.clone(), &format!("/api/v1/nodes?fieldSelector=metadata.name%3D{}", node.name));
-    let pods_path = format!("/api/v1/namespaces/{}/pods?fieldSelector=spec.nodeName%3D{}", cluster.namespace, node.name);
+    let mut seen =
+        Watch::open(cluster.client.clone(), &format!("/api/v1/nodes?fieldSelector=metadata.name%3D{}", node.name));
+    let pods_path =
+        format!("/api/v1/namespaces/{}/pods?fieldSelector=spec.nodeName%3D{}", cluster.namespace, node.name);
     let mut leaving = Watch::open(cluster.client.clone(), &pods_path);
     seen.shown(1).await;
     leaving.shown(pods).await;
@@ -75,7 +77,12 @@ async fn interrupt(cluster: &Cluster, member: &Member, pods: usize, series: &mut
     let (told, (noticed, cordoned, asked)) = tokio::join!(told, rest);
     let answered = imds.first_notice().expect("IMDS was asked");
     let (Some(&cordoned), Some(&first), Some(&all)) = (cordoned.first(), asked.first(), asked.get(pods - 1)) else {
-        panic!("{}: {} of {pods} pods asked within {PATIENCE:?}\n{}", node.name, asked.len(), member.agent().process.log_tail());
+        panic!(
+            "{}: {} of {pods} pods asked within {PATIENCE:?}\n{}",
+            node.name,
+            asked.len(),
+            member.agent().process.log_tail()
+        );
     };
     series.told.add(told - noticed);
     series.cordoned.add(cordoned - noticed);
@@ -95,8 +102,18 @@ fn print(report: &mut Report, pods: usize, series: &Series) {
         ("firstAsked", "notice → first pod asked to go", &series.first_asked, None),
         ("allAsked", "notice → all pods asked", &series.all_asked, None),
         ("toldAfterAnswer", "answer of IMDS → told", &series.told_after_answer, Some((0.5, millis(5)))),
-        ("cordonedAfterAnswer", "answer of IMDS → unschedulable", &series.cordoned_after_answer, Some((0.5, millis(25)))),
-        ("allAskedAfterCordon", "unschedulable → all pods asked", &series.all_asked_after_cordon, Some((0.5, millis(1000)))),
+        (
+            "cordonedAfterAnswer",
+            "answer of IMDS → unschedulable",
+            &series.cordoned_after_answer,
+            Some((0.5, millis(25))),
+        ),
+        (
+            "allAskedAfterCordon",
+            "unschedulable → all pods asked",
+            &series.all_asked_after_cordon,
+            Some((0.5, millis(1000))),
+        ),
     ];
     for (key, what, times, target) in rows {
         report.times(&format!("reaction{pods}.{key}"), what, times, target);

@@ -30,7 +30,13 @@ pub async fn measure(report: &mut Report) {
     let each = f64::from(AGENTS);
     let requests: f64 = (used.values().sum::<f64>() - ground.values().sum::<f64>()) / each;
     report.heading(&format!("{AGENTS} idle agents, each"));
-    report.figure("requests.watches", "open watches at the API server", Some((watches - watches_before) / each), "", None);
+    report.figure(
+        "requests.watches",
+        "open watches at the API server",
+        Some((watches - watches_before) / each),
+        "",
+        None,
+    );
     report.figure("requests.perMinute", "requests to the API server", Some(requests), "a minute", None);
     let more = |(what, count): (&String, &f64)| {
         let more = (count - ground.get(what).unwrap_or(&0.0)) / each;

@@ -5,7 +5,9 @@ mod support;
 
 mod aws_mock;
 mod control_plane;
+mod faults;
 mod imds;
 mod moto;
 mod notices;
+mod policies;
 mod security;

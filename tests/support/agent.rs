@@ -90,6 +90,12 @@ impl<'a> Agent<'a> {
         self
     }
 
+    /// Speaks with another token.
+    pub fn with_token(self, token: &str) -> Self {
+        self.cluster.plane.write_kubeconfig(&self.kubeconfig, token);
+        self
+    }
+
     /// Speaks to the API server through this address instead (a proxy that misbehaves).
     pub fn server(self, url: &str) -> Self {
         let text = std::fs::read_to_string(&self.kubeconfig).expect("it was just written");

@@ -82,7 +82,8 @@ pub async fn record(api: Api<Interruption>, name: &str, clock: Clock, inputs: mp
 
 /// The pods of this node.
 pub async fn pods(api: Api<PodObject>, node: &str, clock: Clock, inputs: mpsc::Sender<Input>) {
-    let config = watcher::Config::default().fields(&format!("spec.nodeName={node}")).any_semantic();
+    // The list is a consistent one: from a stale cache a pod that was asked already would look as if it were not.
+    let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
     let mut list = Vec::new();
     follow("pods", api, config, async |event| {
         let place = |object| wire::pod(object, Timestamp::now(), clock.now());
