@@ -46,7 +46,7 @@ check: tools ## Format, lints in every feature set, the pure core alone, licence
 
 .PHONY: bench
 bench: tools parts release ## Measure it: prints a table, writes JSON (about ten minutes)
-	SPOTKEEPER_AGENT=$(RELEASE) cargo test --test bench
+	SPOTKEEPER_AGENT=$(RELEASE) SPOTKEEPER_BENCH_JSON=$(CARGO_TARGET_DIR)/bench.json cargo test --test bench
 
 .PHONY: generate
 generate: ## Write what is generated from the Rust types: manifests/crd

@@ -20,6 +20,10 @@ use crate::interruption::{Answer, Ask, Because, Effect, Identity, Input, Keeper,
 /// How long a call about pods waits until it is known what this agent may do.
 const ACCESS_AWAITED: Duration = Duration::from_secs(5);
 
+/// How long an event is held back at least, and up to twice that: in the first second of a storm the API server has
+/// better things to do. It carries the time of its decision.
+const EVENTS_HELD: Duration = Duration::from_secs(1);
+
 /// How many events may wait to be published; more are dropped.
 const EVENTS_WAITING_MAX: usize = 256;
 
@@ -112,6 +116,7 @@ impl Shared {
     }
 
     async fn publish(self: Arc<Self>, because: Because, at: Instant) {
+        tokio::time::sleep(EVENTS_HELD.mul_f64(1.0 + fastrand::f64())).await;
         if self.events_waiting.fetch_add(1, Ordering::Relaxed) < EVENTS_WAITING_MAX
             && let Ok(_turn) = self.events.acquire().await
             && let Err(error) = self.kubernetes.publish(&self.subject(), &because, self.clock.epoch().wall(at)).await
