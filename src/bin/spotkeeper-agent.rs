@@ -26,7 +26,7 @@ async fn main() -> ExitCode {
             _ => std::future::pending().await,
         }
     };
-    code(agent::run(config, stop).await.map_err(|error| one_line(&error)))
+    code(Box::pin(agent::run(config, stop)).await.map_err(|error| one_line(&error)))
 }
 
 /// Makes the folder of the notice file, for the user that the agent runs as. Needs root.

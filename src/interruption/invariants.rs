@@ -250,12 +250,11 @@ impl Witness {
     fn decided(&mut self, now: Instant, because: &Because, violations: &mut Vec<Violation>) {
         match because {
             Because::Refuted { notice, .. } | Because::Stale { notice } => {
-                if self.announced.give_up(notice) {
-                    violations.push(
-                        Invariant::EveryPodInTime
-                            .violated(format!("{notice} was given up ({}), though it was confirmed", because.reason())),
-                    );
-                }
+                let was_confirmed = self.announced.give_up(notice);
+                violations.extend(was_confirmed.then(|| {
+                    Invariant::EveryPodInTime
+                        .violated(format!("{notice} was given up ({}), though it was confirmed", because.reason()))
+                }));
             }
             Because::Withdrawn { notice } => drop(self.announced.give_up(notice)),
             Because::Rebooted => self.announced.rebooted(now),

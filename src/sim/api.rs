@@ -42,6 +42,7 @@ pub(super) enum Call {
 }
 
 /// What came of a call at the API server.
+#[expect(clippy::large_enum_variant, reason = "one at a time, in a simulator")]
 enum Done {
     Answer(Input),
     /// Another request follows.
