@@ -54,7 +54,7 @@ generate: ## Write what is generated from the Rust types: manifests/crd
 
 .PHONY: release
 release: tools ## The static release binary
-	rustup target list --installed | grep -qx $(MUSL) || rustup target add $(MUSL)
+	rustup target list --installed | grep -qx $(MUSL) || rustup target add $(MUSL) || rustup target add $(MUSL)
 	$(call need,musl-gcc,musl-tools)
 	$(call need,update-ca-certificates,ca-certificates)
 	CC_$(subst -,_,$(MUSL))=musl-gcc cargo build --release --locked --no-default-features --features agent \
@@ -76,6 +76,7 @@ parts:
 .PHONY: tools
 tools:
 	$(call need,cargo,,Rust 1.95 from https://rustup.rs)
+	@cargo --version >/dev/null 2>&1 || rustup toolchain install --no-self-update
 	$(call need,go,,Go 1.26 from https://go.dev/dl)
 	$(call need,cc,gcc)
 	$(call need,python3,python3 python3-venv)
