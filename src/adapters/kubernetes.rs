@@ -1,11 +1,13 @@
 //! The API server: each call with a time-out of its own, and no retries beneath the core's.
 //!
+//! - [`connection`]: the one connection under all of it.
 //! - [`wire`]: what is read of Node, Pod and Interruption.
 //! - [`watches`]: what feeds the core.
 //! - [`access`]: what this agent may do, asked at start.
 //! - [`events`]: decisions, as events on the Node and the Interruption.
 
 pub mod access;
+pub mod connection;
 pub mod events;
 pub mod watches;
 pub mod wire;
@@ -16,6 +18,7 @@ use kube::api::{GetParams, Patch, PatchParams};
 use kube::core::Status;
 use kube::{Api, Client, Config};
 
+use self::connection::Connection;
 use self::wire::{NodeObject, PodObject};
 use super::metrics::{ApiRequest, Metrics};
 use crate::api::interruption::{Interruption, InterruptionStatus, NoticeEntry};
@@ -42,13 +45,17 @@ pub enum ConnectError {
     Infer(#[source] kube::config::InferConfigError),
     #[error("the configuration of the API server cannot be used")]
     Client(#[source] kube::Error),
+    #[error("the kubeconfig's tls-server-name {name:?} is neither a DNS name nor an IP address")]
+    ServerName { name: String },
+    #[error("the kubeconfig's proxy-url is not supported: name an address that can be reached without a proxy")]
+    Proxy,
 }
 
 /// The API server, as this agent and, for pods, perhaps as the node that it runs on.
 #[derive(Clone)]
 pub struct Kubernetes {
     own: Client,
-    config: Config,
+    connection: Connection,
     pods: Client,
     metrics: Metrics,
 }
@@ -66,19 +73,15 @@ pub struct Subject {
 impl Kubernetes {
     /// Reads the configuration (kubeconfig, or the pod's ServiceAccount). Nothing is sent yet.
     pub async fn connect(metrics: Metrics) -> Result<Self, ConnectError> {
-        let mut config = Config::infer().await.map_err(ConnectError::Infer)?;
-        // A retry beneath the core's would sit through a budget's 429 for minutes.
-        config.default_retry = false;
-        config.connect_timeout = Some(Duration::from_secs(2));
-        let own = Client::try_from(config.clone()).map_err(ConnectError::Client)?;
-        Ok(Self { pods: own.clone(), own, config, metrics })
+        let config = Config::infer().await.map_err(ConnectError::Infer)?;
+        let connection = Connection::new(config)?;
+        let own = connection.own()?;
+        Ok(Self { pods: own.clone(), own, connection, metrics })
     }
 
     /// A client that speaks of pods as `system:node:<node>` (constrained impersonation).
     pub fn as_node(&self, node: &str) -> Result<Client, ConnectError> {
-        let mut config = self.config.clone();
-        config.auth_info.impersonate = Some(format!("system:node:{node}"));
-        Client::try_from(config).map_err(ConnectError::Client)
+        self.connection.speaking_as(format!("system:node:{node}"))
     }
 
     /// Speaks of pods through `client` from now on.

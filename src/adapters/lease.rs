@@ -3,6 +3,7 @@
 //! Two holders for a moment do no harm, since reading a message twice changes nothing; the lease only bounds the load.
 //! That is why a holder's `renewTime` may be compared with our own wall clock here.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -19,6 +20,9 @@ pub const RENEW_EVERY: Duration = Duration::from_secs(5);
 pub const LOOK_EVERY: Duration = Duration::from_secs(20);
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Marks the lease of a holder whose node is about to go: whoever stays may take it over at once.
+const LEAVING: &str = "spotkeeper.dev/leaving";
 
 /// A lease could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -56,44 +60,39 @@ impl Leases {
         Self { api: Api::namespaced(client, namespace), me, readers: readers.max(1) }
     }
 
-    /// Takes the first lease that is free; `None` where all are held.
-    pub async fn take_one(&self) -> Result<Option<Held>, LeaseError> {
+    /// Takes the first lease that is free; `None` where all are held. One who `stays` takes over from one who leaves, too.
+    pub async fn take_one(&self, stays: bool) -> Result<Option<Held>, LeaseError> {
         let first = fastrand::u8(0..self.readers);
         for index in 0..self.readers {
             let name = format!("spotkeeper-queue-{}", (first + index) % self.readers);
-            if let Some(held) = self.take(&name).await? {
+            if let Some(held) = self.take(&name, stays).await? {
                 return Ok(Some(held));
             }
         }
         Ok(None)
     }
 
-    async fn take(&self, name: &str) -> Result<Option<Held>, LeaseError> {
+    async fn take(&self, name: &str, stays: bool) -> Result<Option<Held>, LeaseError> {
         let now = Timestamp::now();
         match call(name, self.api.get_opt(name)).await? {
             None => {
-                let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
-                let lease = Lease { metadata, spec: Some(self.spec(now, 1)) };
+                let mut lease =
+                    Lease { metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }, spec: None };
+                (lease.spec, lease.metadata.annotations) = (Some(self.spec(now, 1)), leaving(!stays));
                 contended(call(name, self.api.create(&PostParams::default(), &lease)).await)
             }
-            Some(lease) if is_free(&lease, &self.me, now) => {
+            Some(lease) if is_free(&lease, &self.me, stays, now) => {
                 let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0);
-                contended(self.write(lease, self.spec(now, transitions.saturating_add(1))).await)
+                contended(self.write(lease, self.spec(now, transitions.saturating_add(1)), stays).await)
             }
             Some(_) => Ok(None),
         }
     }
 
-    /// Renews; `None` where somebody else has taken it.
-    pub async fn renew(&self, held: &Held) -> Result<Option<Held>, LeaseError> {
+    /// Renews, and says whether its holder `stays`; `None` where somebody else has taken it.
+    pub async fn renew(&self, held: &Held, stays: bool) -> Result<Option<Held>, LeaseError> {
         let transitions = held.0.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0);
-        contended(self.write(held.0.clone(), self.spec(Timestamp::now(), transitions)).await)
-    }
-
-    /// Gives it up, so that the next one need not wait for its end.
-    pub async fn release(&self, held: Held) -> Result<(), LeaseError> {
-        let spec = LeaseSpec { holder_identity: None, renew_time: None, ..held.0.spec.clone().unwrap_or_default() };
-        contended(self.write(held.0, spec).await).map(drop)
+        contended(self.write(held.0.clone(), self.spec(Timestamp::now(), transitions), stays).await)
     }
 
     fn spec(&self, now: Timestamp, transitions: i32) -> LeaseSpec {
@@ -107,10 +106,11 @@ impl Leases {
     }
 
     /// Replaces it as it was read: its resourceVersion lets only one of two win.
-    async fn write(&self, mut lease: Lease, spec: LeaseSpec) -> Result<Lease, LeaseError> {
+    async fn write(&self, mut lease: Lease, spec: LeaseSpec, stays: bool) -> Result<Lease, LeaseError> {
         let name = lease.metadata.name.clone().unwrap_or_default();
         lease.spec = Some(spec);
         lease.metadata.managed_fields = None;
+        lease.metadata.annotations = leaving(!stays);
         call(&name, self.api.replace(&name, &PostParams::default(), &lease)).await
     }
 }
@@ -131,7 +131,14 @@ fn contended(result: Result<Lease, LeaseError>) -> Result<Option<Held>, LeaseErr
     }
 }
 
-fn is_free(lease: &Lease, me: &str, now: Timestamp) -> bool {
+fn leaving(leaves: bool) -> Option<BTreeMap<String, String>> {
+    leaves.then(|| BTreeMap::from([(LEAVING.to_owned(), "true".to_owned())]))
+}
+
+fn is_free(lease: &Lease, me: &str, stays: bool, now: Timestamp) -> bool {
+    if stays && lease.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(LEAVING)) {
+        return true;
+    }
     let Some(spec) = &lease.spec else { return true };
     let holder = spec.holder_identity.as_deref().unwrap_or_default();
     let Some(renewed) = &spec.renew_time else {
@@ -158,10 +165,15 @@ mod tests {
             }),
             ..Lease::default()
         };
-        assert!(!is_free(&lease("other", "2026-04-24T16:59:50Z"), "me", now));
-        assert!(is_free(&lease("other", "2026-04-24T16:59:44Z"), "me", now));
-        assert!(is_free(&lease("me", "2026-04-24T16:59:59Z"), "me", now));
-        assert!(is_free(&lease("", "2026-04-24T16:59:59Z"), "me", now));
-        assert!(is_free(&Lease::default(), "me", now));
+        assert!(!is_free(&lease("other", "2026-04-24T16:59:50Z"), "me", true, now));
+        assert!(is_free(&lease("other", "2026-04-24T16:59:44Z"), "me", true, now));
+        assert!(is_free(&lease("me", "2026-04-24T16:59:59Z"), "me", true, now));
+        assert!(is_free(&lease("", "2026-04-24T16:59:59Z"), "me", true, now));
+        assert!(is_free(&Lease::default(), "me", true, now));
+
+        let mut left = lease("other", "2026-04-24T16:59:59Z");
+        left.metadata.annotations = leaving(true);
+        assert!(is_free(&left, "me", true, now), "one who stays takes over from one who leaves");
+        assert!(!is_free(&left, "me", false, now), "one who leaves does not");
     }
 }

@@ -20,9 +20,9 @@ use crate::interruption::{Answer, Ask, Because, Effect, Identity, Input, Keeper,
 /// How long a call about pods waits until it is known what this agent may do.
 const ACCESS_AWAITED: Duration = Duration::from_secs(5);
 
-/// How long an event is held back at least, and up to twice that: in the first second of a storm the API server has
+/// How long an event is held back at least, and up to twice that: in the first seconds of a storm the API server has
 /// better things to do. It carries the time of its decision.
-const EVENTS_HELD: Duration = Duration::from_secs(1);
+const EVENTS_HELD: Duration = Duration::from_secs(2);
 
 /// How many events may wait to be published; more are dropped.
 const EVENTS_WAITING_MAX: usize = 256;

@@ -53,13 +53,14 @@ type Nodes = Rc<RefCell<HashMap<InstanceId, NodeRef>>>;
 type Done = mpsc::UnboundedSender<Receipt>;
 
 impl QueueReader {
-    /// Reads while a lease is held and this node stands; for ever.
+    /// Reads while a lease is held; for ever.
+    ///
+    /// A node that is about to go offers its lease to those that stay, and reads on until one of them has it: where
+    /// every node goes at once, somebody still reads.
     pub async fn read_under_lease(self: Rc<Self>, leases: Leases, mut standing: watch::Receiver<bool>) {
         loop {
-            if standing.wait_for(|standing| *standing).await.is_err() {
-                return;
-            }
-            match leases.take_one().await {
+            let stays = *standing.borrow_and_update();
+            match leases.take_one(stays).await {
                 Ok(Some(held)) => {
                     tracing::info!(lease = held.name(), "reading the queue");
                     self.observer.reads_queue(true);
@@ -77,11 +78,7 @@ impl QueueReader {
                 Ok(None) => {}
                 Err(error) => tracing::warn!(error = one_line(&error), "no lease for the queue could be taken"),
             }
-            let look_again = lease::LOOK_EVERY.mul_f64(0.5 + fastrand::f64());
-            tokio::select! {
-                () = tokio::time::sleep(look_again) => {}
-                _ = standing.changed() => {}
-            }
+            tokio::time::sleep(lease::LOOK_EVERY.mul_f64(0.5 + fastrand::f64())).await;
         }
     }
 
@@ -264,21 +261,16 @@ impl QueueReader {
     }
 }
 
-/// Renews the lease until it is lost, or this node is about to go; then it is given up.
+/// Renews the lease until it is lost.
 async fn keep(leases: &Leases, mut held: lease::Held, standing: &mut watch::Receiver<bool>) {
     let mut valid_until = tokio::time::Instant::now() + lease::DURATION;
     loop {
         tokio::select! {
             () = tokio::time::sleep(lease::RENEW_EVERY) => {}
-            _ = standing.wait_for(|standing| !*standing) => {
-                tracing::info!(lease = held.name(), "this node is about to go: another reads the queue");
-                if let Err(error) = leases.release(held).await {
-                    tracing::warn!(error = one_line(&error), "the lease could not be given up; it runs out");
-                }
-                return;
-            }
+            changed = standing.changed() => if changed.is_err() { return },
         }
-        match leases.renew(&held).await {
+        let stays = *standing.borrow_and_update();
+        match leases.renew(&held, stays).await {
             Ok(Some(renewed)) => {
                 valid_until = tokio::time::Instant::now() + lease::DURATION;
                 held = renewed;

@@ -136,6 +136,11 @@ impl Phase {
     pub fn ends_episode(self) -> bool {
         matches!(self, Self::Cancelled | Self::Refuted | Self::Gone)
     }
+
+    /// Whether it is a step of a drain on its way: others are an answer or an outcome.
+    pub fn is_progress(self) -> bool {
+        matches!(self, Self::Cordoned | Self::Draining)
+    }
 }
 
 /// What has been done about it. Times are RFC 3339.

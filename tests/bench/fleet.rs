@@ -90,11 +90,17 @@ pub async fn clear(cluster: &Cluster, members: Vec<Member>) {
         // Its owner is gone: the garbage collector may have been here before.
         let _ = cluster.delete(&format!("/apis/spotkeeper.dev/v1alpha1/interruptions/{instance}")).await;
     }
+    let apps = format!("/apis/apps/v1/namespaces/{}", cluster.namespace);
+    for owners in ["deployments", "replicasets"] {
+        cluster.delete(&format!("{apps}/{owners}")).await.expect("the pods' owners are deleted");
+    }
     let path = format!("/api/v1/namespaces/{}/pods", cluster.namespace);
-    cluster.delete(&format!("{path}?gracePeriodSeconds=0")).await.expect("pods are deleted");
-    eventually("the pods are gone", PATIENCE, async || match cluster.get(&path).await?["items"].as_array() {
-        Some(left) if !left.is_empty() => Err(format!("{} left", left.len())),
-        _ => Ok(()),
+    eventually("the pods are gone", PATIENCE, async || {
+        cluster.delete(&format!("{path}?gracePeriodSeconds=0")).await?;
+        match cluster.get(&path).await?["items"].as_array() {
+            Some(left) if !left.is_empty() => Err(format!("{} left", left.len())),
+            _ => Ok(()),
+        }
     })
     .await;
 }

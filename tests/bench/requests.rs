@@ -13,7 +13,7 @@ const AGENTS: u32 = 10;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Counters by verb and resource.
-type Counts = BTreeMap<String, f64>;
+pub type Counts = BTreeMap<String, f64>;
 
 pub async fn measure(report: &mut Report) {
     let cluster = Cluster::new("requests").await;
@@ -46,7 +46,7 @@ pub async fn measure(report: &mut Report) {
     fleet::clear(&cluster, members).await;
 }
 
-async fn scrape(cluster: &Cluster) -> String {
+pub async fn scrape(cluster: &Cluster) -> String {
     let request = http::Request::get("/metrics").body(Vec::new()).expect("a request");
     cluster.client.request_text(request).await.expect("the API server has metrics")
 }
@@ -59,7 +59,8 @@ async fn over_a_minute(cluster: &Cluster) -> Counts {
     after.into_iter().map(|(what, count)| (what.clone(), count - before.get(&what).unwrap_or(&0.0))).collect()
 }
 
-fn counts(metrics: &str) -> Counts {
+/// How often each thing was asked for, ever.
+pub fn counts(metrics: &str) -> Counts {
     let mut counts = Counts::new();
     for line in metrics.lines().filter(|line| line.starts_with("apiserver_request_total{")) {
         let what = format!("{} {}", label(line, "verb"), label(line, "resource"));

@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use kube::Client;
 use kube::core::WatchEvent;
 use serde::Deserialize;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 
 /// One event of a watch.
@@ -32,6 +32,8 @@ pub struct Watch {
 struct Metadata {
     #[serde(default)]
     name: String,
+    #[serde(default)]
+    resource_version: String,
     deletion_timestamp: Option<String>,
 }
 
@@ -56,22 +58,12 @@ impl Watch {
         let path = format!("{path}{separator}watch=true");
         let (sender, sights) = unbounded_channel();
         let task = tokio::spawn(async move {
-            let request = http::Request::get(&path).body(Vec::new()).expect("a request");
-            let events = client.request_events::<Object>(request).await.expect("the API server takes the watch");
-            let mut events = std::pin::pin!(events);
-            while let Some(event) = events.try_next().await.expect("the watch goes on") {
-                let at = Instant::now();
-                let (object, gone) = match event {
-                    WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
-                    WatchEvent::Deleted(object) => (object, true),
-                    WatchEvent::Bookmark(_) => continue,
-                    WatchEvent::Error(status) => panic!("{path}: {status:?}"),
-                };
-                let leaving = gone || object.metadata.deletion_timestamp.is_some();
-                let sight = Sight { at, name: object.metadata.name, unschedulable: object.spec.unschedulable, leaving };
-                if sender.send(sight).is_err() {
-                    return;
-                }
+            // A busy API server ends watches that it cannot feed in time: it is gone on from where it ended.
+            let mut from = String::new();
+            while !sender.is_closed() {
+                from = follow(&client, &format!("{path}{from}"), &sender)
+                    .await
+                    .map_or(from, |version| format!("&resourceVersion={version}"));
             }
         });
         Watch { sights, task: task.abort_handle() }
@@ -107,4 +99,28 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Shows what one request of a watch shows, until it ends; returns the version that it came to.
+async fn follow(client: &Client, path: &str, sender: &UnboundedSender<Sight>) -> Option<String> {
+    let request = http::Request::get(path).body(Vec::new()).expect("a request");
+    let events = client.request_events::<Object>(request).await.expect("the API server takes the watch");
+    let mut events = std::pin::pin!(events);
+    let mut version = None;
+    while let Some(event) = events.try_next().await.expect("the watch goes on") {
+        let at = Instant::now();
+        let (object, gone) = match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
+            WatchEvent::Deleted(object) => (object, true),
+            WatchEvent::Bookmark(_) => continue,
+            WatchEvent::Error(status) => panic!("{path}: {status:?}"),
+        };
+        version = Some(object.metadata.resource_version);
+        let leaving = gone || object.metadata.deletion_timestamp.is_some();
+        let sight = Sight { at, name: object.metadata.name, unschedulable: object.spec.unschedulable, leaving };
+        if sender.send(sight).is_err() {
+            break;
+        }
+    }
+    version
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::fleet::{self, Member};
 use crate::report::Report;
+use crate::requests::{Counts, counts, scrape};
 use crate::sights::Watch;
 use crate::support::cluster::Cluster;
 use crate::support::facts::eventually;
@@ -46,6 +47,8 @@ struct Storm {
     sent: Option<Duration>,
     /// When the queue was empty.
     handled: Option<Duration>,
+    /// What the API server was asked until then, by verb and resource.
+    requests: Counts,
 }
 
 pub async fn measure(report: &mut Report) {
@@ -106,6 +109,7 @@ async fn storm(cluster: &Cluster, mut members: Vec<Member>, way: Way, pods: usiz
     let mut leaving = Watch::open(cluster.client.clone(), &format!("/api/v1/namespaces/{}/pods", cluster.namespace));
     nodes.shown(NODES).await;
     leaving.shown(pods).await;
+    let before = counts(&scrape(cluster).await);
     let began = Instant::now();
     if way != Way::Queue {
         for member in &members {
@@ -117,8 +121,10 @@ async fn storm(cluster: &Cluster, mut members: Vec<Member>, way: Way, pods: usiz
         leaving.first(pods, TWO_MINUTES, |pod| pod.leaving),
         send(moto.as_ref(), queue.as_ref(), &members, began),
     );
+    let mut requests = counts(&scrape(cluster).await);
+    requests.iter_mut().for_each(|(what, count)| *count -= before.get(what).unwrap_or(&0.0));
     let since = |times: Vec<Instant>| times.into_iter().map(|at| at - began).collect();
-    let storm = Storm { cordoned: since(cordoned), asked: since(asked), sent, handled };
+    let storm = Storm { cordoned: since(cordoned), asked: since(asked), sent, handled, requests };
     fleet::clear(cluster, members).await;
     storm
 }
@@ -182,4 +188,6 @@ fn print(report: &mut Report, key: &str, what: &str, storm: &Storm, free: bool) 
     let millis = |times: &[Duration]| times.iter().map(Duration::as_millis).map(|t| json!(t as u64)).collect();
     report.put(&key("cordonedAll"), millis(&storm.cordoned));
     report.put(&key("askedAll"), millis(&storm.asked));
+    let asked_often = storm.requests.iter().filter(|(_, count)| **count >= 10.0);
+    report.put(&key("requests"), asked_often.map(|(what, count)| json!({ "request": what, "count": count })).collect());
 }

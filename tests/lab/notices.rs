@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::agent::Agent;
 use crate::support::cluster::Cluster;
@@ -64,7 +64,17 @@ async fn a_spot_interruption_by_the_queue_is_believed_when_imds_cannot_be_asked(
     let seen = cluster.phase(&node, "Drained", SOON).await;
     assert_eq!(seen["spec"]["notices"][0]["source"], "sqs", "{seen}");
     queue.empty().await;
-    assert!(agent.metric("spotkeeper_queue_lease_held").await < 1.0, "a doomed reader gives its lease up");
+    eventually("a doomed reader offers its lease to those that stay", SOON, async || {
+        let leases = cluster.get("/apis/coordination.k8s.io/v1/namespaces/spotkeeper/leases").await?;
+        let offered = |lease: &Value| lease["metadata"]["annotations"]["spotkeeper.dev/leaving"] == "true";
+        if leases["items"].as_array().is_some_and(|all| all.iter().any(offered)) {
+            Ok(())
+        } else {
+            Err(leases["items"].to_string())
+        }
+    })
+    .await;
+    assert!(agent.metric("spotkeeper_queue_lease_held").await >= 1.0, "and reads on until one of them has taken it");
 }
 
 #[tokio::test]

@@ -11,8 +11,9 @@ use crate::interruption::merge::{Heard, Written, effective_deadline, settled};
 use crate::interruption::run::episode::Episode;
 use crate::interruption::{Effect, Outcome, Record};
 
-/// The shortest time between two writes of a status that differ only in counts.
-const COUNTS_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two writes of a status that tell of progress only. A drain begins in several steps within
+/// a few milliseconds; when a hundred nodes go at once, a write for each step holds up the evictions.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a write that was refused as it is waits for somebody to change what stands in its way.
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
@@ -37,10 +38,13 @@ impl StatusWrites {
         self.wanted.is_some() && self.wanted != self.sent
     }
 
-    /// Whether more than counts have changed: that is not held back.
-    fn phase_changed(&self) -> bool {
-        let what = |status: &Option<InterruptionStatus>| status.as_ref().map(|s| (s.episode, s.phase, s.deadline));
-        what(&self.wanted) != what(&self.sent)
+    /// Whether more than progress is to be told: that is not held back.
+    fn urgent(&self) -> bool {
+        let Some(wanted) = &self.wanted else { return false };
+        self.sent.as_ref().is_none_or(|sent| {
+            (wanted.episode, wanted.deadline) != (sent.episode, sent.deadline)
+                || (wanted.phase != sent.phase && !wanted.phase.is_some_and(Phase::is_progress))
+        })
     }
 
     pub(super) fn wakeup(&self) -> Option<Instant> {
@@ -272,8 +276,8 @@ impl Keeper {
             let status = episode.status(&self.me, &self.settled, self.node.as_ref());
             self.status.want(status);
         }
-        let held = self.status.not_before.is_some_and(|at| now < at)
-            && !(self.status.tries == 0 && self.status.phase_changed());
+        let held =
+            self.status.not_before.is_some_and(|at| now < at) && !(self.status.tries == 0 && self.status.urgent());
         if !self.record.takes_status() || self.status.on_its_way || !self.status.stale() || held {
             return;
         }
@@ -287,7 +291,7 @@ impl Keeper {
         let (why, wait) = match outcome {
             Outcome::Done => {
                 self.status.tries = 0;
-                self.status.not_before = Some(now + COUNTS_EVERY);
+                self.status.not_before = Some(now + PROGRESS_EVERY);
                 return;
             }
             Outcome::Failed(why) => (why, Duration::from_millis(500)),
