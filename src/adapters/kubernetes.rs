@@ -74,6 +74,11 @@ impl Kubernetes {
     /// Reads the configuration (kubeconfig, or the pod's ServiceAccount). Nothing is sent yet.
     pub async fn connect(metrics: Metrics) -> Result<Self, ConnectError> {
         let config = Config::infer().await.map_err(ConnectError::Infer)?;
+        Self::with(config, metrics)
+    }
+
+    /// Uses this configuration. Nothing is sent yet.
+    pub fn with(config: Config, metrics: Metrics) -> Result<Self, ConnectError> {
         let connection = Connection::new(config)?;
         let own = connection.own()?;
         Ok(Self { pods: own.clone(), own, connection, metrics })

@@ -3,11 +3,14 @@
 #[path = "../support/lab.rs"]
 mod support;
 
+mod api_server;
 mod aws_mock;
 mod control_plane;
+mod drain;
 mod faults;
 mod imds;
 mod moto;
 mod notices;
 mod policies;
+mod queue;
 mod security;

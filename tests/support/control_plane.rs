@@ -36,6 +36,7 @@ pub struct ControlPlane {
 
 static SHARED: OnceLock<ControlPlane> = OnceLock::new();
 static STRICT: OnceLock<ControlPlane> = OnceLock::new();
+static CROWDED: OnceLock<ControlPlane> = OnceLock::new();
 
 impl ControlPlane {
     /// The one of this test binary, with `manifests/overlays/sqs` applied.
@@ -48,9 +49,14 @@ impl ControlPlane {
         STRICT.get_or_init(|| ControlPlane::for_the_process("manifests/overlays/strict"))
     }
 
+    /// One more like the shared one, for a test that makes so many objects that the others would notice.
+    pub fn crowded() -> &'static ControlPlane {
+        CROWDED.get_or_init(|| ControlPlane::for_the_process("manifests/overlays/sqs"))
+    }
+
     fn for_the_process(overlay: &str) -> ControlPlane {
         extern "C" fn clean() {
-            for lab in [&SHARED, &STRICT].into_iter().filter_map(OnceLock::get) {
+            for lab in [&SHARED, &STRICT, &CROWDED].into_iter().filter_map(OnceLock::get) {
                 let _ = std::fs::remove_dir_all(&lab.dir);
             }
         }
@@ -242,7 +248,8 @@ impl ControlPlane {
         Client::try_from(config).expect("a client can be made")
     }
 
-    async fn config(&self, token: &str) -> Config {
+    /// What a client of whoever bears `token` is made from.
+    pub async fn config(&self, token: &str) -> Config {
         let path = self.dir.join(format!("{}.kubeconfig", uuid()));
         self.write_kubeconfig(&path, token);
         let kubeconfig = Kubeconfig::read_from(&path).expect("our own kubeconfig can be read");

@@ -6,6 +6,7 @@
 //! | [`cluster`] | one test's corner of it |
 //! | [`objects`] | nodes, pods, workloads and budgets, said fluently |
 //! | [`agent`] | agents as processes, with tokens bound to their node |
+//! | [`api_proxy`] | what stands between an agent and the API server, and misbehaves |
 //! | [`imds`] | instance metadata: our own service, faithful and faulty at will |
 //! | [`aws_mock`] | instance metadata as AWS mocks it |
 //! | [`moto`] | SQS, and EventBridge in front of it |
@@ -13,6 +14,7 @@
 #![allow(dead_code, reason = "each of tests, demo and bench uses a part of it")]
 
 pub mod agent;
+pub mod api_proxy;
 pub mod aws_mock;
 pub mod cluster;
 pub mod control_plane;

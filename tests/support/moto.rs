@@ -14,13 +14,13 @@ use super::process::{Process, free_port};
 /// A running moto server.
 pub struct Moto {
     _process: Process,
-    endpoint: String,
+    pub endpoint: String,
     http: reqwest::Client,
 }
 
 /// A queue that EventBridge feeds.
 pub struct Queue<'a> {
-    moto: &'a Moto,
+    pub moto: &'a Moto,
     pub url: String,
 }
 
@@ -167,6 +167,15 @@ impl Queue<'_> {
     /// A message as it is, past EventBridge.
     pub async fn raw(&self, body: &str) {
         self.moto.sqs("SendMessage", json!({ "QueueUrl": self.url, "MessageBody": body })).await;
+    }
+
+    /// Many messages as they are, ten at a time.
+    pub async fn raw_all(&self, bodies: &[String]) {
+        for ten in bodies.chunks(10) {
+            let entry = |(index, body): (usize, &String)| json!({ "Id": index.to_string(), "MessageBody": body });
+            let entries: Vec<Value> = ten.iter().enumerate().map(entry).collect();
+            self.moto.sqs("SendMessageBatch", json!({ "QueueUrl": self.url, "Entries": entries })).await;
+        }
     }
 
     /// How many messages are visible, and how many in flight.
