@@ -139,19 +139,24 @@ impl Queue {
     }
 
     /// Waits for messages, at most [`Options::wait`]; none is an answer, too.
+    pub async fn receive(&self) -> Result<Vec<Received>, SqsError> {
+        self.receive_for(self.options.wait).await
+    }
+
+    /// Waits for messages, at most `wait` (whole seconds).
     ///
     /// Giving up while it waits may leave a message hidden until its visibility time-out ends; nothing is lost.
-    pub async fn receive(&self) -> Result<Vec<Received>, SqsError> {
+    pub async fn receive_for(&self, wait: Duration) -> Result<Vec<Received>, SqsError> {
         const ACTION: &str = "sqs:ReceiveMessage";
         let once = Config::builder()
             .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts(self.options.wait + self.options.attempt_timeout));
+            .timeout_config(timeouts(wait + self.options.attempt_timeout));
         let answer = self
             .client
             .receive_message()
             .queue_url(&self.options.queue_url)
             .max_number_of_messages(Self::BATCH_MAX as i32)
-            .wait_time_seconds(seconds(self.options.wait))
+            .wait_time_seconds(seconds(wait))
             .visibility_timeout(seconds(self.options.visibility_timeout))
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)

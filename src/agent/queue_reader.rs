@@ -32,6 +32,9 @@ const IN_WORK_MAX: usize = 64;
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// How long the first request waits for messages, and the first after a failure.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
 /// Reads one queue.
 pub struct QueueReader {
     pub queue: Queue,
@@ -111,13 +114,17 @@ impl QueueReader {
     async fn receive(self: &Rc<Self>, nodes: &Nodes, done: Done, stop: watch::Receiver<bool>) {
         let in_work = Arc::new(Semaphore::new(IN_WORK_MAX));
         let mut failures = 0u32;
+        let mut answers = false;
         while !*stop.borrow() {
             // Room for a whole batch first: what has been received must not wait for its turn while its visibility
             // time-out runs.
             if in_work.acquire_many(Queue::BATCH_MAX).await.is_err() {
                 return;
             }
-            match self.queue.receive().await {
+            // Whether the queue can be read at all is known as soon as possible: readiness waits for it.
+            let received = if answers { self.queue.receive().await } else { self.queue.receive_for(FIRST_WAIT).await };
+            answers = received.is_ok();
+            match received {
                 Ok(messages) => {
                     if failures > 0 {
                         tracing::info!(failures, "the queue can be read again");

@@ -11,6 +11,7 @@ mod faults;
 mod imds;
 mod moto;
 mod notices;
+mod permissions;
 mod policies;
 mod queue;
 mod security;

@@ -185,7 +185,7 @@ async fn a_reader_that_dies_in_the_middle_of_a_batch_loses_nothing() {
 
 #[tokio::test]
 async fn a_thousand_messages_for_a_thousand_nodes_are_all_recorded() {
-    let cluster = Cluster::on(ControlPlane::crowded, "queue-thousand").await;
+    let cluster = Cluster::on(ControlPlane::audited, "queue-thousand").await;
     let node = cluster.node("a").await;
     let doomed = bare_nodes(&cluster, 1_000).await;
     let imds = Imds::start(&node.instance).await;

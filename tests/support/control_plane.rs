@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use serde_json::json;
 
 use super::process::{Process, free_port};
 
@@ -36,31 +37,32 @@ pub struct ControlPlane {
 
 static SHARED: OnceLock<ControlPlane> = OnceLock::new();
 static STRICT: OnceLock<ControlPlane> = OnceLock::new();
-static CROWDED: OnceLock<ControlPlane> = OnceLock::new();
+static AUDITED: OnceLock<ControlPlane> = OnceLock::new();
 
 impl ControlPlane {
     /// The one of this test binary, with `manifests/overlays/sqs` applied.
     pub fn shared() -> &'static ControlPlane {
-        SHARED.get_or_init(|| ControlPlane::for_the_process("manifests/overlays/sqs"))
+        SHARED.get_or_init(|| ControlPlane::for_the_process("manifests/overlays/sqs", false))
     }
 
     /// Another one, with `manifests/overlays/strict` applied.
     pub fn strict() -> &'static ControlPlane {
-        STRICT.get_or_init(|| ControlPlane::for_the_process("manifests/overlays/strict"))
+        STRICT.get_or_init(|| ControlPlane::for_the_process("manifests/overlays/strict", true))
     }
 
-    /// One more like the shared one, for a test that makes so many objects that the others would notice.
-    pub fn crowded() -> &'static ControlPlane {
-        CROWDED.get_or_init(|| ControlPlane::for_the_process("manifests/overlays/sqs"))
+    /// One more like the shared one, for tests that make so many objects that the others would notice, or that look into
+    /// its API server's audit log.
+    pub fn audited() -> &'static ControlPlane {
+        AUDITED.get_or_init(|| ControlPlane::for_the_process("manifests/overlays/sqs", true))
     }
 
-    fn for_the_process(overlay: &str) -> ControlPlane {
+    fn for_the_process(overlay: &str, audited: bool) -> ControlPlane {
         extern "C" fn clean() {
-            for lab in [&SHARED, &STRICT, &CROWDED].into_iter().filter_map(OnceLock::get) {
+            for lab in [&SHARED, &STRICT, &AUDITED].into_iter().filter_map(OnceLock::get) {
                 let _ = std::fs::remove_dir_all(&lab.dir);
             }
         }
-        let lab = ControlPlane::start();
+        let lab = ControlPlane::start_with(audited);
         // A static is never dropped. The kernel ends the processes; the folder is left to this.
         // SAFETY: `clean` is a plain function that does not unwind.
         unsafe { libc::atexit(clean) };
@@ -70,6 +72,11 @@ impl ControlPlane {
 
     /// Starts one; panics where a part does not come up.
     pub fn start() -> ControlPlane {
+        ControlPlane::start_with(false)
+    }
+
+    /// The same; `audited` where its API server is to log what our own accounts do.
+    fn start_with(audited: bool) -> ControlPlane {
         let dir = tempfile::Builder::new().prefix("spotkeeper-lab-").tempdir().expect("a folder can be made").keep();
         let (client_port, peer_port, port) = (free_port(), free_port(), free_port());
         let server = format!("https://127.0.0.1:{port}");
@@ -77,7 +84,11 @@ impl ControlPlane {
         let mut lab = ControlPlane { dir, kubeconfig, server, processes: Vec::new() };
         lab.make_keys();
         lab.run("etcd", &etcd_flags(&lab.dir, client_port, peer_port));
-        lab.run("kube-apiserver", &apiserver_flags(&lab.dir, client_port, port));
+        let mut flags = apiserver_flags(&lab.dir, client_port, port);
+        if audited {
+            flags.extend(audit_flags(&lab.dir));
+        }
+        lab.run("kube-apiserver", &flags);
         lab.write_kubeconfig(&lab.kubeconfig.clone(), TOKEN);
         lab.wait_until_ready();
         let kubeconfig = format!("--kubeconfig={}", lab.kubeconfig.display());
@@ -282,6 +293,22 @@ fn etcd_flags(dir: &Path, client: u16, peer: u16) -> Vec<String> {
         format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
         format!("--initial-cluster=default=http://127.0.0.1:{peer}"),
     ]
+}
+
+/// Writes the policy that logs each answered request of our own accounts, and names it.
+fn audit_flags(dir: &Path) -> [String; 2] {
+    let policy = json!({
+        "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
+        "omitStages": ["RequestReceived", "ResponseStarted"],
+        "rules": [
+            { "level": "Metadata", "userGroups": ["system:serviceaccounts:spotkeeper"] },
+            { "level": "None" },
+        ],
+    });
+    let path = dir.join("audit.yaml");
+    std::fs::write(&path, policy.to_string()).expect("the lab's folder can be written");
+    let log = dir.join("audit.log");
+    [format!("--audit-policy-file={}", path.display()), format!("--audit-log-path={}", log.display())]
 }
 
 fn apiserver_flags(dir: &Path, etcd: u16, port: u16) -> Vec<String> {
