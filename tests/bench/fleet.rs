@@ -95,7 +95,8 @@ pub async fn clear(cluster: &Cluster, members: Vec<Member>) {
         cluster.delete(&format!("{apps}/{owners}")).await.expect("the pods' owners are deleted");
     }
     let path = format!("/api/v1/namespaces/{}/pods", cluster.namespace);
-    eventually("the pods are gone", PATIENCE, async || {
+    // The garbage collector is behind after a storm; what follows is to begin on a quiet cluster.
+    eventually("the pods are gone", 3 * PATIENCE, async || {
         cluster.delete(&format!("{path}?gracePeriodSeconds=0")).await?;
         match cluster.get(&path).await?["items"].as_array() {
             Some(left) if !left.is_empty() => Err(format!("{} left", left.len())),

@@ -1,34 +1,31 @@
-//! What idle agents ask of the API server: its own counters over a minute with agents, less those of a minute without.
+//! What idle agents ask of the API server in a minute, by its audit log, which tells their requests from everybody else's.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fleet;
 use crate::report::Report;
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, text};
+use crate::support::control_plane::ControlPlane;
 
 const AGENTS: u32 = 10;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Counters by verb and resource.
-pub type Counts = BTreeMap<String, f64>;
-
 pub async fn measure(report: &mut Report) {
-    let cluster = Cluster::new("requests").await;
+    let cluster = Cluster::on(ControlPlane::audited, "requests").await;
     let mut members = fleet::nodes(&cluster, "n", AGENTS as usize).await;
-    // The DaemonSet's pods are what the agents' tokens are bound to: they belong to the ground, too.
     for member in &members {
         crate::support::agent::token(&cluster, &member.node.name).await;
     }
     let watches_before = gauge(&scrape(&cluster).await);
-    let ground = over_a_minute(&cluster).await;
     fleet::agents(&cluster, &mut members, &[]).await;
-    let used = over_a_minute(&cluster).await;
+    let before = audited(&cluster);
+    tokio::time::sleep(MINUTE).await;
+    let used = &audited(&cluster)[before.len()..];
     let watches = gauge(&scrape(&cluster).await);
     let each = f64::from(AGENTS);
-    let requests: f64 = (used.values().sum::<f64>() - ground.values().sum::<f64>()) / each;
     report.heading(&format!("{AGENTS} idle agents, each"));
     report.figure(
         "requests.watches",
@@ -37,13 +34,20 @@ pub async fn measure(report: &mut Report) {
         "",
         None,
     );
-    report.figure("requests.perMinute", "requests to the API server", Some(requests), "a minute", None);
-    let more = |(what, count): (&String, &f64)| {
-        let more = (count - ground.get(what).unwrap_or(&0.0)) / each;
-        (more >= 0.1).then(|| json!({ "request": what, "perMinute": more }))
-    };
-    report.put("requests.byResource", used.iter().filter_map(more).collect());
+    let per_minute = Some(used.len() as f64 / each);
+    report.figure("requests.perMinute", "requests to the API server", per_minute, "a minute", None);
+    let mut by: BTreeMap<&String, f64> = BTreeMap::new();
+    used.iter().for_each(|what| *by.entry(what).or_default() += 1.0 / each);
+    let by = by.into_iter().map(|(what, count)| json!({ "request": what, "perMinute": count }));
+    report.put("requests.byResource", by.collect());
     fleet::clear(&cluster, members).await;
+}
+
+/// Every answered request of our accounts, as `verb resource`.
+fn audited(cluster: &Cluster) -> Vec<String> {
+    let log = std::fs::read_to_string(cluster.plane.dir.join("audit.log")).unwrap_or_default();
+    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    events.map(|event| format!("{} {}", text(&event["verb"]), text(&event["objectRef"]["resource"]))).collect()
 }
 
 pub async fn scrape(cluster: &Cluster) -> String {
@@ -51,15 +55,9 @@ pub async fn scrape(cluster: &Cluster) -> String {
     cluster.client.request_text(request).await.expect("the API server has metrics")
 }
 
-/// How often each thing was asked for within a minute.
-async fn over_a_minute(cluster: &Cluster) -> Counts {
-    let before = counts(&scrape(cluster).await);
-    tokio::time::sleep(MINUTE).await;
-    let after = counts(&scrape(cluster).await);
-    after.into_iter().map(|(what, count)| (what.clone(), count - before.get(&what).unwrap_or(&0.0))).collect()
-}
+/// How often the API server was asked for each thing, by whomever, as `verb resource`.
+pub type Counts = BTreeMap<String, f64>;
 
-/// How often each thing was asked for, ever.
 pub fn counts(metrics: &str) -> Counts {
     let mut counts = Counts::new();
     for line in metrics.lines().filter(|line| line.starts_with("apiserver_request_total{")) {
