@@ -4,6 +4,8 @@
 //! schemas.
 
 pub mod interruption;
+pub mod launch;
+pub mod node_claim;
 
 /// The group of all our resources.
 pub const GROUP: &str = "spotkeeper.dev";

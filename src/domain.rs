@@ -2,6 +2,8 @@
 
 pub mod node;
 pub mod notice;
+pub mod offering;
 pub mod pod;
+pub mod requirements;
 pub mod time;
 pub mod wire;

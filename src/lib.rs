@@ -17,6 +17,7 @@
 //! | [`engine`] | what a core is: inputs in, effects out, time passed in |
 //! | [`domain`] | the words: time, notices (and how bytes become them), nodes, pods |
 //! | [`interruption`] | core 1: from a notice to an empty node |
+//! | [`provision`] | core 2: from a doomed node to a Ready one in its place |
 //! | [`api`] | the custom resources |
 //! | `sim` | the seeded simulator of the whole (feature `sim`) |
 //! | `adapters` | IMDS, SQS, Kubernetes, leases, the notice endpoint, admin (feature `agent`) |
@@ -33,6 +34,7 @@ pub mod api;
 pub mod domain;
 pub mod engine;
 pub mod interruption;
+pub mod provision;
 #[cfg(feature = "sim")]
 pub mod sim;
 

@@ -1,0 +1,354 @@
+//! Core 2: replacement capacity, from a doomed node to a Ready one in its place.
+//!
+//! ```text
+//!  Interruption ─┐                                          ┌─> NodeClaim, Launch (written before the call)
+//!  Node ─────────┼─> claims ──> ladder ──> launch ──────────┼─> CreateFleet, look-up by tag
+//!  NodeClaim ────┘   one life   which       one call, until  ├─> end what is surplus
+//!  EC2 ──────────┘   each       rung next   its fate is known└─> the Interruption's replacement
+//!                                 ^              │
+//!                                 └── shortage ──┘
+//! ```
+//!
+//! - `run`: the state machine; [`Provisioner`] implements [`Core`](crate::engine::Core).
+//! - `demand`: which interruptions want a replacement, and of what shape.
+//! - `claim`: one claim's life; no claim waits for another but through a shared belief in a shortage.
+//! - [`ladder`]: what a rung asks for.
+//! - `launch`: one call's life: the same token until its fate is known or presumed.
+//! - `run::tidy`: two instances for one claim, instances without a claim.
+//! - [`shortage`], [`bucket`], [`leadership`], [`failure`]: memory, pace, authority, what errors mean.
+//! - [`because`]: the reasons of decisions.
+//! - [`invariants`]: what must always hold, as predicates over the stream of inputs and effects.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::api::interruption::Phase;
+use crate::api::launch::{LaunchSpec, LaunchStatus, Launched};
+use crate::api::node_claim::{NodeClaimSpec, NodeClaimStatus, Recipe, Subnet};
+use crate::domain::notice::{InstanceId, Kind};
+use crate::domain::offering::{CapacityType, Catalog, Offering};
+use crate::domain::time::Instant;
+use crate::interruption::Outcome;
+pub use because::Because;
+pub use run::Provisioner;
+
+pub mod because;
+pub mod bucket;
+mod claim;
+mod demand;
+pub mod failure;
+pub mod invariants;
+pub mod ladder;
+mod launch;
+pub mod leadership;
+mod run;
+pub mod shortage;
+mod writes;
+
+/// How it is to act.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The rebalance policy of the agents is `Replace`: a recommendation is replaced, too.
+    pub replace_on_rebalance: bool,
+    /// The ladder of claims that say nothing else.
+    pub order: Vec<CapacityType>,
+    /// How long spot is tried before the next rung.
+    pub spot_patience: Duration,
+    /// A launched instance without a Node after this long is ended.
+    pub registration: Duration,
+    /// How many claims may share a call.
+    pub share_max: usize,
+    /// How many overrides a call may have.
+    pub overrides_max: usize,
+    /// How many calls may be on their way.
+    pub calls_max: usize,
+    /// EC2's token bucket for `CreateFleet`: its size, and what comes back in a second.
+    pub bucket: (u32, f64),
+    /// How often EC2 is asked for the instances.
+    pub resync: Duration,
+    /// For how long an instance of ours without a claim is left alone.
+    pub leak_grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            replace_on_rebalance: false,
+            order: vec![CapacityType::Spot, CapacityType::OnDemand],
+            spot_patience: Duration::ZERO,
+            registration: Duration::from_secs(15 * 60),
+            share_max: 100,
+            overrides_max: 300,
+            calls_max: 64,
+            bucket: (50, 5.0),
+            resync: Duration::from_secs(30),
+            leak_grace: Duration::from_secs(600),
+        }
+    }
+}
+
+/// A NodeClaim of the API server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claim {
+    pub name: String,
+    pub uid: String,
+    pub spec: NodeClaimSpec,
+    pub status: NodeClaimStatus,
+    /// When it was made, on our clock.
+    pub created: Instant,
+    /// Somebody has deleted it; our finalizer keeps it.
+    pub deleting: bool,
+}
+
+/// A Launch of the API server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch {
+    pub name: String,
+    pub uid: String,
+    pub spec: LaunchSpec,
+    pub status: LaunchStatus,
+}
+
+/// An Interruption, as far as a replacement depends on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Doomed {
+    pub instance: InstanceId,
+    pub node: String,
+    pub episode: i64,
+    pub phase: Phase,
+    pub kind: Option<Kind>,
+    /// What its status says of its replacement.
+    pub replacement: Replacement,
+}
+
+/// What an Interruption's status says of the replacement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replacement {
+    /// The claim.
+    pub claim: String,
+    pub capacity_type: Option<CapacityType>,
+    /// The replacement's Node is Ready.
+    pub ready: bool,
+    pub because: String,
+}
+
+/// A Node, as far as a replacement depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeView {
+    pub name: String,
+    pub instance: Option<InstanceId>,
+    pub labels: BTreeMap<String, String>,
+    pub ready: bool,
+    /// Taints that are to go before workloads come.
+    pub starting: bool,
+    /// Pods run on it that are no DaemonSet's.
+    pub workloads: bool,
+}
+
+/// An instance as EC2 describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    pub id: InstanceId,
+    /// `pending` or `running`; all else is going or gone.
+    pub alive: bool,
+    pub offering: Offering,
+    /// The subnets of its kind that a replacement may use, its own first; empty where nothing is known.
+    pub subnets: Vec<Subnet>,
+    /// The launch template that it was made with, and its version.
+    pub template: Option<(String, String)>,
+    /// The token of the Launch that made it, from our tag; `None` where it is none of ours.
+    pub launch: Option<String>,
+}
+
+/// What has happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// The lease was acquired or renewed; it lasts until then.
+    LeaseHeld {
+        until: Instant,
+    },
+    /// It is somebody else's.
+    LeaseLost,
+    /// [`Effect::List`] was answered: all there are.
+    Listed {
+        claims: Vec<Claim>,
+        launches: Vec<Launch>,
+    },
+    ListFailed(String),
+    /// A claim is new or has changed.
+    ClaimSeen(Claim),
+    ClaimGone {
+        name: String,
+    },
+    /// The types, zones and prices that there are.
+    CatalogRead(Arc<Catalog>),
+    /// An Interruption is new or has changed.
+    InterruptionSeen(Doomed),
+    InterruptionGone {
+        instance: InstanceId,
+    },
+    NodeSeen(NodeView),
+    NodeGone {
+        name: String,
+    },
+    /// All Nodes have been seen once.
+    NodesSynced,
+    /// [`Effect::ReadInstances`] was answered; `all`: the instances of ours that are not among them do not exist.
+    InstancesRead {
+        all: bool,
+        instances: Vec<Instance>,
+    },
+    InstancesFailed(String),
+    ClaimCreated {
+        name: String,
+        outcome: Created,
+    },
+    ClaimWritten {
+        name: String,
+        outcome: Outcome,
+    },
+    ClaimDeleted {
+        name: String,
+        outcome: Outcome,
+    },
+    LaunchCreated {
+        name: String,
+        outcome: Created,
+    },
+    LaunchWritten {
+        name: String,
+        outcome: Outcome,
+    },
+    LaunchDeleted {
+        name: String,
+        outcome: Outcome,
+    },
+    ReplacementWritten {
+        instance: InstanceId,
+        outcome: Outcome,
+    },
+    /// [`Effect::Call`] was answered.
+    Called {
+        launch: String,
+        answer: Answer,
+    },
+    /// [`Effect::LookUp`] was answered: the instances with the tag of this launch.
+    LookedUp {
+        launch: String,
+        found: Result<Vec<Launched>, String>,
+    },
+    /// [`Effect::End`] was answered.
+    Ended {
+        instance: InstanceId,
+        outcome: Outcome,
+    },
+}
+
+/// How the API server answered a creation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// It is there now.
+    Made {
+        uid: String,
+    },
+    /// One of this name was there already.
+    Exists,
+    Refused(String),
+    Failed(String),
+}
+
+/// How EC2 answered `CreateFleet`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Some came, perhaps none; and what stood in the way of others.
+    Fleet { instances: Vec<Launched>, errors: Vec<FleetError> },
+    /// The whole call was refused with this code.
+    Refused { code: String, message: String },
+    /// It may or may not have been done.
+    Unknown(String),
+}
+
+/// One entry of `Errors[]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetError {
+    pub code: String,
+    pub message: String,
+    /// What it is about; parts may be missing.
+    pub instance_type: Option<String>,
+    pub zone: Option<String>,
+    pub subnet_id: Option<String>,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// List the claims and launches, from etcd rather than a cache. Answered by [`Input::Listed`].
+    List,
+    /// Describe the instances of our cluster, and these. Answered by [`Input::InstancesRead`].
+    ReadInstances {
+        of: Vec<InstanceId>,
+    },
+    CreateClaim {
+        name: String,
+        spec: Box<NodeClaimSpec>,
+    },
+    WriteClaim {
+        name: String,
+        uid: String,
+        status: Box<NodeClaimStatus>,
+    },
+    /// Delete it and take our finalizer off.
+    DeleteClaim {
+        name: String,
+        uid: String,
+    },
+    CreateLaunch {
+        name: String,
+        spec: Box<LaunchSpec>,
+    },
+    WriteLaunch {
+        name: String,
+        uid: String,
+        status: Box<LaunchStatus>,
+    },
+    DeleteLaunch {
+        name: String,
+        uid: String,
+    },
+    /// `CreateFleet` with this token, unless `not_after` has passed; then it is not made and nothing is answered.
+    Call {
+        launch: String,
+        token: String,
+        spec: Box<LaunchSpec>,
+        not_after: Instant,
+    },
+    /// Describe the instances with the tag of this launch, which is its token.
+    LookUp {
+        launch: String,
+        token: String,
+    },
+    /// Terminate it, unless `not_after` has passed.
+    End {
+        instance: InstanceId,
+        because: Because,
+        not_after: Instant,
+    },
+    /// Write the replacement into the Interruption's status.
+    WriteReplacement {
+        instance: InstanceId,
+        replacement: Replacement,
+    },
+    /// A decision: a log line, and where people should see it an event.
+    Decided {
+        about: String,
+        because: Because,
+    },
+}
+
+/// A recipe that copies an instance: its launch template in the subnets of its kind.
+pub fn copy_of(instance: &Instance) -> Option<Recipe> {
+    let (id, version) = instance.template.clone()?;
+    let recipe = Recipe { launch_template_id: id, launch_template_version: version, subnets: instance.subnets.clone() };
+    Some(recipe).filter(|recipe| !recipe.subnets.is_empty())
+}

@@ -1,0 +1,202 @@
+//! The reasons of decisions about capacity, as values: log line, event and `because` are printed from them.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::failure::Class;
+use crate::domain::notice::{InstanceId, Kind};
+use crate::domain::offering::{CapacityType, Offering};
+
+/// Why something was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// A node is doomed: another is wanted in its place.
+    Wanted { node: String, kind: Option<Kind> },
+    /// Karpenter replaces its nodes itself.
+    LeftToKarpenter { node: String },
+    /// Nothing is known that could be copied.
+    NothingToCopy { node: String, why: String },
+    /// EC2 is asked.
+    Asking { capacity: CapacityType, count: usize, offerings: usize },
+    /// An instance came.
+    Launched { instance: InstanceId, offering: Offering },
+    /// A rung gave nothing: the next one follows at once.
+    FellThrough { from: CapacityType, why: String, next: Option<CapacityType> },
+    /// A rung was passed over.
+    Skipped { capacity: CapacityType, why: &'static str },
+    /// Every rung was tried.
+    Exhausted { again_in: Duration },
+    /// Something is believed to be short.
+    Short { what: String, code: String, believed: Duration },
+    /// It gave something again.
+    Recovered { what: String },
+    /// EC2 asks for fewer calls.
+    Throttled { code: String },
+    /// The request cannot work as it is.
+    Misconfigured { code: String, message: String, again_in: Duration },
+    /// It is not known whether the call was done: it is repeated with the same token.
+    Unknown { why: String },
+    /// It was never learnt, and nothing was found.
+    PresumedNone { after: Duration },
+    /// Its Node was seen.
+    Registered { node: String },
+    /// Its Node is Ready.
+    Ready { node: String, after: Duration },
+    /// No Node came in time.
+    NeverRegistered { instance: InstanceId, within: Duration },
+    /// Twice in a row: it is the recipe.
+    RecipeNeverRegisters { template: String },
+    /// The instance ended before its time.
+    InstanceGone { instance: InstanceId },
+    /// Two instances for one claim, or one for none.
+    Surplus { instance: InstanceId, launch: String },
+    /// An instance of ours that no claim has named for a while.
+    Leaked { instance: InstanceId, launch: String },
+    /// So many at once that it is rather the claims that are missing.
+    TooManyLeaks { instances: usize },
+    /// It is not wanted any more.
+    NoLongerWanted { why: &'static str },
+    /// This replica leads from now on.
+    Leads,
+    /// It does not any more.
+    Follows,
+    /// Something could not be written; it is tried again.
+    WriteFailed { what: String, why: String },
+    /// Something of the API server or of EC2 could not be read; it is tried again.
+    ReadFailed { what: &'static str, why: String },
+}
+
+impl Because {
+    /// What an error of EC2 is answered with, in a word of people.
+    pub(super) fn of_class(class: Class) -> &'static str {
+        match class {
+            Class::Capacity => "no capacity",
+            Class::Quota => "a quota is used up",
+            Class::Addresses => "no free address in the subnet",
+            Class::Throttle => "throttled",
+            Class::SetUp => "the set-up is wrong",
+            Class::Unknown => "no answer",
+        }
+    }
+
+    /// The reason in one CamelCase word.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Wanted { .. } => "Wanted",
+            Self::LeftToKarpenter { .. } => "LeftToKarpenter",
+            Self::NothingToCopy { .. } => "NothingToCopy",
+            Self::Asking { .. } => "Asking",
+            Self::Launched { .. } => "Launched",
+            Self::FellThrough { .. } => "FellThrough",
+            Self::Skipped { .. } => "Skipped",
+            Self::Exhausted { .. } => "Exhausted",
+            Self::Short { .. } => "Short",
+            Self::Recovered { .. } => "Recovered",
+            Self::Throttled { .. } => "Throttled",
+            Self::Misconfigured { .. } => "Misconfigured",
+            Self::Unknown { .. } => "UnknownOutcome",
+            Self::PresumedNone { .. } => "PresumedNone",
+            Self::Registered { .. } => "Registered",
+            Self::Ready { .. } => "Ready",
+            Self::NeverRegistered { .. } => "NeverRegistered",
+            Self::RecipeNeverRegisters { .. } => "RecipeNeverRegisters",
+            Self::InstanceGone { .. } => "InstanceGone",
+            Self::Surplus { .. } => "Surplus",
+            Self::Leaked { .. } => "Leaked",
+            Self::TooManyLeaks { .. } => "TooManyLeaks",
+            Self::NoLongerWanted { .. } => "NoLongerWanted",
+            Self::Leads => "Leads",
+            Self::Follows => "Follows",
+            Self::WriteFailed { .. } => "WriteFailed",
+            Self::ReadFailed { .. } => "ReadFailed",
+        }
+    }
+
+    /// Whether a person should look at it.
+    pub fn is_warning(&self) -> bool {
+        matches!(
+            self,
+            Self::NothingToCopy { .. }
+                | Self::Exhausted { .. }
+                | Self::Misconfigured { .. }
+                | Self::Unknown { .. }
+                | Self::PresumedNone { .. }
+                | Self::NeverRegistered { .. }
+                | Self::RecipeNeverRegisters { .. }
+                | Self::Surplus { .. }
+                | Self::Leaked { .. }
+                | Self::TooManyLeaks { .. }
+                | Self::WriteFailed { .. }
+                | Self::ReadFailed { .. }
+        )
+    }
+}
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wanted { node, kind: Some(kind) } => {
+                write!(f, "{kind} of {node}: another node is wanted in its place")
+            }
+            Self::Wanted { node, kind: None } => write!(f, "{node} is doomed: another node is wanted in its place"),
+            Self::LeftToKarpenter { node } => write!(f, "{node} is Karpenter's, which replaces it itself"),
+            Self::NothingToCopy { node, why } => write!(f, "{node} cannot be replaced: {why}"),
+            Self::Asking { capacity, count, offerings } => {
+                write!(f, "EC2 is asked for {count} × {capacity} out of {offerings} offerings")
+            }
+            Self::Launched { instance, offering } => write!(f, "{instance} was launched: {offering}"),
+            Self::FellThrough { from, why, next: Some(next) } => write!(f, "{from}: {why}; {next} is next"),
+            Self::FellThrough { from, why, next: None } => write!(f, "{from}: {why}; that was the last rung"),
+            Self::Skipped { capacity, why } => write!(f, "{capacity} is passed over: {why}"),
+            Self::Exhausted { again_in } => {
+                write!(f, "no capacity on any rung; asked again in {} s", again_in.as_secs())
+            }
+            Self::Short { what, code, believed } => {
+                write!(f, "{what} is short ({code}); believed for {} s", believed.as_secs())
+            }
+            Self::Recovered { what } => write!(f, "{what} gives again"),
+            Self::Throttled { code } => write!(f, "EC2 asks for fewer calls ({code})"),
+            Self::Misconfigured { code, message, again_in } => {
+                write!(f, "{code}: {message}; change it, it is tried again in {} s", again_in.as_secs())
+            }
+            Self::Unknown { why } => {
+                write!(f, "it is not known what came of the call ({why}); repeated with its token")
+            }
+            Self::PresumedNone { after } => {
+                write!(
+                    f,
+                    "nothing was found of the call for {} s: it is presumed to have done nothing",
+                    after.as_secs()
+                )
+            }
+            Self::Registered { node } => write!(f, "node {node} has joined"),
+            Self::Ready { node, after } => {
+                write!(f, "node {node} is Ready, {:.1} s after it was wanted", after.as_secs_f64())
+            }
+            Self::NeverRegistered { instance, within } => {
+                write!(f, "{instance} was no node within {} s: it is ended", within.as_secs())
+            }
+            Self::RecipeNeverRegisters { template } => write!(
+                f,
+                "two instances of launch template {template} in a row never became a node: look at its user data, \
+                 security groups and role; then delete this claim"
+            ),
+            Self::InstanceGone { instance } => write!(f, "{instance} has ended"),
+            Self::Surplus { instance, launch } => {
+                write!(f, "{instance} of launch {launch} is one too many: it is ended")
+            }
+            Self::Leaked { instance, launch } => {
+                write!(f, "{instance} of launch {launch} belongs to no claim: it is ended")
+            }
+            Self::TooManyLeaks { instances } => write!(
+                f,
+                "{instances} instances of this cluster belong to no claim: rather the claims are missing, so none is ended"
+            ),
+            Self::NoLongerWanted { why } => write!(f, "no longer wanted: {why}"),
+            Self::Leads => f.write_str("this replica leads"),
+            Self::Follows => f.write_str("this replica does not lead any more"),
+            Self::WriteFailed { what, why } => write!(f, "{what} could not be written, trying again: {why}"),
+            Self::ReadFailed { what, why } => write!(f, "{what} could not be read, trying again: {why}"),
+        }
+    }
+}

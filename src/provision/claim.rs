@@ -1,0 +1,341 @@
+//! One claim's life: from the wish to the Ready node.
+
+use std::time::Duration;
+
+use super::writes::Writes;
+use super::{Because, Claim, Created, Launch};
+use crate::api::launch::Launched;
+use crate::api::node_claim::{ATTEMPTS_MAX, Attempt, ClaimPhase, NodeClaimSpec, NodeClaimStatus};
+use crate::domain::notice::InstanceId;
+use crate::domain::offering::CapacityType;
+use crate::domain::time::{Epoch, Instant};
+
+/// How long a claim waits after a full pass over the ladder that left nothing to believe in, and the longest.
+const PASS_FIRST: Duration = Duration::from_secs(15);
+const PASS_MAX: Duration = Duration::from_secs(600);
+
+/// How long a claim waits where the request itself is wrong.
+const WRONG_FIRST: Duration = Duration::from_secs(60);
+const WRONG_MAX: Duration = Duration::from_secs(1_800);
+
+/// How many instances in a row may fail to become a Node.
+const NEVER_REGISTERED_MAX: i64 = 2;
+
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What is being done about the object itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Object {
+    /// It is to be created; tried again then.
+    Missing {
+        again: Option<Instant>,
+        on_its_way: bool,
+    },
+    There {
+        uid: String,
+    },
+    /// It is to go; tried again then.
+    Going {
+        uid: String,
+        again: Option<Instant>,
+        on_its_way: bool,
+    },
+}
+
+/// A claim, and how far it has come.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    pub(super) name: String,
+    pub(super) object: Object,
+    pub(super) spec: NodeClaimSpec,
+    pub(super) status: NodeClaimStatus,
+    pub(super) writes: Writes<NodeClaimStatus>,
+    pub(super) wanted_since: Instant,
+    /// Somebody has deleted it.
+    pub(super) deleting: bool,
+    /// The rung that is next.
+    pub(super) rung: usize,
+    /// Nothing is asked before this.
+    pub(super) not_before: Option<Instant>,
+    /// The launch that is on its way.
+    pub(super) launch: Option<String>,
+    /// When the instance is to be a Node.
+    pub(super) register_by: Option<Instant>,
+    /// Since when this leader knows of its instance.
+    had_since: Option<Instant>,
+    /// Full passes over the ladder in a row that gave nothing.
+    passes: u32,
+    /// Times in a row that the request itself was wrong.
+    wrong: u32,
+}
+
+impl Run {
+    /// A claim that is still to be created.
+    pub(super) fn new(now: Instant, name: String, spec: NodeClaimSpec) -> Self {
+        let status = NodeClaimStatus { phase: Some(ClaimPhase::Pending), ..NodeClaimStatus::default() };
+        Self {
+            name,
+            object: Object::Missing { again: None, on_its_way: false },
+            spec,
+            status,
+            writes: Writes::from(None),
+            wanted_since: now,
+            deleting: false,
+            rung: 0,
+            not_before: None,
+            launch: None,
+            register_by: None,
+            had_since: None,
+            passes: 0,
+            wrong: 0,
+        }
+    }
+
+    /// Continues where the record says that it is.
+    pub(super) fn resume(now: Instant, claim: &Claim, registration: Duration) -> Self {
+        let mut run = Self::new(claim.created.min(now), claim.name.clone(), claim.spec.clone());
+        run.object = Object::There { uid: claim.uid.clone() };
+        run.writes = Writes::from(Some(claim.status.clone()));
+        run.status = claim.status.clone();
+        run.status.phase.get_or_insert(ClaimPhase::Pending);
+        run.deleting = claim.deleting;
+        run.had_since = run.status.instance_id.as_ref().map(|_| now);
+        if run.status.instance_id.is_some() && run.status.node_name.is_none() {
+            run.register_by = Some(now + registration);
+        }
+        // The rung after the last one that is known to have given nothing.
+        let last = run.status.attempts.last().filter(|attempt| attempt.because.is_some());
+        if let Some(at) = last.and_then(|last| run.spec.order.iter().position(|c| *c == last.capacity_type)) {
+            run.rung = at + 1;
+        }
+        run
+    }
+
+    pub(super) fn uid(&self) -> Option<&str> {
+        match &self.object {
+            Object::There { uid } | Object::Going { uid, .. } => Some(uid),
+            Object::Missing { .. } => None,
+        }
+    }
+
+    pub(super) fn phase(&self) -> ClaimPhase {
+        self.status.phase.unwrap_or(ClaimPhase::Pending)
+    }
+
+    /// Whether it looks for capacity: nothing has been found, and nothing is on its way.
+    pub(super) fn looks(&self) -> bool {
+        matches!(self.object, Object::There { .. })
+            && self.launch.is_none()
+            && self.status.instance_id.is_none()
+            && self.phase() != ClaimPhase::Failed
+            && !self.deleting
+    }
+
+    pub(super) fn capacity(&self) -> Option<CapacityType> {
+        self.spec.order.get(self.rung).copied()
+    }
+
+    fn set(&mut self, phase: ClaimPhase, because: &Because) {
+        self.status.phase = Some(phase);
+        self.status.because = Some(because.to_string());
+    }
+
+    /// How the API server answered its creation.
+    pub(super) fn created(&mut self, now: Instant, outcome: Created) -> Option<String> {
+        if !matches!(self.object, Object::Missing { .. }) {
+            return None;
+        }
+        match outcome {
+            Created::Made { uid } => {
+                self.object = Object::There { uid };
+                None
+            }
+            // It is seen, and then resumed.
+            Created::Exists => {
+                self.object = Object::Missing { again: Some(now + RETRY), on_its_way: false };
+                None
+            }
+            Created::Refused(why) | Created::Failed(why) => {
+                self.object = Object::Missing { again: Some(now + RETRY), on_its_way: false };
+                Some(why)
+            }
+        }
+    }
+
+    /// A launch is on its way.
+    pub(super) fn asking(
+        &mut self,
+        now: Instant,
+        epoch: &Epoch,
+        launch: &str,
+        capacity: CapacityType,
+        because: &Because,
+    ) {
+        self.launch = Some(launch.to_owned());
+        self.not_before = None;
+        self.status.attempts_total += 1;
+        self.status.attempts.push(Attempt { launch: launch.to_owned(), capacity_type: capacity, because: None });
+        if self.status.attempts.len() > ATTEMPTS_MAX {
+            self.status.attempts.remove(0);
+        }
+        self.status.requested_at.get_or_insert(epoch.wall(now));
+        self.set(ClaimPhase::Launching, because);
+    }
+
+    fn close_attempt(&mut self, because: &Because) {
+        self.launch = None;
+        if let Some(attempt) = self.status.attempts.last_mut().filter(|attempt| attempt.because.is_none()) {
+            attempt.because = Some(because.to_string().chars().take(512).collect());
+        }
+    }
+
+    /// An instance came.
+    pub(super) fn launched(&mut self, now: Instant, epoch: &Epoch, got: &Launched, registration: Duration) -> Because {
+        let because = Because::Launched { instance: got.instance_id.clone(), offering: got.offering.clone() };
+        self.close_attempt(&because);
+        self.status.instance_id = Some(got.instance_id.clone());
+        self.status.offering = Some(got.offering.clone());
+        self.status.launched_at = Some(epoch.wall(now));
+        self.register_by = Some(now + registration);
+        self.had_since = Some(now);
+        (self.passes, self.wrong) = (0, 0);
+        self.set(ClaimPhase::Launched, &because);
+        because
+    }
+
+    /// The rung gave nothing: the next one.
+    pub(super) fn fell_through(&mut self, why: String) -> Because {
+        let from = self.status.attempts.last().map(|attempt| attempt.capacity_type);
+        let from = from.or(self.capacity()).unwrap_or(CapacityType::OnDemand);
+        let at = self.spec.order.iter().position(|capacity| *capacity == from).unwrap_or(self.rung);
+        self.rung = at + 1;
+        let because = Because::FellThrough { from, why, next: self.capacity() };
+        self.close_attempt(&because);
+        self.set(ClaimPhase::Pending, &because);
+        because
+    }
+
+    /// Stays on its rung for another call: what happened was no answer.
+    pub(super) fn call_again(&mut self, because: &Because) {
+        self.close_attempt(because);
+        self.set(ClaimPhase::Pending, because);
+    }
+
+    /// The last rung has been tried: the ladder begins anew at `until`, the end of the first belief, or by its own pace
+    /// where nothing is believed.
+    pub(super) fn exhausted(&mut self, now: Instant, until: Option<Instant>) -> Because {
+        let pause = PASS_FIRST.saturating_mul(1 << self.passes.min(8)).min(PASS_MAX);
+        self.passes = self.passes.saturating_add(1);
+        let again = until.unwrap_or(now + pause).max(now + Duration::from_secs(1));
+        self.rung = 0;
+        self.not_before = Some(again);
+        let because = Because::Exhausted { again_in: again.since(now) };
+        self.set(ClaimPhase::Pending, &because);
+        because
+    }
+
+    /// The request cannot work as it is: asked again rarely, from the first rung on.
+    pub(super) fn misconfigured(&mut self, now: Instant, code: String, message: String) -> Because {
+        let again_in = WRONG_FIRST.saturating_mul(1 << self.wrong.min(8)).min(WRONG_MAX);
+        self.wrong = self.wrong.saturating_add(1);
+        let because = Because::Misconfigured { code, message, again_in };
+        self.close_attempt(&because);
+        self.rung = 0;
+        self.not_before = Some(now + again_in);
+        self.set(ClaimPhase::Pending, &because);
+        because
+    }
+
+    /// Its instance has ended, or never became a node: another one, from the first rung on.
+    pub(super) fn lost(&mut self, now: Instant, because: &Because, never_registered: bool) -> Option<Because> {
+        self.status.instance_id = None;
+        self.status.offering = None;
+        self.status.node_name = None;
+        self.register_by = None;
+        self.rung = 0;
+        self.not_before = Some(now);
+        self.set(ClaimPhase::Pending, because);
+        self.status.never_registered = if never_registered { self.status.never_registered + 1 } else { 0 };
+        if self.status.never_registered < NEVER_REGISTERED_MAX {
+            return None;
+        }
+        let failed = Because::RecipeNeverRegisters { template: self.spec.recipe.launch_template_id.clone() };
+        self.set(ClaimPhase::Failed, &failed);
+        Some(failed)
+    }
+
+    /// Its Node was seen, and how it is.
+    pub(super) fn node(&mut self, now: Instant, epoch: &Epoch, node: &str, ready: bool) -> Option<Because> {
+        if ready && self.phase() < ClaimPhase::Ready {
+            self.status.node_name = Some(node.to_owned());
+            self.register_by = None;
+            self.status.never_registered = 0;
+            self.status.registered_at.get_or_insert(epoch.wall(now));
+            self.status.ready_at = Some(epoch.wall(now));
+            let because = Because::Ready { node: node.to_owned(), after: now.since(self.wanted_since) };
+            self.set(ClaimPhase::Ready, &because);
+            return Some(because);
+        }
+        if self.phase() < ClaimPhase::Registered {
+            self.status.node_name = Some(node.to_owned());
+            self.register_by = None;
+            self.status.registered_at = Some(epoch.wall(now));
+            let because = Because::Registered { node: node.to_owned() };
+            self.set(ClaimPhase::Registered, &because);
+            return Some(because);
+        }
+        None
+    }
+
+    /// It is not wanted any more.
+    pub(super) fn unwanted(&mut self, why: &'static str) -> Because {
+        let because = Because::NoLongerWanted { why };
+        self.deleting = true;
+        self.set(ClaimPhase::Terminating, &because);
+        because
+    }
+
+    /// A launch of an earlier leader that names this claim: it is this claim's, unless its outcome is known here.
+    pub(super) fn attach(&mut self, launch: &Launch) {
+        match self.status.attempts.iter().find(|attempt| attempt.launch == launch.name) {
+            Some(closed) if closed.because.is_some() => return,
+            Some(_) => {}
+            None => {
+                let capacity_type = launch.spec.capacity_type;
+                self.status.attempts_total += 1;
+                self.status.attempts.push(Attempt { launch: launch.name.clone(), capacity_type, because: None });
+            }
+        }
+        self.launch = Some(launch.name.clone());
+        self.status.phase = Some(ClaimPhase::Launching);
+        if let Some(at) = self.spec.order.iter().position(|capacity| *capacity == launch.spec.capacity_type) {
+            self.rung = at;
+        }
+    }
+
+    /// Until when this capacity type is to be tried before the next one.
+    pub(super) fn patience(&self, capacity: CapacityType) -> Option<Instant> {
+        let secs = u64::try_from(self.spec.spot_patience_seconds).unwrap_or(0);
+        (capacity == CapacityType::Spot && secs > 0).then(|| self.wanted_since + Duration::from_secs(secs))
+    }
+
+    /// For how long it has had its instance, as far as this leader knows.
+    pub(super) fn launched_since(&self, now: Instant) -> Duration {
+        self.had_since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    /// When something of it is due.
+    pub(super) fn wakeup(&self) -> Option<Instant> {
+        let object = match &self.object {
+            Object::Missing { again, on_its_way: false } | Object::Going { again, on_its_way: false, .. } => *again,
+            _ => None,
+        };
+        let write = self.writes.wakeup(&self.status).filter(|_| matches!(self.object, Object::There { .. }));
+        let looks = self.not_before.filter(|_| self.looks());
+        [object, write, looks, self.register_by].into_iter().flatten().min()
+    }
+
+    pub(super) fn instance(&self) -> Option<&InstanceId> {
+        self.status.instance_id.as_ref()
+    }
+}

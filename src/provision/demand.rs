@@ -1,0 +1,104 @@
+//! Which interruptions want a replacement, and of what shape.
+
+use std::collections::BTreeMap;
+
+use super::{Because, Doomed, Instance, NodeView, Settings, copy_of};
+use crate::api::interruption::Phase;
+use crate::api::node_claim::{NodeClaimSpec, Replaces};
+use crate::domain::notice::Kind;
+use crate::domain::offering::{CapacityType, Catalog};
+use crate::domain::requirements::{ARCH, CPU, GPU_COUNT, INSTANCE_TYPE, MEMORY, Operator, Requirement};
+
+/// The label that Karpenter puts on its nodes.
+const KARPENTER: &str = "karpenter.sh/nodepool";
+
+/// The claim for an episode: whoever makes it, and however often, it is the same one.
+pub(super) fn claim_name(doomed: &Doomed) -> String {
+    format!("{}-{}", doomed.instance, doomed.episode)
+}
+
+/// Whether a node in its place is wanted.
+pub(super) fn wants(doomed: &Doomed, settings: &Settings) -> bool {
+    let confirmed = doomed.phase >= Phase::Confirmed && !doomed.phase.ends_episode();
+    let taken = match doomed.kind {
+        Some(Kind::RebalanceRecommendation) => settings.replace_on_rebalance,
+        Some(_) => true,
+        None => false,
+    };
+    // An instance that is gone is still to be replaced, where that was not asked for while it was there.
+    taken && (confirmed || doomed.phase == Phase::Gone)
+}
+
+/// Whether what was wanted is not wanted any more: it was not true, or was withdrawn.
+pub(super) fn withdrawn(doomed: &Doomed) -> bool {
+    matches!(doomed.phase, Phase::Cancelled | Phase::Refuted)
+}
+
+/// What is wanted in the place of a doomed node.
+pub(super) enum Wish {
+    Claim(Box<NodeClaimSpec>),
+    /// None, and why.
+    None(Because),
+    /// EC2 is to be asked about the instance first.
+    Unknown,
+}
+
+pub(super) fn wish(
+    doomed: &Doomed,
+    nodes: &BTreeMap<String, NodeView>,
+    instance: Option<&Instance>,
+    catalog: &Catalog,
+    settings: &Settings,
+) -> Wish {
+    let node = doomed.node.clone();
+    if nodes.get(&node).is_some_and(|node| node.labels.contains_key(KARPENTER)) {
+        return Wish::None(Because::LeftToKarpenter { node });
+    }
+    let Some(instance) = instance else { return Wish::Unknown };
+    let Some(recipe) = copy_of(instance) else {
+        let why = if instance.template.is_none() {
+            "its instance was made without a launch template, so there is nothing to launch another with"
+        } else {
+            "no subnet is known that it could be launched in"
+        };
+        return Wish::None(Because::NothingToCopy { node, why: why.into() });
+    };
+    let order = match instance.offering.capacity_type {
+        CapacityType::Spot => settings.order.clone(),
+        CapacityType::OnDemand => vec![CapacityType::OnDemand],
+        CapacityType::Reserved => vec![CapacityType::Reserved, CapacityType::OnDemand],
+    };
+    Wish::Claim(Box::new(NodeClaimSpec {
+        requirements: like(&instance.offering.instance_type, catalog),
+        order,
+        spot_patience_seconds: i64::try_from(settings.spot_patience.as_secs()).unwrap_or(i64::MAX),
+        recipe,
+        replaces: Some(Replaces {
+            instance_id: doomed.instance.clone(),
+            node_name: doomed.node.clone(),
+            episode: doomed.episode,
+        }),
+    }))
+}
+
+/// What can stand in for this type: the same architecture, at least its vCPUs, memory and GPUs, and at most twice.
+fn like(name: &str, catalog: &Catalog) -> Vec<Requirement> {
+    let Some(of) = catalog.types.get(name).filter(|of| !of.bare_metal) else {
+        return vec![Requirement::new(INSTANCE_TYPE, Operator::In, [name])];
+    };
+    let between = |key, least: u64| {
+        [
+            Requirement::new(key, Operator::Gt, [least.saturating_sub(1).to_string()]),
+            Requirement::new(key, Operator::Lt, [(2 * least + 1).to_string()]),
+        ]
+    };
+    let mut all = vec![Requirement::new(ARCH, Operator::In, [of.arch.as_str()])];
+    all.extend(between(CPU, of.vcpus.into()));
+    all.extend(between(MEMORY, of.memory_mib));
+    if of.gpus == 0 {
+        all.push(Requirement::new(GPU_COUNT, Operator::DoesNotExist, Vec::<String>::new()));
+    } else {
+        all.extend(between(GPU_COUNT, of.gpus.into()));
+    }
+    all
+}

@@ -1,0 +1,87 @@
+//! What an error of EC2 means. Six different things, each with an answer of its own; none of them is "failed, again".
+
+use crate::domain::notice::words;
+
+words! {
+    /// The class of an error of EC2.
+    Class {
+        /// That offering has nothing now.
+        Capacity = "Capacity",
+        /// The account may have no more of this class and capacity type.
+        Quota = "Quota",
+        /// The subnet has no free address.
+        Addresses = "Addresses",
+        /// The API asks for fewer calls. Nothing was done, and nothing is short.
+        Throttle = "Throttle",
+        /// The request cannot work as it is, whoever sends it how often.
+        SetUp = "SetUp",
+        /// Nobody knows whether it was done.
+        Unknown = "Unknown",
+    }
+}
+
+/// The class of an error code, as `CreateFleet` has it in `Errors[]` or answers with.
+///
+/// A code that is not known counts as [`Class::SetUp`] where it names the request (`Invalid…`), else as
+/// [`Class::Capacity`] of what it names: the next rung is tried, and the belief ends by itself.
+pub fn class(code: &str) -> Class {
+    match code {
+        "InsufficientInstanceCapacity"
+        | "UnfulfillableCapacity"
+        | "Unsupported"
+        | "UnsupportedOperation"
+        | "ReservationCapacityExceeded"
+        | "InsufficientHostCapacity"
+        | "InsufficientReservedInstanceCapacity"
+        | "SpotMaxPriceTooLow" => Class::Capacity,
+        "MaxSpotInstanceCountExceeded"
+        | "VcpuLimitExceeded"
+        | "MaxFleetCountExceeded"
+        | "InstanceLimitExceeded"
+        | "MaxSpotFleetRequestCountExceeded" => Class::Quota,
+        "InsufficientFreeAddressesInSubnet" | "InsufficientAddressCapacity" => Class::Addresses,
+        "RequestLimitExceeded" | "Throttling" | "ThrottlingException" | "EC2ThrottledException" => Class::Throttle,
+        "InternalError"
+        | "InternalFailure"
+        | "ServiceUnavailable"
+        | "Unavailable"
+        | "RequestTimeout"
+        | "IdempotentParameterMismatch" => Class::Unknown,
+        "OptInRequired" | "UnauthorizedOperation" | "AccessDenied" | "PendingVerification" | "Blocked" => Class::SetUp,
+        _ if code.starts_with("Invalid") || code.starts_with("AuthFailure") || code.starts_with("Missing") => {
+            Class::SetUp
+        }
+        _ => Class::Capacity,
+    }
+}
+
+/// Whether a set-up error stands in the way of spot alone: on-demand may still work.
+pub fn spot_only(code: &str) -> bool {
+    code == "AuthFailure.ServiceLinkedRoleCreationNotPermitted"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_means_what_ec2_says_that_it_means() {
+        for (code, meant) in [
+            ("InsufficientInstanceCapacity", Class::Capacity),
+            ("UnfulfillableCapacity", Class::Capacity),
+            ("MaxSpotInstanceCountExceeded", Class::Quota),
+            ("VcpuLimitExceeded", Class::Quota),
+            ("InsufficientFreeAddressesInSubnet", Class::Addresses),
+            ("RequestLimitExceeded", Class::Throttle),
+            ("AuthFailure.ServiceLinkedRoleCreationNotPermitted", Class::SetUp),
+            ("InvalidLaunchTemplateId.NotFound", Class::SetUp),
+            ("InvalidAMIID.NotFound", Class::SetUp),
+            ("UnauthorizedOperation", Class::SetUp),
+            ("IdempotentParameterMismatch", Class::Unknown),
+            ("InternalError", Class::Unknown),
+            ("SomethingNewOfNextYear", Class::Capacity),
+        ] {
+            assert_eq!(class(code), meant, "{code}");
+        }
+    }
+}

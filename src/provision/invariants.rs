@@ -1,0 +1,149 @@
+//! What must always hold of one replica, as a predicate over the stream of its inputs and effects.
+//!
+//! [`Witness`] watches a replica from outside: in the simulator, and as a metric in production. What concerns the whole
+//! (two live instances for one claim, capacity that leaks, limits) is judged by the simulator, which alone sees EC2's
+//! truth.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::leadership::CALL_TIMEOUT;
+use super::{Answer, Effect, Input};
+use crate::api::launch::LaunchSpec;
+use crate::domain::time::Instant;
+
+/// One of the invariants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Invariant {
+    /// P-2: nothing begins that could end in another's term.
+    Leadership,
+    /// P-3: an unknown outcome is answered by the same token and request, and the claim begins no other.
+    SameToken,
+    /// A call is made only for what is written down.
+    WrittenFirst,
+}
+
+impl Invariant {
+    pub const ALL: [Invariant; 3] = [Self::Leadership, Self::SameToken, Self::WrittenFirst];
+
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Leadership => "P-2",
+            Self::SameToken => "P-3",
+            Self::WrittenFirst => "P-3w",
+        }
+    }
+}
+
+/// What did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub invariant: Invariant,
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant.code(), self.what)
+    }
+}
+
+/// Watches one replica.
+#[derive(Clone, Debug, Default)]
+pub struct Witness {
+    until: Option<Instant>,
+    /// Launches that the API server has, as written, with their token.
+    written: BTreeMap<String, (String, LaunchSpec)>,
+    pending: BTreeMap<String, LaunchSpec>,
+    /// What has been sent under a token.
+    sent: BTreeMap<String, LaunchSpec>,
+    /// Launches whose outcome is not known, by claim uid.
+    unknown: BTreeMap<String, String>,
+}
+
+impl Witness {
+    pub fn took_in(&mut self, input: &Input) {
+        match input {
+            Input::LeaseHeld { until } => self.until = Some(*until),
+            Input::LeaseLost => self.until = None,
+            Input::Listed { launches, .. } => {
+                self.written.clear();
+                self.pending.clear();
+                self.unknown.clear();
+                for launch in launches {
+                    self.written.insert(launch.name.clone(), (launch.uid.clone(), launch.spec.clone()));
+                    if launch.status.outcome.is_none() {
+                        self.open(&launch.name, &launch.spec.clone());
+                    }
+                }
+            }
+            Input::LaunchCreated { name, outcome: super::Created::Made { uid } } => {
+                if let Some(spec) = self.pending.remove(name) {
+                    self.written.insert(name.clone(), (uid.clone(), spec));
+                }
+            }
+            Input::Called { launch, answer: Answer::Fleet { .. } | Answer::Refused { .. } } => self.close(launch),
+            _ => {}
+        }
+    }
+
+    fn open(&mut self, name: &str, spec: &LaunchSpec) {
+        for of in &spec.claims {
+            self.unknown.insert(of.uid.clone(), name.to_owned());
+        }
+    }
+
+    fn close(&mut self, name: &str) {
+        self.unknown.retain(|_, launch| launch != name);
+    }
+
+    /// Judges what is about to be done.
+    pub fn judge(&mut self, now: Instant, effect: &Effect) -> Vec<Violation> {
+        let mut found = Vec::new();
+        let mut broken = |invariant, what: String| found.push(Violation { invariant, what });
+        let acts = matches!(
+            effect,
+            Effect::Call { .. }
+                | Effect::End { .. }
+                | Effect::CreateLaunch { .. }
+                | Effect::CreateClaim { .. }
+                | Effect::DeleteClaim { .. }
+                | Effect::DeleteLaunch { .. }
+                | Effect::WriteClaim { .. }
+                | Effect::WriteLaunch { .. }
+        );
+        if acts && self.until.is_none_or(|until| until <= now + CALL_TIMEOUT) {
+            broken(Invariant::Leadership, format!("{effect:?} at {now:?}, the term ends at {:?}", self.until));
+        }
+        match effect {
+            Effect::CreateLaunch { name, spec } => {
+                for of in &spec.claims {
+                    if let Some(other) = self.unknown.get(&of.uid).filter(|other| *other != name) {
+                        let what = format!("{name} is begun for {}, and the outcome of {other} is not known", of.name);
+                        broken(Invariant::SameToken, what);
+                    }
+                }
+                self.pending.insert(name.clone(), (**spec).clone());
+            }
+            Effect::Call { launch, token, spec, .. } => {
+                match self.written.get(launch) {
+                    Some((uid, written)) if uid == token && *written == **spec => {}
+                    _ => broken(Invariant::WrittenFirst, format!("{launch} is called and not written like this")),
+                }
+                let first = self.sent.entry(token.clone()).or_insert_with(|| (**spec).clone());
+                if *first != **spec {
+                    broken(Invariant::SameToken, format!("{launch} is repeated with another request"));
+                }
+                self.open(launch, spec);
+            }
+            // What was presumed or looked up is closed by the record of its outcome.
+            Effect::WriteLaunch { name, status, .. } if status.outcome.is_some() => self.close(name),
+            Effect::DeleteLaunch { name, .. } => {
+                self.close(name);
+                self.written.remove(name);
+            }
+            _ => {}
+        }
+        found
+    }
+}

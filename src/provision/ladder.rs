@@ -1,0 +1,189 @@
+//! What a rung asks for: every offering of one capacity type that meets the needs and is not known to be short.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::shortage::{Shortages, Standing};
+use crate::api::launch::Override;
+use crate::api::node_claim::NodeClaimSpec;
+use crate::domain::offering::{CapacityType, Catalog, MicroDollars, Offering};
+use crate::domain::requirements::met;
+use crate::domain::time::Instant;
+
+/// What one rung has for a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rung {
+    /// These may be asked for now.
+    Ask(Vec<Override>),
+    /// Everything that would do is short; the first of it until then, or until a probe on its way is answered.
+    Short(Option<Instant>),
+    /// Nothing that EC2 offers meets the needs.
+    Nothing,
+}
+
+/// How near the end of a belief is near enough: probes that would come one by one go together.
+const NEARLY: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// What may be asked for on the rung of `capacity`, at most `max` overrides.
+pub fn rung(
+    now: Instant,
+    spec: &NodeClaimSpec,
+    capacity: CapacityType,
+    catalog: &Catalog,
+    shortages: &Shortages,
+    max: usize,
+) -> Rung {
+    let mut open: Vec<(Option<MicroDollars>, Override)> = Vec::new();
+    let mut until: Option<Option<Instant>> = None;
+    let mut any = false;
+    for (of, offering) in catalog.offerings(capacity) {
+        if !met(&spec.requirements, of, &offering) {
+            continue;
+        }
+        for subnet in spec.recipe.subnets.iter().filter(|subnet| subnet.zone == offering.zone) {
+            any = true;
+            let one =
+                Override { instance_type: of.name.clone(), subnet_id: subnet.id.clone(), zone: offering.zone.clone() };
+            match shortages.standing(now, &one, of.quota_class(), capacity) {
+                Standing::Open | Standing::HalfOpen => open.push((catalog.price(&offering), one)),
+                Standing::Short(to) => {
+                    until = Some(match (until, to) {
+                        (Some(Some(a)), Some(b)) => Some(a.min(b)),
+                        (Some(Some(a)), None) | (_, Some(a)) => Some(a),
+                        (_, None) => None,
+                    });
+                }
+            }
+        }
+    }
+    if open.is_empty() {
+        return if any { Rung::Short(until.flatten()) } else { Rung::Nothing };
+    }
+    Rung::Ask(spread(one_subnet_of_each(open), max))
+}
+
+/// When all of it is short: the moment to ask again, so that what would follow within [`NEARLY`] goes together.
+pub fn ask_again(first: Instant) -> Instant {
+    first + NEARLY
+}
+
+/// EC2 takes an instance type once for each zone: of several subnets of a zone the first one that is not short.
+fn one_subnet_of_each(open: Vec<(Option<MicroDollars>, Override)>) -> Vec<(Option<MicroDollars>, Override)> {
+    let mut seen = BTreeSet::new();
+    open.into_iter().filter(|(_, one)| seen.insert((one.instance_type.clone(), one.zone.clone()))).collect()
+}
+
+/// The best `max`, cheapest first, taken in turn from every zone: a call that could only ask one zone would fall with it.
+fn spread(mut open: Vec<(Option<MicroDollars>, Override)>, max: usize) -> Vec<Override> {
+    open.sort_by(|(a, x), (b, y)| (a.is_none(), a, x).cmp(&(b.is_none(), b, y)));
+    if open.len() <= max {
+        return open.into_iter().map(|(_, one)| one).collect();
+    }
+    let mut zones: BTreeMap<String, std::collections::VecDeque<Override>> = BTreeMap::new();
+    for (_, one) in open {
+        zones.entry(one.zone.clone()).or_default().push_back(one);
+    }
+    let mut chosen = Vec::with_capacity(max);
+    while chosen.len() < max {
+        for queue in zones.values_mut() {
+            if let Some(one) = queue.pop_front()
+                && chosen.len() < max
+            {
+                chosen.push(one);
+            }
+        }
+    }
+    chosen
+}
+
+/// The offering of an override.
+pub fn offering(of: &Override, capacity: CapacityType) -> Offering {
+    Offering { instance_type: of.instance_type.clone(), zone: of.zone.clone(), capacity_type: capacity }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::node_claim::{Recipe, Subnet};
+    use crate::domain::offering::InstanceType;
+    use crate::domain::requirements::{CPU, Operator, Requirement};
+    use crate::provision::shortage::Scarce;
+
+    fn catalog(types: usize, zones: &[&str]) -> Catalog {
+        let mut catalog = Catalog::default();
+        for n in 0..types {
+            let name = format!("m{n}.large");
+            let of = InstanceType { name: name.clone(), vcpus: n as u32, ..InstanceType::default() };
+            for zone in zones {
+                let offering =
+                    Offering { instance_type: name.clone(), zone: (*zone).into(), capacity_type: CapacityType::Spot };
+                catalog.prices.insert(offering, 1_000 - n as u64);
+                catalog.zones.entry((*zone).into()).or_default().insert(name.clone());
+            }
+            catalog.types.insert(name, of);
+        }
+        catalog
+    }
+
+    fn spec(zones: &[&str], requirements: Vec<Requirement>) -> NodeClaimSpec {
+        let subnets = zones.iter().map(|zone| Subnet { id: format!("subnet-{zone}"), zone: (*zone).into() }).collect();
+        NodeClaimSpec {
+            requirements,
+            order: vec![CapacityType::Spot],
+            spot_patience_seconds: 0,
+            recipe: Recipe { launch_template_id: "lt-1".into(), launch_template_version: "1".into(), subnets },
+            replaces: None,
+        }
+    }
+
+    #[test]
+    fn one_call_asks_for_all_that_will_do_cheapest_first_and_from_every_zone() {
+        let catalog = catalog(400, &["a", "b", "c"]);
+        let spec = spec(&["a", "b"], vec![Requirement::new(CPU, Operator::Gt, ["99"])]);
+        let Rung::Ask(asked) =
+            rung(Instant::default(), &spec, CapacityType::Spot, &catalog, &Shortages::default(), 300)
+        else {
+            panic!("there is enough");
+        };
+        assert_eq!(asked.len(), 300);
+        let in_a = asked.iter().filter(|one| one.zone == "a").count();
+        assert_eq!((in_a, asked.iter().filter(|one| one.zone == "c").count()), (150, 0));
+        assert!(asked.iter().any(|one| one.instance_type == "m399.large"), "the cheapest is among them");
+        assert!(asked.iter().all(|one| catalog.types[&one.instance_type].vcpus > 99));
+    }
+
+    #[test]
+    fn what_is_short_is_left_out_and_when_all_is_short_the_first_end_is_named() {
+        let (catalog, spec) = (catalog(2, &["a"]), spec(&["a"], vec![]));
+        let mut shortages = Shortages::default();
+        let now = Instant::default();
+        let ask = |shortages: &Shortages| rung(now, &spec, CapacityType::Spot, &catalog, shortages, 300);
+        let Rung::Ask(all) = ask(&shortages) else { panic!() };
+        let first = shortages.failed(now, &Scarce::Offering(offering(&all[0], CapacityType::Spot)), "l").unwrap();
+        assert_eq!(ask(&shortages), Rung::Ask(all[1..].to_vec()));
+        let second = shortages.failed(now, &Scarce::Offering(offering(&all[1], CapacityType::Spot)), "l").unwrap();
+        assert_eq!(ask(&shortages), Rung::Short(Some(first.min(second))));
+        let none = spec_with(vec![Requirement::new(CPU, Operator::Gt, ["1000"])]);
+        assert_eq!(rung(now, &none, CapacityType::Spot, &catalog, &shortages, 300), Rung::Nothing);
+    }
+
+    fn spec_with(requirements: Vec<Requirement>) -> NodeClaimSpec {
+        spec(&["a"], requirements)
+    }
+
+    #[test]
+    fn of_two_subnets_in_a_zone_one_is_asked_and_the_other_when_it_is_full() {
+        let catalog = catalog(1, &["a"]);
+        let mut spec = spec(&["a"], vec![]);
+        spec.recipe.subnets.push(Subnet { id: "subnet-a2".into(), zone: "a".into() });
+        let mut shortages = Shortages::default();
+        let ask =
+            |shortages: &Shortages| match rung(Instant::default(), &spec, CapacityType::Spot, &catalog, shortages, 300)
+            {
+                Rung::Ask(asked) => asked.into_iter().map(|one| one.subnet_id).collect::<Vec<_>>(),
+                other => panic!("{other:?}"),
+            };
+        assert_eq!(ask(&shortages), ["subnet-a"]);
+        shortages.failed(Instant::default(), &Scarce::Subnet("subnet-a".into()), "l");
+        assert_eq!(ask(&shortages), ["subnet-a2"]);
+    }
+}

@@ -1,0 +1,480 @@
+//! The state machine: claims, launches and what they know of each other.
+//!
+//! What happened is taken in; then [`Provisioner::advance`] brings what is to what should be. It is idempotent. All of it
+//! rests on what the API server has: a replica that begins to lead lists the claims and launches first, and continues
+//! each where its record says that it is.
+
+mod answers;
+mod asking;
+mod tidy;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::bucket::Bucket;
+use super::claim::{self, Object};
+use super::demand::{Wish, claim_name, wants, wish, withdrawn};
+use super::launch;
+use super::leadership::Leadership;
+use super::shortage::Shortages;
+use super::writes::Writes;
+use super::{Because, Claim, Doomed, Effect, Input, Instance, Launch, NodeView, Replacement, Settings};
+use crate::api::node_claim::ClaimPhase;
+use crate::domain::notice::InstanceId;
+use crate::domain::offering::Catalog;
+use crate::domain::time::{Epoch, Instant};
+use crate::engine::Core;
+use crate::interruption::Outcome;
+use tidy::Tidy;
+
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a doomed instance is asked after before the next try.
+const READ_AGAIN: Duration = Duration::from_secs(2);
+
+/// Core 2: keeps the claims of one cluster.
+#[derive(Debug)]
+pub struct Provisioner {
+    settings: Settings,
+    epoch: Epoch,
+    /// When it was last called.
+    now: Instant,
+    lead: Leadership,
+    term: Term,
+    catalog: Arc<Catalog>,
+    claims: BTreeMap<String, claim::Run>,
+    launches: BTreeMap<String, launch::Run>,
+    doomed: BTreeMap<InstanceId, Doomed>,
+    replacements: BTreeMap<InstanceId, Writes<Replacement>>,
+    nodes: BTreeMap<String, NodeView>,
+    nodes_synced: bool,
+    instances: BTreeMap<InstanceId, Instance>,
+    reading: Reading,
+    shortages: Shortages,
+    bucket: Bucket,
+    tidy: Tidy,
+    said: BTreeSet<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Term {
+    /// Another replica leads, or none.
+    Following,
+    /// The lease is ours; what there is is being listed, from then on.
+    Listing {
+        again: Option<Instant>,
+        on_its_way: bool,
+    },
+    Leading,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Reading {
+    on_its_way: bool,
+    next: Instant,
+    /// Doomed instances that nothing is known about yet.
+    wanted: BTreeSet<InstanceId>,
+    /// Instances that EC2 does not know.
+    missing: BTreeSet<InstanceId>,
+}
+
+impl Provisioner {
+    pub fn new(settings: Settings, epoch: Epoch) -> Self {
+        let (size, per_sec) = settings.bucket;
+        Self {
+            settings,
+            epoch,
+            now: Instant::default(),
+            lead: Leadership::default(),
+            term: Term::Following,
+            catalog: Arc::default(),
+            claims: BTreeMap::new(),
+            launches: BTreeMap::new(),
+            doomed: BTreeMap::new(),
+            replacements: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            nodes_synced: false,
+            instances: BTreeMap::new(),
+            reading: Reading::default(),
+            shortages: Shortages::default(),
+            bucket: Bucket::new(size, per_sec),
+            tidy: Tidy::default(),
+            said: BTreeSet::new(),
+        }
+    }
+
+    /// Whether it could act now: it leads, has listed what there is, and knows what EC2 offers.
+    pub fn leads(&self) -> bool {
+        self.term == Term::Leading
+    }
+
+    /// Whether it knows what EC2 offers.
+    pub fn knows_offerings(&self) -> bool {
+        !self.catalog.is_empty()
+    }
+
+    /// How many claims there are in each phase.
+    pub fn phases(&self) -> BTreeMap<ClaimPhase, usize> {
+        let mut phases = BTreeMap::new();
+        for run in self.claims.values() {
+            *phases.entry(run.phase()).or_default() += 1;
+        }
+        phases
+    }
+
+    fn say(&mut self, about: &str, because: Because, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Decided { about: about.to_owned(), because });
+    }
+
+    fn lease_held(&mut self, now: Instant, until: Instant, effects: &mut Vec<Effect>) {
+        if self.lead.held(now, until) {
+            self.forget();
+            self.term = Term::Listing { again: None, on_its_way: false };
+            self.say("", Because::Leads, effects);
+        }
+    }
+
+    /// Everything that only a leader knows.
+    fn forget(&mut self) {
+        self.claims.clear();
+        self.launches.clear();
+        self.replacements.clear();
+        self.instances.clear();
+        self.reading = Reading::default();
+        self.tidy = Tidy::default();
+        self.said.clear();
+        self.term = Term::Following;
+    }
+
+    fn listed(&mut self, now: Instant, claims: &[Claim], launches: &[Launch]) {
+        if !matches!(self.term, Term::Listing { .. }) {
+            return;
+        }
+        self.term = Term::Leading;
+        for claim in claims {
+            let run = claim::Run::resume(now, claim, self.settings.registration);
+            self.claims.insert(claim.name.clone(), run);
+        }
+        for launch in launches {
+            for of in &launch.spec.claims {
+                if let Some(run) = self.claims.get_mut(&of.name).filter(|run| run.uid() == Some(&of.uid)) {
+                    run.attach(launch);
+                }
+            }
+            self.launches.insert(launch.name.clone(), launch::Run::resume(now, launch));
+        }
+        let there = &self.launches;
+        self.shortages.keep_probes(|launch| there.contains_key(launch));
+    }
+
+    /// A claim that somebody else made or deleted.
+    fn claim_seen(&mut self, now: Instant, claim: &Claim) {
+        if self.term != Term::Leading {
+            return;
+        }
+        match self.claims.get_mut(&claim.name) {
+            // Ours, and written faster than it is seen: only what others may do to it is taken from here.
+            Some(run) if run.uid() == Some(&claim.uid) => run.deleting |= claim.deleting,
+            Some(run) if run.uid().is_some() => {}
+            _ => {
+                let run = claim::Run::resume(now, claim, self.settings.registration);
+                self.claims.insert(claim.name.clone(), run);
+            }
+        }
+    }
+
+    fn claim_gone(&mut self, name: &str) {
+        self.claims.remove(name);
+    }
+
+    /// Brings what is to what should be.
+    fn advance(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.now = now;
+        if !self.lead.holds(now) {
+            if self.term != Term::Following {
+                self.forget();
+                self.say("", Because::Follows, effects);
+            }
+            return;
+        }
+        // Whatever begins now may end in another's term.
+        if !self.lead.may_act(now) {
+            return;
+        }
+        if let Term::Listing { again, on_its_way } = &mut self.term {
+            if !*on_its_way && again.is_none_or(|at| at <= now) {
+                *on_its_way = true;
+                effects.push(Effect::List);
+            }
+            return;
+        }
+        if self.term != Term::Leading {
+            return;
+        }
+        self.demand(now, effects);
+        self.read(now, effects);
+        self.follow_nodes(now, effects);
+        self.objects(now, effects);
+        self.advance_launches(now, effects);
+        self.look_for_capacity(now, effects);
+        self.send(now, effects);
+        self.write(now, effects);
+        self.sweep(now, effects);
+    }
+
+    /// One claim for each confirmed interruption.
+    fn demand(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let mut wanted = Vec::new();
+        for doomed in self.doomed.values() {
+            let name = claim_name(doomed);
+            if let Some(run) = self.claims.get(&name) {
+                let early = run.phase() < ClaimPhase::Launched && run.launch.is_none();
+                if withdrawn(doomed) && early && !run.deleting {
+                    wanted.push((name, None));
+                }
+            } else if wants(doomed, &self.settings) && doomed.replacement.claim != name && !self.said.contains(&name) {
+                let of = self.instances.get(&doomed.instance);
+                let wish = wish(doomed, &self.nodes, of, &self.catalog, &self.settings);
+                wanted.push((name, Some((doomed.clone(), wish))));
+            }
+        }
+        for (name, what) in wanted {
+            match what {
+                None => {
+                    let because = self.claims.get_mut(&name).map(|run| run.unwanted("the announcement was withdrawn"));
+                    because.into_iter().for_each(|because| self.say(&name, because, effects));
+                }
+                Some((doomed, Wish::Claim(spec))) => {
+                    self.say(&name, Because::Wanted { node: doomed.node.clone(), kind: doomed.kind }, effects);
+                    self.claims.insert(name.clone(), claim::Run::new(now, name, *spec));
+                }
+                Some((_, Wish::None(because))) => {
+                    self.said.insert(name.clone());
+                    self.say(&name, because, effects);
+                }
+                Some((doomed, Wish::Unknown)) if self.reading.missing.contains(&doomed.instance) => {
+                    self.said.insert(name.clone());
+                    let why = "EC2 does not know its instance any more".into();
+                    self.say(&name, Because::NothingToCopy { node: doomed.node, why }, effects);
+                }
+                Some((doomed, Wish::Unknown)) => {
+                    if self.reading.wanted.insert(doomed.instance) && !self.reading.on_its_way {
+                        self.reading.next = now;
+                    }
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.reading.on_its_way || now < self.reading.next {
+            return;
+        }
+        self.reading.on_its_way = true;
+        let nodes = self.nodes.values().filter_map(|node| node.instance.clone());
+        let of: BTreeSet<InstanceId> = nodes.chain(self.reading.wanted.iter().cloned()).collect();
+        effects.push(Effect::ReadInstances { of: of.into_iter().collect() });
+    }
+
+    /// What the Nodes say of the claims.
+    fn follow_nodes(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let by_instance: BTreeMap<&InstanceId, &NodeView> =
+            self.nodes.values().filter_map(|node| Some((node.instance.as_ref()?, node))).collect();
+        let mut said = Vec::new();
+        for run in self.claims.values_mut().filter(|run| run.phase() < ClaimPhase::Ready) {
+            let Some(node) = run.instance().and_then(|instance| by_instance.get(instance)) else { continue };
+            if let Some(because) = run.node(now, &self.epoch, &node.name, node.ready && !node.starting) {
+                said.push((run.name.clone(), because));
+            }
+        }
+        for (name, because) in said {
+            self.say(&name, because, effects);
+        }
+    }
+
+    /// Creates claims, and removes those that are done with.
+    fn objects(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        for run in self.claims.values_mut() {
+            match &mut run.object {
+                Object::Missing { again, on_its_way } if !*on_its_way && again.is_none_or(|at| at <= now) => {
+                    *on_its_way = true;
+                    effects.push(Effect::CreateClaim { name: run.name.clone(), spec: Box::new(run.spec.clone()) });
+                }
+                Object::There { uid } if run.deleting && run.launch.is_none() && run.status.instance_id.is_none() => {
+                    run.object = Object::Going { uid: uid.clone(), again: None, on_its_way: false };
+                }
+                _ => {}
+            }
+            if let Object::Going { uid, again, on_its_way } = &mut run.object
+                && !*on_its_way
+                && again.is_none_or(|at| at <= now)
+            {
+                *on_its_way = true;
+                effects.push(Effect::DeleteClaim { name: run.name.clone(), uid: uid.clone() });
+            }
+        }
+    }
+
+    /// Writes what has changed.
+    fn write(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        for run in self.claims.values_mut() {
+            let Object::There { uid } = &run.object else { continue };
+            if let Some(status) = run.writes.next(now, &run.status) {
+                let (name, uid) = (run.name.clone(), uid.clone());
+                effects.push(Effect::WriteClaim { name, uid, status: Box::new(status) });
+            }
+        }
+        for run in self.launches.values_mut() {
+            let Some(uid) = run.uid.clone() else { continue };
+            if run.status.outcome.is_some()
+                && let Some(status) = run.writes.next(now, &run.status)
+            {
+                effects.push(Effect::WriteLaunch { name: run.name.clone(), uid, status: Box::new(status) });
+            }
+        }
+        for doomed in self.doomed.values() {
+            let Some(run) = self.claims.get(&claim_name(doomed)) else { continue };
+            let replacement = Replacement {
+                claim: run.name.clone(),
+                capacity_type: run.status.offering.as_ref().map(|offering| offering.capacity_type),
+                ready: run.phase() == ClaimPhase::Ready,
+                because: run.status.because.clone().unwrap_or_default(),
+            };
+            let known = Some(doomed.replacement.clone());
+            let writes = self.replacements.entry(doomed.instance.clone()).or_insert_with(|| Writes::from(known));
+            if let Some(replacement) = writes.next(now, &replacement) {
+                effects.push(Effect::WriteReplacement { instance: doomed.instance.clone(), replacement });
+            }
+        }
+    }
+
+    fn claim_written(&mut self, now: Instant, name: &str, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let why = self.claims.get_mut(name).and_then(|run| run.writes.answered(now, outcome));
+        if let Some(why) = why {
+            self.say(name, Because::WriteFailed { what: format!("the status of NodeClaim {name}"), why }, effects);
+        }
+    }
+
+    fn claim_deleted(&mut self, now: Instant, name: &str, outcome: Outcome) {
+        match outcome {
+            Outcome::Done => self.claim_gone(name),
+            Outcome::Refused(_) | Outcome::Failed(_) => {
+                if let Some(Object::Going { again, on_its_way, .. }) =
+                    self.claims.get_mut(name).map(|run| &mut run.object)
+                {
+                    (*again, *on_its_way) = (Some(now + AGAIN), false);
+                }
+            }
+        }
+    }
+
+    fn claim_created(&mut self, now: Instant, name: &str, outcome: super::Created, effects: &mut Vec<Effect>) {
+        let why = self.claims.get_mut(name).and_then(|run| run.created(now, outcome));
+        if let Some(why) = why {
+            self.say(name, Because::WriteFailed { what: format!("NodeClaim {name}"), why }, effects);
+        }
+    }
+
+    fn instances_read(&mut self, now: Instant, all: bool, instances: Vec<Instance>, effects: &mut Vec<Effect>) {
+        self.reading.on_its_way = false;
+        self.reading.next = now + self.settings.resync;
+        let wanted = std::mem::take(&mut self.reading.wanted);
+        if all {
+            self.instances.clear();
+        }
+        self.instances.extend(instances.into_iter().map(|instance| (instance.id.clone(), instance)));
+        let unknown = wanted.into_iter().filter(|id| !self.instances.contains_key(id));
+        self.reading.missing.extend(unknown);
+        if all {
+            self.instances_gone(now, effects);
+        }
+    }
+}
+
+impl Core for Provisioner {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn handle(&mut self, now: Instant, input: Input, effects: &mut Vec<Effect>) {
+        match input {
+            Input::LeaseHeld { until } => self.lease_held(now, until, effects),
+            Input::LeaseLost => self.lead.lost(),
+            Input::Listed { claims, launches } => self.listed(now, &claims, &launches),
+            Input::ListFailed(why) => {
+                if let Term::Listing { again, on_its_way } = &mut self.term {
+                    (*again, *on_its_way) = (Some(now + AGAIN), false);
+                    self.say("", Because::ReadFailed { what: "the list of NodeClaims and Launches", why }, effects);
+                }
+            }
+            Input::ClaimSeen(claim) => self.claim_seen(now, &claim),
+            Input::ClaimGone { name } => self.claim_gone(&name),
+            Input::CatalogRead(catalog) => self.catalog = catalog,
+            Input::InterruptionSeen(doomed) => drop(self.doomed.insert(doomed.instance.clone(), doomed)),
+            Input::InterruptionGone { instance } => {
+                self.doomed.remove(&instance);
+                self.replacements.remove(&instance);
+            }
+            Input::NodeSeen(node) => drop(self.nodes.insert(node.name.clone(), node)),
+            Input::NodeGone { name } => drop(self.nodes.remove(&name)),
+            Input::NodesSynced => self.nodes_synced = true,
+            Input::InstancesRead { all, instances } => self.instances_read(now, all, instances, effects),
+            Input::InstancesFailed(why) => {
+                self.reading.on_its_way = false;
+                self.reading.next = now + READ_AGAIN;
+                self.say("", Because::ReadFailed { what: "the list of instances", why }, effects);
+            }
+            Input::ClaimCreated { name, outcome } => self.claim_created(now, &name, outcome, effects),
+            Input::ClaimWritten { name, outcome } => self.claim_written(now, &name, outcome, effects),
+            Input::ClaimDeleted { name, outcome } => self.claim_deleted(now, &name, outcome),
+            Input::LaunchCreated { name, outcome } => self.launch_created(now, &name, outcome, effects),
+            Input::LaunchWritten { name, outcome } => {
+                self.launches.get_mut(&name).and_then(|run| run.writes.answered(now, outcome));
+            }
+            Input::LaunchDeleted { name, outcome: Outcome::Done } => drop(self.launches.remove(&name)),
+            Input::LaunchDeleted { name, .. } => {
+                self.launches.get_mut(&name).into_iter().for_each(|run| run.not_deleted(now));
+            }
+            Input::ReplacementWritten { instance, outcome } => {
+                self.replacements.get_mut(&instance).and_then(|writes| writes.answered(now, outcome));
+            }
+            Input::Called { launch, answer } => self.called(now, &launch, answer, effects),
+            Input::LookedUp { launch, found } => self.looked_up(now, &launch, &found),
+            Input::Ended { instance, outcome } => self.ended(now, &instance, outcome),
+        }
+        self.advance(now, effects);
+    }
+
+    fn next_wakeup(&self) -> Option<Instant> {
+        if self.term == Term::Following {
+            return None;
+        }
+        // Without the right to act nothing is due but the end of the term; a renewal is an input.
+        let term_ends = self.lead.ends();
+        if !self.lead.may_act(self.now) {
+            return term_ends;
+        }
+        let listing = match &self.term {
+            Term::Listing { again, on_its_way: false } => *again,
+            _ => None,
+        };
+        let reading = (self.term == Term::Leading && !self.reading.on_its_way).then_some(self.reading.next);
+        let claims = self.claims.values().filter_map(claim::Run::wakeup);
+        let launches = self.launches.values().filter_map(|run| {
+            let unwritten = run.status.outcome.and_then(|_| run.writes.wakeup(&run.status));
+            [run.wakeup(), unwritten].into_iter().flatten().min()
+        });
+        let replacements = self.replacements.values().filter_map(Writes::retry);
+        [listing, reading, term_ends, self.bucket_wakeup(), self.tidy.wakeup()]
+            .into_iter()
+            .flatten()
+            .chain(claims)
+            .chain(launches)
+            .chain(replacements)
+            .min()
+    }
+
+    fn wake(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.advance(now, effects);
+    }
+}

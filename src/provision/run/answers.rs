@@ -1,0 +1,231 @@
+//! What EC2 answered: instances given to their claims, shortages remembered, the next rung begun.
+
+use super::Provisioner;
+use crate::api::launch::{LaunchOutcome, LaunchSpec, Launched, Override};
+use crate::domain::offering::{CapacityType, QuotaClass};
+use crate::domain::time::Instant;
+use crate::provision::failure::{self, Class};
+use crate::provision::launch::Fate;
+use crate::provision::shortage::{Scarce, fnv};
+use crate::provision::{Answer, Because, Created, Effect, FleetError, ladder};
+
+impl Provisioner {
+    pub(super) fn launch_created(&mut self, now: Instant, name: &str, outcome: Created, effects: &mut Vec<Effect>) {
+        let failed = match &outcome {
+            Created::Refused(why) | Created::Failed(why) => Some(why.clone()),
+            _ => None,
+        };
+        let Some(run) = self.launches.get_mut(name) else { return };
+        let written = run.created(now, outcome);
+        if let Some(why) = failed {
+            self.say(name, Because::WriteFailed { what: format!("Launch {name}"), why }, effects);
+        }
+        if written == Some(false) {
+            // A creation whose answer was lost, or another leader's: what is there counts. It is listed, and continued.
+            self.launches.remove(name);
+            self.shortages.over(name);
+            self.term = super::Term::Listing { again: None, on_its_way: false };
+            self.claims.clear();
+            self.launches.clear();
+        }
+    }
+
+    /// What has become due of the launches on their way.
+    pub(super) fn advance_launches(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        for run in self.launches.values_mut() {
+            run.create(now, effects);
+            run.advance(now, &self.epoch, effects);
+        }
+        let known = self.launches.values().filter(|run| run.is_to_be_told()).map(|run| run.name.clone());
+        for name in known.collect::<Vec<_>>() {
+            self.learnt(now, &name, effects);
+        }
+        self.settle(now, effects);
+    }
+
+    pub(super) fn called(&mut self, now: Instant, name: &str, answer: Answer, effects: &mut Vec<Effect>) {
+        let Some(run) = self.launches.get_mut(name) else { return };
+        let Some(fate) = run.answered(now, &self.epoch, answer) else { return };
+        match fate {
+            Fate::Known => {
+                self.bucket.answered();
+                self.learnt(now, name, effects);
+            }
+            Fate::Throttled(code) => {
+                self.throttled(now, name);
+                self.say(name, Because::Throttled { code }, effects);
+            }
+            Fate::Unknown(why) => self.say(name, Because::Unknown { why }, effects),
+            Fate::Wrong { code, message } => {
+                self.launches.get_mut(name).into_iter().for_each(|run| run.told = true);
+                self.shortages.over(name);
+                self.wrong(now, name, &code, &message, effects);
+            }
+        }
+    }
+
+    fn throttled(&mut self, now: Instant, name: &str) {
+        let jitter = (fnv(name.as_bytes()) % 1_000) as f64 / 1_000.0;
+        self.bucket.throttled(now, jitter);
+    }
+
+    pub(super) fn looked_up(&mut self, now: Instant, name: &str, found: &Result<Vec<Launched>, String>) {
+        self.launches.get_mut(name).into_iter().for_each(|run| run.looked(now, &self.epoch, found.clone()));
+    }
+
+    /// A launch's fate is known: what it says of shortages, and who gets what.
+    fn learnt(&mut self, now: Instant, name: &str, effects: &mut Vec<Effect>) {
+        let Some(run) = self.launches.get_mut(name) else { return };
+        run.told = true;
+        let (spec, status, errors) = (run.spec.clone(), run.status.clone(), run.errors.clone());
+        for got in &status.instances {
+            let class = self.quota_class(&got.offering.instance_type);
+            for one in spec.overrides.iter().filter(|one| ladder::offering(one, spec.capacity_type) == got.offering) {
+                if self.shortages.gave(one, class, spec.capacity_type) {
+                    self.say(name, Because::Recovered { what: got.offering.to_string() }, effects);
+                }
+            }
+        }
+        for error in &errors {
+            for what in self.scarce(&spec, error) {
+                if let Some(until) = self.shortages.failed(now, &what, name) {
+                    let because =
+                        Because::Short { what: what.to_string(), code: error.code.clone(), believed: until.since(now) };
+                    self.say(name, because, effects);
+                }
+            }
+        }
+        self.shortages.over(name);
+        self.hand_out(now, name, effects);
+    }
+
+    fn quota_class(&self, instance_type: &str) -> QuotaClass {
+        let named = crate::domain::offering::InstanceType { name: instance_type.into(), ..Default::default() };
+        named.quota_class()
+    }
+
+    /// What an error says is short.
+    fn scarce(&self, spec: &LaunchSpec, error: &FleetError) -> Vec<Scarce> {
+        let capacity = spec.capacity_type;
+        let about = |one: &&Override| {
+            error.instance_type.as_ref().is_none_or(|name| *name == one.instance_type)
+                && error.zone.as_ref().is_none_or(|zone| *zone == one.zone)
+                && error.subnet_id.as_ref().is_none_or(|id| *id == one.subnet_id)
+        };
+        let named = error.instance_type.is_some() || error.zone.is_some() || error.subnet_id.is_some();
+        let mut all: Vec<Scarce> = match failure::class(&error.code) {
+            // One that names nothing is no word about any offering.
+            Class::Capacity if !named => Vec::new(),
+            Class::Capacity => spec
+                .overrides
+                .iter()
+                .filter(about)
+                .map(|one| Scarce::Offering(ladder::offering(one, capacity)))
+                .collect(),
+            Class::Quota => spec
+                .overrides
+                .iter()
+                .filter(about)
+                .map(|one| Scarce::Quota(self.quota_class(&one.instance_type), capacity))
+                .collect(),
+            Class::Addresses => {
+                spec.overrides.iter().filter(about).map(|one| Scarce::Subnet(one.subnet_id.clone())).collect()
+            }
+            Class::SetUp if failure::spot_only(&error.code) => vec![Scarce::Market(CapacityType::Spot)],
+            Class::Throttle | Class::SetUp | Class::Unknown => Vec::new(),
+        };
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// Gives the instances to the claims: the lowest id to the first name, and so on. Who gets none goes on.
+    pub(super) fn hand_out(&mut self, now: Instant, name: &str, effects: &mut Vec<Effect>) {
+        let Some(launch) = self.launches.get(name) else { return };
+        let (spec, status, errors) = (launch.spec.clone(), launch.status.clone(), launch.errors.clone());
+        let wrong = errors.iter().find(|e| failure::class(&e.code) == Class::SetUp && !failure::spot_only(&e.code));
+        let busy = errors.iter().find(|e| failure::class(&e.code) == Class::Throttle);
+        if let Some(error) = busy {
+            self.throttled(now, name);
+            self.say(name, Because::Throttled { code: error.code.clone() }, effects);
+        }
+        let mut said = Vec::new();
+        let mut instances = status.instances.iter();
+        for of in &spec.claims {
+            let got = instances.next();
+            let run = self.claims.get_mut(&of.name).filter(|run| run.uid() == Some(&of.uid));
+            match (run, got) {
+                (Some(run), Some(got)) if run.launch.as_deref() == Some(name) => {
+                    let because = run.launched(now, &self.epoch, got, self.settings.registration);
+                    said.push((of.name.clone(), because));
+                }
+                // It is known already, or the claim is gone: whether the instance is one too many is seen by `tidy`.
+                (_, Some(_)) => {}
+                (Some(run), None) if run.launch.as_deref() == Some(name) => {
+                    let because = if let Some(error) = wrong.filter(|_| status.instances.is_empty()) {
+                        run.misconfigured(now, error.code.clone(), error.message.clone())
+                    } else if let Some(error) = busy {
+                        let because = Because::Throttled { code: error.code.clone() };
+                        run.call_again(&because);
+                        because
+                    } else {
+                        let why = match errors.first() {
+                            Some(error) => {
+                                format!("{} ({})", Because::of_class(failure::class(&error.code)), error.code)
+                            }
+                            None if status.outcome == Some(LaunchOutcome::PresumedNone) => "no answer".to_owned(),
+                            None => "EC2 gave fewer than were asked for".to_owned(),
+                        };
+                        run.fell_through(why)
+                    };
+                    said.push((of.name.clone(), because));
+                }
+                (_, None) => {}
+            }
+        }
+        for (about, because) in said {
+            self.say(&about, because, effects);
+        }
+    }
+
+    /// The whole call was refused for what it is.
+    fn wrong(&mut self, now: Instant, name: &str, code: &str, message: &str, effects: &mut Vec<Effect>) {
+        let Some(launch) = self.launches.get(name) else { return };
+        let spec = launch.spec.clone();
+        if failure::spot_only(code) && spec.capacity_type == CapacityType::Spot {
+            let what = Scarce::Market(CapacityType::Spot);
+            if let Some(until) = self.shortages.failed(now, &what, name) {
+                let because =
+                    Because::Short { what: what.to_string(), code: code.to_owned(), believed: until.since(now) };
+                self.say(name, because, effects);
+            }
+        }
+        for of in &spec.claims {
+            let Some(run) = self.claims.get_mut(&of.name) else { continue };
+            if run.launch.as_deref() != Some(name) {
+                continue;
+            }
+            let because = if failure::spot_only(code) {
+                run.fell_through(format!("the set-up is wrong ({code})"))
+            } else {
+                run.misconfigured(now, code.to_owned(), message.to_owned())
+            };
+            self.say(&of.name, because, effects);
+        }
+    }
+
+    /// A launch whose claims have its outcome in the API server is done with.
+    fn settle(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        for launch in self.launches.values_mut() {
+            let know = |name: &String, uid: &String| {
+                let run = self.claims.get(name).filter(|run| run.uid() == Some(uid));
+                run.is_none_or(|run| run.launch.as_deref() != Some(&launch.name) && run.writes.has(&run.status))
+            };
+            let done = !launch.is_open() && launch.spec.claims.iter().all(|of| know(&of.name, &of.uid));
+            if done && launch.writes.has(&launch.status) {
+                launch.settle();
+            }
+            launch.delete(now, effects);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Which claims ask for what, together with whom, and when.
+
+use std::collections::BTreeMap;
+
+use super::Provisioner;
+use crate::api::launch::{ClaimRef, LaunchSpec};
+use crate::api::node_claim::Recipe;
+use crate::domain::offering::CapacityType;
+use crate::domain::requirements::Requirement;
+use crate::domain::time::Instant;
+use crate::provision::ladder::{self, Rung};
+use crate::provision::leadership::CALL_TIMEOUT;
+use crate::provision::{Because, Effect, launch};
+
+/// Claims that want the same of the same rung share a call.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Alike {
+    capacity: CapacityType,
+    order: Vec<CapacityType>,
+    requirements: Vec<Requirement>,
+    recipe: Recipe,
+}
+
+impl Provisioner {
+    /// Every claim without capacity asks on its rung, or goes on to the next one, until it asks or waits.
+    pub(super) fn look_for_capacity(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.catalog.is_empty() {
+            return;
+        }
+        loop {
+            let mut groups: BTreeMap<Alike, Vec<String>> = BTreeMap::new();
+            let mut exhausted = Vec::new();
+            for run in self.claims.values().filter(|run| run.looks() && run.not_before.is_none_or(|at| at <= now)) {
+                match run.capacity() {
+                    Some(capacity) => {
+                        let alike = Alike {
+                            capacity,
+                            order: run.spec.order.clone(),
+                            requirements: run.spec.requirements.clone(),
+                            recipe: run.spec.recipe.clone(),
+                        };
+                        groups.entry(alike).or_default().push(run.name.clone());
+                    }
+                    None => exhausted.push(run.name.clone()),
+                }
+            }
+            self.wait(now, exhausted, effects);
+            let mut moved = false;
+            for (alike, names) in groups {
+                moved |= self.ask(now, &alike, names, effects);
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    /// Lets those that are alike ask for one rung. Returns whether any of them went on to the next rung instead.
+    fn ask(&mut self, now: Instant, alike: &Alike, mut names: Vec<String>, effects: &mut Vec<Effect>) -> bool {
+        while !names.is_empty() {
+            let Some(run) = self.claims.get(&names[0]) else { return false };
+            let overrides = match self.rung(now, &run.spec.clone(), alike.capacity) {
+                Rung::Ask(overrides) => overrides,
+                Rung::Short(_) => {
+                    return self.pass_over(now, alike.capacity, names, "all of it is known to be short", effects);
+                }
+                Rung::Nothing => {
+                    return self.pass_over(now, alike.capacity, names, "nothing offered meets the needs", effects);
+                }
+            };
+            if self.unsent(now) >= self.bucket.available(now) || self.calls() >= self.settings.calls_max {
+                // They wait for a token, and share the call then.
+                return false;
+            }
+            let rest = names.split_off(names.len().min(self.settings.share_max));
+            self.launch(now, alike, &names, overrides, effects);
+            names = rest;
+        }
+        false
+    }
+
+    fn rung(&self, now: Instant, spec: &crate::api::node_claim::NodeClaimSpec, capacity: CapacityType) -> Rung {
+        ladder::rung(now, spec, capacity, &self.catalog, &self.shortages, self.settings.overrides_max)
+    }
+
+    /// Goes on to the next rung, unless there is patience left for this one.
+    fn pass_over(
+        &mut self,
+        now: Instant,
+        capacity: CapacityType,
+        names: Vec<String>,
+        why: &'static str,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let mut moved = false;
+        for name in names {
+            let Some(run) = self.claims.get_mut(&name) else { continue };
+            if let Some(until) = run.patience(capacity).filter(|until| now < *until) {
+                run.not_before = Some(until.min(now + super::AGAIN * 5));
+                continue;
+            }
+            run.rung += 1;
+            moved = true;
+            self.say(&name, Because::Skipped { capacity, why }, effects);
+        }
+        moved
+    }
+
+    /// The last rung is behind them.
+    fn wait(&mut self, now: Instant, names: Vec<String>, effects: &mut Vec<Effect>) {
+        let mut known: BTreeMap<(Vec<CapacityType>, Vec<Requirement>, Recipe), Option<Instant>> = BTreeMap::new();
+        for name in names {
+            let Some(run) = self.claims.get(&name) else { continue };
+            let spec = run.spec.clone();
+            let key = (spec.order.clone(), spec.requirements.clone(), spec.recipe.clone());
+            let until = *known.entry(key).or_insert_with(|| {
+                let mut first: Option<Instant> = None;
+                for capacity in &spec.order {
+                    match self.rung(now, &spec, *capacity) {
+                        // Nothing is known to be short, and yet nothing came: at the claim's own pace.
+                        Rung::Ask(_) => return None,
+                        Rung::Short(Some(until)) => first = Some(first.map_or(until, |first| first.min(until))),
+                        Rung::Short(None) | Rung::Nothing => {}
+                    }
+                }
+                first.map(ladder::ask_again)
+            });
+            let because = self.claims.get_mut(&name).map(|run| run.exhausted(now, until));
+            because.into_iter().for_each(|because| self.say(&name, because, effects));
+        }
+    }
+
+    fn launch(
+        &mut self,
+        now: Instant,
+        alike: &Alike,
+        names: &[String],
+        overrides: Vec<crate::api::launch::Override>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let capacity = alike.capacity;
+        let Some(first) = self.claims.get(&names[0]) else { return };
+        let name = format!("{}.{}", first.name, first.status.attempts_total + 1);
+        for one in &overrides {
+            if let Some(of) = self.catalog.types.get(&one.instance_type) {
+                self.shortages.asked(one, of.quota_class(), capacity, &name);
+            }
+        }
+        let because = Because::Asking { capacity, count: names.len(), offerings: overrides.len() };
+        let mut claims = Vec::with_capacity(names.len());
+        for of in names {
+            let Some(run) = self.claims.get_mut(of) else { continue };
+            let Some(uid) = run.uid().map(str::to_owned) else { continue };
+            run.asking(now, &self.epoch, &name, capacity, &because);
+            claims.push(ClaimRef { name: of.clone(), uid });
+        }
+        let count = i64::try_from(claims.len()).unwrap_or(i64::MAX);
+        let spec = LaunchSpec { claims, capacity_type: capacity, count, recipe: alike.recipe.clone(), overrides };
+        self.say(&name, because, effects);
+        let mut run = launch::Run::new(name.clone(), spec);
+        run.create(now, effects);
+        self.launches.insert(name, run);
+    }
+
+    /// Calls that are planned, and have not been made.
+    fn unsent(&self, _now: Instant) -> usize {
+        self.launches.values().filter(|run| run.is_open() && !run.is_called()).count()
+    }
+
+    fn calls(&self) -> usize {
+        self.launches.values().filter(|run| run.is_called()).count()
+    }
+
+    /// Makes the calls that are due, as fast as EC2's bucket allows.
+    pub(super) fn send(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(not_after) = self.lead.act_until() else { return };
+        for run in self.launches.values_mut().filter(|run| run.is_due(now)) {
+            if !self.bucket.take(now) {
+                return;
+            }
+            // The performer gives up after the time-out; half a second more, so that its answer comes first.
+            run.call(now + CALL_TIMEOUT + std::time::Duration::from_millis(500), not_after, effects);
+        }
+    }
+
+    /// When there will be a token, where somebody waits for one.
+    pub(super) fn bucket_wakeup(&self) -> Option<Instant> {
+        let now = self.now;
+        let due = self.launches.values().any(|run| run.is_due(now));
+        let waits = || {
+            let ready = |run: &&crate::provision::claim::Run| run.looks() && run.not_before.is_none_or(|at| at <= now);
+            !self.catalog.is_empty() && self.claims.values().any(|run| ready(&run))
+        };
+        // With a token at hand what is due has been sent, and who looks has asked or waits for calls on their way.
+        (due || waits()).then(|| self.bucket.next(now)).filter(|at| *at > now)
+    }
+}

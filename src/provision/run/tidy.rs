@@ -1,0 +1,206 @@
+//! Instances that should not be: two for one claim, or one for none; and claims whose instance has ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::Provisioner;
+use crate::api::node_claim::ClaimPhase;
+use crate::domain::notice::InstanceId;
+use crate::domain::time::Instant;
+use crate::interruption::Outcome;
+use crate::provision::{Because, Effect};
+
+const END_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long EC2 may take to show an instance that it has just launched.
+const NOT_SHOWN_YET: Duration = Duration::from_secs(180);
+
+/// How many instances without a claim are ended within [`LEAKS_WINDOW`], and with how many at once none is.
+const LEAKS_MAX: usize = 5;
+const LEAKS_WINDOW: Duration = Duration::from_secs(600);
+const LEAKS_ALARM: usize = 10;
+
+/// What is being ended, and what is being watched.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tidy {
+    ending: BTreeMap<InstanceId, Ending>,
+    /// Instances of ours without a claim, since when.
+    leaked: BTreeMap<InstanceId, Instant>,
+    /// When such instances were ended.
+    ended: Vec<Instant>,
+    alarmed: bool,
+    wakeup: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+struct Ending {
+    because: Because,
+    again: Option<Instant>,
+    on_its_way: bool,
+    /// EC2 has acknowledged it.
+    done: bool,
+}
+
+impl Tidy {
+    pub(super) fn wakeup(&self) -> Option<Instant> {
+        let ending = self.ending.values().filter(|one| !one.on_its_way && !one.done).filter_map(|one| one.again);
+        ending.chain(self.wakeup).min()
+    }
+
+    fn end(&mut self, instance: &InstanceId, because: Because) -> bool {
+        if self.ending.contains_key(instance) {
+            return false;
+        }
+        self.ending.insert(instance.clone(), Ending { because, again: None, on_its_way: false, done: false });
+        true
+    }
+}
+
+impl Provisioner {
+    pub(super) fn ended(&mut self, now: Instant, instance: &InstanceId, outcome: Outcome) {
+        let Some(ending) = self.tidy.ending.get_mut(instance) else { return };
+        ending.on_its_way = false;
+        match outcome {
+            Outcome::Done => {
+                ending.done = true;
+                // Whose instance it was is free of it.
+                let of = self.claims.values_mut().find(|run| run.deleting && run.instance() == Some(instance));
+                of.into_iter().for_each(|run| run.status.instance_id = None);
+            }
+            Outcome::Refused(_) | Outcome::Failed(_) => ending.again = Some(now + END_AGAIN),
+        }
+    }
+
+    /// Claims whose instance is not alive any more, as a whole list of instances says.
+    pub(super) fn instances_gone(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let mut said = Vec::new();
+        let mut done = Vec::new();
+        for run in self.claims.values_mut() {
+            let Some(instance) = run.instance().cloned() else { continue };
+            let gone = match self.instances.get(&instance) {
+                Some(seen) => !seen.alive,
+                None => run.launched_since(now) >= NOT_SHOWN_YET,
+            };
+            if !gone {
+                continue;
+            }
+            let because = Because::InstanceGone { instance };
+            if run.deleting {
+                run.status.instance_id = None;
+            } else if run.phase() == ClaimPhase::Ready {
+                // It was a node, and is not any more: whoever replaces it is another claim.
+                run.unwanted("its instance has ended");
+                run.status.instance_id = None;
+                done.push(run.name.clone());
+            } else {
+                run.lost(now, &because, false);
+            }
+            said.push((run.name.clone(), because));
+        }
+        for (name, because) in said {
+            effects.push(Effect::Decided { about: name, because });
+        }
+    }
+
+    /// Ends what should not be.
+    pub(super) fn sweep(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.never_registered(now, effects);
+        self.unwanted(effects);
+        self.surplus(now, effects);
+        let Some(not_after) = self.lead.act_until() else { return };
+        for (instance, ending) in &mut self.tidy.ending {
+            if !ending.done && !ending.on_its_way && ending.again.is_none_or(|at| at <= now) {
+                ending.on_its_way = true;
+                let because = ending.because.clone();
+                effects.push(Effect::End { instance: instance.clone(), because, not_after });
+            }
+        }
+        self.tidy.ended.retain(|at| now.since(*at) < LEAKS_WINDOW);
+    }
+
+    fn never_registered(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let within = self.settings.registration;
+        for run in self.claims.values_mut().filter(|run| run.register_by.is_some_and(|by| by <= now)) {
+            let Some(instance) = run.instance().cloned() else { continue };
+            let because = Because::NeverRegistered { instance: instance.clone(), within };
+            self.tidy.end(&instance, because.clone());
+            effects.push(Effect::Decided { about: run.name.clone(), because: because.clone() });
+            if let Some(failed) = run.lost(now, &because, true) {
+                effects.push(Effect::Decided { about: run.name.clone(), because: failed });
+            }
+        }
+    }
+
+    /// The instances of claims that are to go, where nothing runs on them.
+    fn unwanted(&mut self, effects: &mut Vec<Effect>) {
+        let busy: BTreeSet<&InstanceId> =
+            self.nodes.values().filter(|node| node.workloads).filter_map(|node| node.instance.as_ref()).collect();
+        for run in self.claims.values().filter(|run| run.deleting) {
+            let Some(instance) = run.instance().filter(|instance| !busy.contains(instance)) else { continue };
+            let because = Because::NoLongerWanted { why: "its NodeClaim is being deleted" };
+            if self.tidy.end(instance, because.clone()) {
+                effects.push(Effect::Decided { about: run.name.clone(), because });
+            }
+        }
+    }
+
+    /// Instances with our tag that no claim names.
+    fn surplus(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.tidy.wakeup = None;
+        if !self.nodes_synced {
+            return;
+        }
+        let named: BTreeSet<&InstanceId> = self.claims.values().filter_map(|run| run.instance()).collect();
+        // What is on its way may still be given to a claim.
+        let open: BTreeMap<&str, bool> =
+            self.launches.values().filter_map(|run| Some((run.uid.as_deref()?, run.is_open()))).collect();
+        let busy: BTreeSet<&InstanceId> =
+            self.nodes.values().filter(|node| node.workloads).filter_map(|node| node.instance.as_ref()).collect();
+        let mut leaks = Vec::new();
+        let mut surplus = Vec::new();
+        for instance in self.instances.values().filter(|one| one.alive && !named.contains(&one.id)) {
+            let Some(launch) = &instance.launch else { continue };
+            if self.tidy.ending.contains_key(&instance.id) || busy.contains(&instance.id) {
+                continue;
+            }
+            match open.get(launch.as_str()) {
+                Some(true) => {}
+                Some(false) => surplus.push((instance.id.clone(), launch.clone())),
+                None => leaks.push((instance.id.clone(), launch.clone())),
+            }
+        }
+        for (instance, launch) in surplus {
+            let because = Because::Surplus { instance: instance.clone(), launch };
+            self.tidy.end(&instance, because.clone());
+            effects.push(Effect::Decided { about: String::new(), because });
+        }
+        self.leaks(now, leaks, effects);
+    }
+
+    fn leaks(&mut self, now: Instant, leaks: Vec<(InstanceId, String)>, effects: &mut Vec<Effect>) {
+        self.tidy.leaked.retain(|instance, _| leaks.iter().any(|(leak, _)| leak == instance));
+        for (instance, _) in &leaks {
+            self.tidy.leaked.entry(instance.clone()).or_insert(now);
+        }
+        if leaks.len() >= LEAKS_ALARM {
+            if !std::mem::replace(&mut self.tidy.alarmed, true) {
+                let because = Because::TooManyLeaks { instances: leaks.len() };
+                effects.push(Effect::Decided { about: String::new(), because });
+            }
+            return;
+        }
+        self.tidy.alarmed = false;
+        for (instance, launch) in leaks {
+            let since = self.tidy.leaked.get(&instance).copied().unwrap_or(now);
+            let due = since + self.settings.leak_grace;
+            if now < due {
+                self.tidy.wakeup = Some(self.tidy.wakeup.map_or(due, |at| at.min(due)));
+            } else if self.tidy.ended.len() < LEAKS_MAX {
+                self.tidy.ended.push(now);
+                let because = Because::Leaked { instance: instance.clone(), launch };
+                self.tidy.end(&instance, because.clone());
+                effects.push(Effect::Decided { about: String::new(), because });
+            }
+        }
+    }
+}
