@@ -151,8 +151,12 @@ async fn what_is_for_another_cluster_is_deleted_after_its_grace_and_counted() {
     })
     .await;
     assert_eq!(queue.dead().await, 0, "it is no poison");
-    let counted = agent.metric("spotkeeper_sqs_messages_total{result=\"NotInThisCluster\"}").await;
-    assert!(counted >= 1.0, "{counted}");
+    // It is counted when the queue has acknowledged the deletion, which is a little later.
+    eventually("it is counted", SOON, async || {
+        let counted = agent.metric("spotkeeper_sqs_messages_total{result=\"NotInThisCluster\"}").await;
+        if counted >= 1.0 { Ok(()) } else { Err(counted.to_string()) }
+    })
+    .await;
     clear(&cluster).await;
 }
 
@@ -195,7 +199,8 @@ async fn a_thousand_messages_for_a_thousand_nodes_are_all_recorded() {
     queue.raw_all(&bodies).await;
     let agent = reader(&cluster, &node, &imds, &queue, &moto.endpoint).await;
     reads(&agent).await;
-    eventually("all are received", TAKEN_OVER, async || match queue.depth().await {
+    // moto hands them out; on a busy machine at a few a second.
+    eventually("all are received", 4 * TAKEN_OVER, async || match queue.depth().await {
         (0, _) => Ok(()),
         depth => Err(format!("{depth:?}")),
     })
