@@ -18,6 +18,7 @@ mod draw;
 mod queue;
 pub mod scenario;
 mod script;
+pub mod supply;
 mod verdict;
 mod watches;
 mod workloads;

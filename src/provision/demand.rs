@@ -43,6 +43,21 @@ pub(super) enum Wish {
     Unknown,
 }
 
+impl Wish {
+    /// The same again, in the place of another node.
+    pub(super) fn like(spec: &NodeClaimSpec, doomed: &Doomed) -> Self {
+        Self::Claim(Box::new(NodeClaimSpec { replaces: Some(replaces(doomed)), ..spec.clone() }))
+    }
+}
+
+fn replaces(doomed: &Doomed) -> Replaces {
+    Replaces {
+        instance_id: doomed.instance.clone(),
+        node_name: doomed.node.clone(),
+        episode: doomed.episode,
+    }
+}
+
 pub(super) fn wish(
     doomed: &Doomed,
     nodes: &BTreeMap<String, NodeView>,
@@ -73,11 +88,7 @@ pub(super) fn wish(
         order,
         spot_patience_seconds: i64::try_from(settings.spot_patience.as_secs()).unwrap_or(i64::MAX),
         recipe,
-        replaces: Some(Replaces {
-            instance_id: doomed.instance.clone(),
-            node_name: doomed.node.clone(),
-            episode: doomed.episode,
-        }),
+        replaces: Some(replaces(doomed)),
     }))
 }
 

@@ -11,6 +11,9 @@ use crate::domain::time::{Epoch, Instant};
 /// EC2 takes to show an instance.
 const PRESUMED_AFTER: Duration = Duration::from_secs(60);
 
+/// How long the record of a call that was presumed to have done nothing is kept.
+const PRESUMED_KEPT: Duration = Duration::from_secs(3_600);
+
 const REPEAT_FIRST: Duration = Duration::from_millis(500);
 const REPEAT_MAX: Duration = Duration::from_secs(10);
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
@@ -38,15 +41,16 @@ pub(super) struct Run {
     pub(super) writes: Writes<LaunchStatus>,
     pub(super) errors: Vec<FleetError>,
     stage: Stage,
-    /// When it first became unknown what came of it.
-    unknown_since: Option<Instant>,
+    /// It is not known what came of it.
+    unknown: bool,
     repeats: u32,
     look_up: Option<Instant>,
     looking: bool,
     /// What look-ups have found so far.
     found: Vec<Launched>,
-    /// When a look-up was answered last.
-    seen_at: Option<Instant>,
+    /// When look-ups were answered first and last since then.
+    seen: Option<(Instant, Instant)>,
+    closed_at: Option<Instant>,
     /// Its claims have been told.
     pub(super) told: bool,
 }
@@ -74,12 +78,13 @@ impl Run {
             writes: Writes::from(None),
             errors: Vec::new(),
             stage: Stage::Unwritten { again: None, on_its_way: false },
-            unknown_since: None,
+            unknown: false,
             repeats: 0,
             look_up: None,
             looking: false,
             found: Vec::new(),
-            seen_at: None,
+            seen: None,
+            closed_at: None,
             told: false,
         }
     }
@@ -92,7 +97,7 @@ impl Run {
         run.writes = Writes::from(Some(launch.status.clone()));
         run.stage = if launch.status.outcome.is_some() { Stage::Answered } else { Stage::Due { again: None } };
         if launch.status.outcome.is_none() {
-            run.unknown_since = Some(now);
+            run.unknown = true;
             run.look_up = Some(now + REPEAT_FIRST);
         }
         run
@@ -181,7 +186,7 @@ impl Run {
     }
 
     fn unknown(&mut self, now: Instant, why: String) -> Fate {
-        self.unknown_since.get_or_insert(now);
+        self.unknown = true;
         let pause = REPEAT_FIRST.saturating_mul(1 << self.repeats.min(6)).min(REPEAT_MAX);
         self.repeats = self.repeats.saturating_add(1);
         self.stage = Stage::Due { again: Some(now + pause) };
@@ -206,6 +211,7 @@ impl Run {
         self.status.because = Some(because.chars().take(1024).collect());
         self.status.answered_at = Some(epoch.wall(now));
         self.stage = Stage::Answered;
+        self.closed_at = Some(now);
         self.look_up = None;
     }
 
@@ -236,15 +242,15 @@ impl Run {
                 effects.push(Effect::LookUp { launch: self.name.clone(), token });
             }
         }
-        let (Some(since), Some(seen)) = (self.unknown_since, self.seen_at) else {
+        let Some((first, last)) = self.seen.filter(|_| self.unknown) else {
             return;
         };
-        if seen.since(since) < PRESUMED_AFTER || self.is_called() {
+        if last.since(first) < PRESUMED_AFTER || self.is_called() {
             return;
         }
         // Repeating with the token has not told in all this time; what can be seen by tag is what there is.
         if self.found.is_empty() {
-            let because = Because::PresumedNone { after: seen.since(since) };
+            let because = Because::PresumedNone { after: last.since(first) };
             self.close(now, epoch, LaunchOutcome::PresumedNone, because.to_string());
         } else {
             let found = std::mem::take(&mut self.found);
@@ -260,7 +266,8 @@ impl Run {
         }
         self.look_up = Some(now + Duration::from_secs(5));
         let Ok(mut found) = found else { return };
-        self.seen_at = Some(now);
+        let first = self.seen.map_or(now, |(first, _)| first);
+        self.seen = Some((first, now));
         found.sort();
         if found.len() >= usize::try_from(self.spec.count).unwrap_or(usize::MAX) {
             self.known(now, epoch, found);
@@ -270,8 +277,13 @@ impl Run {
         }
     }
 
-    /// Its claims know: the record may go.
-    pub(super) fn settle(&mut self) {
+    /// Its claims know: the record may go. The one of a call that was presumed to have done nothing stays for a while:
+    /// what turns up of it is surplus, and is known as such.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let presumed = self.status.outcome == Some(LaunchOutcome::PresumedNone);
+        if presumed && now.since(*self.closed_at.get_or_insert(now)) < PRESUMED_KEPT {
+            return;
+        }
         if self.stage == Stage::Answered && self.told {
             self.stage = Stage::Settled { again: None, on_its_way: false };
         }
@@ -291,11 +303,12 @@ impl Run {
         self.stage = Stage::Settled { again: Some(now + WRITE_AGAIN), on_its_way: false };
     }
 
-    pub(super) fn wakeup(&self) -> Option<Instant> {
+    /// When something is due. A call that is due already waits for a token, not for a time.
+    pub(super) fn wakeup(&self, now: Instant) -> Option<Instant> {
         let look_up = self.look_up.filter(|_| self.is_open() && !self.looking);
         let stage = match &self.stage {
             Stage::Unwritten { again, on_its_way: false } | Stage::Settled { again, on_its_way: false } => *again,
-            Stage::Due { again } => *again,
+            Stage::Due { again } => again.filter(|at| *at > now),
             Stage::Called { give_up } => Some(*give_up),
             _ => None,
         };

@@ -33,6 +33,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How long a doomed instance is asked after before the next try.
 const READ_AGAIN: Duration = Duration::from_secs(2);
 
+/// How long EC2 may take to show an instance that it has just launched.
+const NOT_SHOWN_YET: Duration = Duration::from_secs(180);
+
 /// Core 2: keeps the claims of one cluster.
 #[derive(Debug)]
 pub struct Provisioner {
@@ -75,8 +78,15 @@ struct Reading {
     next: Instant,
     /// Doomed instances that nothing is known about yet.
     wanted: BTreeSet<InstanceId>,
-    /// Instances that EC2 does not know.
-    missing: BTreeSet<InstanceId>,
+    /// Instances that EC2 does not show, since when: a new one may take its time.
+    missing: BTreeMap<InstanceId, Instant>,
+}
+
+impl Reading {
+    /// Whether EC2 has not shown it for so long that it does not know it.
+    fn is_unknown(&self, now: Instant, instance: &InstanceId) -> bool {
+        self.missing.get(instance).is_some_and(|since| now.since(*since) >= NOT_SHOWN_YET)
+    }
 }
 
 impl Provisioner {
@@ -215,6 +225,7 @@ impl Provisioner {
         self.demand(now, effects);
         self.read(now, effects);
         self.follow_nodes(now, effects);
+        self.never_registered(now, effects);
         self.objects(now, effects);
         self.advance_launches(now, effects);
         self.look_for_capacity(now, effects);
@@ -235,7 +246,12 @@ impl Provisioner {
                 }
             } else if wants(doomed, &self.settings) && doomed.replacement.claim != name && !self.said.contains(&name) {
                 let of = self.instances.get(&doomed.instance);
-                let wish = wish(doomed, &self.nodes, of, &self.catalog, &self.settings);
+                // What stands in for another was launched by a claim: the next one is like it.
+                let ours = self.claims.values().find(|run| run.instance() == Some(&doomed.instance));
+                let wish = match ours {
+                    Some(run) => Wish::like(&run.spec, doomed),
+                    None => wish(doomed, &self.nodes, of, &self.catalog, &self.settings),
+                };
                 wanted.push((name, Some((doomed.clone(), wish))));
             }
         }
@@ -253,13 +269,15 @@ impl Provisioner {
                     self.said.insert(name.clone());
                     self.say(&name, because, effects);
                 }
-                Some((doomed, Wish::Unknown)) if self.reading.missing.contains(&doomed.instance) => {
+                Some((doomed, Wish::Unknown)) if self.reading.is_unknown(now, &doomed.instance) => {
                     self.said.insert(name.clone());
                     let why = "EC2 does not know its instance any more".into();
                     self.say(&name, Because::NothingToCopy { node: doomed.node, why }, effects);
                 }
                 Some((doomed, Wish::Unknown)) => {
-                    if self.reading.wanted.insert(doomed.instance) && !self.reading.on_its_way {
+                    // One that was just read and not shown is read again at its time.
+                    let again = self.reading.missing.contains_key(&doomed.instance);
+                    if self.reading.wanted.insert(doomed.instance) && !self.reading.on_its_way && !again {
                         self.reading.next = now;
                     }
                 }
@@ -333,6 +351,8 @@ impl Provisioner {
                 effects.push(Effect::WriteLaunch { name: run.name.clone(), uid, status: Box::new(status) });
             }
         }
+        let (claims, doomed) = (&self.claims, &self.doomed);
+        self.replacements.retain(|id, _| doomed.get(id).is_some_and(|d| claims.contains_key(&claim_name(d))));
         for doomed in self.doomed.values() {
             let Some(run) = self.claims.get(&claim_name(doomed)) else { continue };
             let replacement = Replacement {
@@ -384,8 +404,11 @@ impl Provisioner {
             self.instances.clear();
         }
         self.instances.extend(instances.into_iter().map(|instance| (instance.id.clone(), instance)));
-        let unknown = wanted.into_iter().filter(|id| !self.instances.contains_key(id));
-        self.reading.missing.extend(unknown);
+        self.reading.missing.retain(|id, _| wanted.contains(id));
+        for id in wanted.into_iter().filter(|id| !self.instances.contains_key(id)) {
+            self.reading.missing.entry(id).or_insert(now);
+            self.reading.next = now + READ_AGAIN;
+        }
         if all {
             self.instances_gone(now, effects);
         }
@@ -462,7 +485,7 @@ impl Core for Provisioner {
         let claims = self.claims.values().filter_map(claim::Run::wakeup);
         let launches = self.launches.values().filter_map(|run| {
             let unwritten = run.status.outcome.and_then(|_| run.writes.wakeup(&run.status));
-            [run.wakeup(), unwritten].into_iter().flatten().min()
+            [run.wakeup(self.now), unwritten].into_iter().flatten().min()
         });
         let replacements = self.replacements.values().filter_map(Writes::retry);
         [listing, reading, term_ends, self.bucket_wakeup(), self.tidy.wakeup()]

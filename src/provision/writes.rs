@@ -25,8 +25,11 @@ impl<T: Clone + PartialEq> Writes<T> {
 
     /// What is to be sent now to bring the API server to `wanted`.
     pub(super) fn next(&mut self, now: Instant, wanted: &T) -> Option<T> {
-        let waits = self.on_its_way.is_some() || self.again.is_some_and(|at| now < at);
-        if waits || self.acknowledged.as_ref() == Some(wanted) {
+        if self.acknowledged.as_ref() == Some(wanted) {
+            (self.again, self.tries) = (None, 0);
+            return None;
+        }
+        if self.on_its_way.is_some() || self.again.is_some_and(|at| now < at) {
             return None;
         }
         self.on_its_way = Some(wanted.clone());

@@ -223,7 +223,7 @@ impl Provisioner {
             };
             let done = !launch.is_open() && launch.spec.claims.iter().all(|of| know(&of.name, &of.uid));
             if done && launch.writes.has(&launch.status) {
-                launch.settle();
+                launch.settle(now);
             }
             launch.delete(now, effects);
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::Provisioner;
+use super::{NOT_SHOWN_YET, Provisioner};
 use crate::api::node_claim::ClaimPhase;
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
@@ -11,9 +11,6 @@ use crate::interruption::Outcome;
 use crate::provision::{Because, Effect};
 
 const END_AGAIN: Duration = Duration::from_secs(5);
-
-/// How long EC2 may take to show an instance that it has just launched.
-const NOT_SHOWN_YET: Duration = Duration::from_secs(180);
 
 /// How many instances without a claim are ended within [`LEAKS_WINDOW`], and with how many at once none is.
 const LEAKS_MAX: usize = 5;
@@ -104,7 +101,6 @@ impl Provisioner {
 
     /// Ends what should not be.
     pub(super) fn sweep(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        self.never_registered(now, effects);
         self.unwanted(effects);
         self.surplus(now, effects);
         let Some(not_after) = self.lead.act_until() else { return };
@@ -118,7 +114,8 @@ impl Provisioner {
         self.tidy.ended.retain(|at| now.since(*at) < LEAKS_WINDOW);
     }
 
-    fn never_registered(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+    /// Instances that were to be nodes by now.
+    pub(super) fn never_registered(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let within = self.settings.registration;
         for run in self.claims.values_mut().filter(|run| run.register_by.is_some_and(|by| by <= now)) {
             let Some(instance) = run.instance().cloned() else { continue };

@@ -1,0 +1,119 @@
+//! Replacement capacity in virtual time: two replicas of the real core 2, an API server, and an EC2 whose pools run dry,
+//! whose answers get lost and whose instances take their time.
+//!
+//! ```text
+//!  Supply ──> World ── events in the order of virtual time ──> Report
+//!               │ replicas:  Provisioner + Witness, one lease; killed and started again at any step
+//!               │ api:       NodeClaims, Launches, Interruptions, Nodes; away, slow, losing answers
+//!               │ ec2:       pools, quotas, tokens, throttling; instances that show late, boot, never join
+//!               └ verdict:   one live instance for a claim, none leaked, everybody served
+//! ```
+
+mod cloud;
+mod draw;
+mod replicas;
+pub mod scenario;
+mod verdict;
+mod world;
+
+use std::collections::BTreeMap;
+
+use super::Finding;
+use crate::domain::offering::CapacityType;
+pub use scenario::Supply;
+
+/// What came of a world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub seed: u64,
+    pub findings: Vec<Finding>,
+    /// One line for each decision and event; empty where it was not asked for.
+    pub story: Vec<String>,
+    pub figures: Figures,
+    /// Every claim that there was, by name.
+    pub claims: BTreeMap<String, ClaimAtEnd>,
+}
+
+/// How much happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    pub events: u64,
+    pub effects: u64,
+    /// `CreateFleet` calls that reached EC2.
+    pub calls: u64,
+    /// Of these, by `[spot, on-demand, reserved]`.
+    pub calls_of: [u64; 3],
+    pub throttled: u64,
+    pub launched: u64,
+    pub ready: u64,
+    pub ended: u64,
+    pub takeovers: u64,
+    pub unknown: u64,
+}
+
+impl Figures {
+    pub fn plus(&self, other: &Self) -> Self {
+        let calls_of = [0, 1, 2].map(|n| self.calls_of[n] + other.calls_of[n]);
+        Self {
+            events: self.events + other.events,
+            effects: self.effects + other.effects,
+            calls: self.calls + other.calls,
+            calls_of,
+            throttled: self.throttled + other.throttled,
+            launched: self.launched + other.launched,
+            ready: self.ready + other.ready,
+            ended: self.ended + other.ended,
+            takeovers: self.takeovers + other.takeovers,
+            unknown: self.unknown + other.unknown,
+        }
+    }
+}
+
+/// How a claim went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClaimAtEnd {
+    /// When its node was doomed.
+    pub wanted_ms: u64,
+    /// When EC2 was first asked on its behalf, by capacity type.
+    pub asked_ms: BTreeMap<CapacityType, u64>,
+    /// When it first had an instance that became Ready.
+    pub ready_ms: Option<u64>,
+    pub capacity: Option<CapacityType>,
+    pub attempts: u64,
+}
+
+impl Report {
+    /// The findings and the story, for people.
+    pub fn told(&self) -> String {
+        let mut text = format!("seed {}\n", self.seed);
+        for line in &self.story {
+            text.push_str(line);
+            text.push('\n');
+        }
+        for finding in &self.findings {
+            text.push_str(&format!("{finding}\n"));
+        }
+        text
+    }
+
+    pub fn says(&self, words: &str) -> bool {
+        self.story.iter().any(|line| line.contains(words))
+    }
+}
+
+/// Runs the world of one seed, and tells its story.
+pub fn run(seed: u64) -> Report {
+    Supply::from_seed(seed).run()
+}
+
+/// Runs the world of one seed without telling.
+pub fn judge(seed: u64) -> Report {
+    world::World::new(Supply::from_seed(seed), false).run()
+}
+
+impl Supply {
+    /// Runs it, and tells its story.
+    pub fn run(self) -> Report {
+        world::World::new(self, true).run()
+    }
+}

@@ -1,0 +1,251 @@
+//! EC2, as far as a launch depends on it: pools, tokens, buckets, and instances that show late, boot, and end.
+
+use std::collections::BTreeMap;
+
+use super::scenario::State;
+use super::world::{Event, World};
+use crate::api::launch::{LaunchSpec, Launched};
+use crate::api::node_claim::Subnet;
+use crate::domain::notice::InstanceId;
+use crate::domain::offering::{CapacityType, Catalog, InstanceType, Offering};
+use crate::provision::bucket::Bucket;
+use crate::provision::{Answer, FleetError, Instance, NodeView};
+
+/// EC2's truth.
+pub(super) struct Cloud {
+    pub state: State,
+    pub pools: BTreeMap<Offering, Option<u32>>,
+    pub instances: Vec<InstanceSim>,
+    /// What was answered under a token, and to which request.
+    tokens: BTreeMap<String, (LaunchSpec, Answer)>,
+    pub refuses: BTreeMap<CapacityType, &'static str>,
+    pub joins: bool,
+    bucket: Bucket,
+}
+
+pub(super) struct InstanceSim {
+    pub id: InstanceId,
+    pub offering: Offering,
+    pub token: Option<String>,
+    /// When DescribeInstances begins to show it.
+    pub shown_ms: u64,
+    pub born_ms: u64,
+    pub died_ms: Option<u64>,
+    pub joins: bool,
+}
+
+impl InstanceSim {
+    pub fn node(&self) -> String {
+        format!("node-{}", self.id)
+    }
+}
+
+pub(super) fn zone(index: usize) -> String {
+    format!("zone-{}", char::from(b'a' + (index % 26) as u8))
+}
+
+pub(super) fn catalog(types: usize, zones: usize) -> Catalog {
+    let mut catalog = Catalog::default();
+    for n in 0..types {
+        let of = InstanceType {
+            name: format!("m{}{}.2xlarge", n % 8 + 1, char::from(b'a' + (n / 8 % 26) as u8)),
+            arch: "arm64".into(),
+            vcpus: 8,
+            memory_mib: 32_768,
+            ..InstanceType::default()
+        };
+        for z in 0..zones {
+            for (capacity_type, price) in [(CapacityType::Spot, 100_000), (CapacityType::OnDemand, 300_000)] {
+                let offering = Offering { instance_type: of.name.clone(), zone: zone(z), capacity_type };
+                catalog.prices.insert(offering, price + n as u64 * 1_000);
+            }
+            catalog.zones.entry(zone(z)).or_default().insert(of.name.clone());
+        }
+        catalog.types.insert(of.name.clone(), of);
+    }
+    catalog
+}
+
+impl Cloud {
+    pub fn new(catalog: &Catalog, spot: Option<u32>, on_demand: Option<u32>, bucket: (u32, f64)) -> Self {
+        let mut pools = BTreeMap::new();
+        for (capacity, left) in [(CapacityType::Spot, spot), (CapacityType::OnDemand, on_demand)] {
+            pools.extend(catalog.offerings(capacity).map(|(_, offering)| (offering, left)));
+        }
+        Self {
+            state: State::Well,
+            pools,
+            instances: Vec::new(),
+            tokens: BTreeMap::new(),
+            refuses: BTreeMap::new(),
+            joins: true,
+            bucket: Bucket::new(bucket.0, bucket.1),
+        }
+    }
+}
+
+impl World {
+    pub fn instance_id(&self) -> InstanceId {
+        format!("i-{:017x}", self.cloud.instances.len() + 1).parse().expect("17 hexadecimal digits")
+    }
+
+    /// `CreateFleet(instant)`.
+    pub fn create_fleet(&mut self, token: &str, spec: &LaunchSpec) -> Answer {
+        let now = super::world::moment(self.now);
+        if self.cloud.state == State::Throttles || !self.cloud.bucket.take(now) {
+            self.figures.throttled += 1;
+            return Answer::Refused { code: "RequestLimitExceeded".into(), message: "Request limit exceeded.".into() };
+        }
+        self.figures.calls += 1;
+        let of = match spec.capacity_type {
+            CapacityType::Spot => 0,
+            CapacityType::OnDemand => 1,
+            CapacityType::Reserved => 2,
+        };
+        self.figures.calls_of[of] += 1;
+        self.note_asked(spec);
+        if let Some((first, answer)) = self.cloud.tokens.get(token) {
+            if first == spec {
+                return answer.clone();
+            }
+            let message = "the token was used with another request".to_owned();
+            return Answer::Refused { code: "IdempotentParameterMismatch".into(), message };
+        }
+        let answer = self.fill(token, spec);
+        self.cloud.tokens.insert(token.to_owned(), (spec.clone(), answer.clone()));
+        answer
+    }
+
+    fn fill(&mut self, token: &str, spec: &LaunchSpec) -> Answer {
+        if let Some(code) = self.cloud.refuses.get(&spec.capacity_type).copied() {
+            let whole = code.starts_with("Invalid") || code.starts_with("Unauthorized");
+            if whole {
+                return Answer::Refused { code: code.into(), message: "as the scenario has it".into() };
+            }
+            let errors = vec![FleetError {
+                code: code.into(),
+                message: "as the scenario has it".into(),
+                instance_type: spec.overrides.first().map(|one| one.instance_type.clone()),
+                zone: spec.overrides.first().map(|one| one.zone.clone()),
+                subnet_id: spec.overrides.first().map(|one| one.subnet_id.clone()),
+            }];
+            return Answer::Fleet { instances: Vec::new(), errors };
+        }
+        let mut instances = Vec::new();
+        let mut dry = Vec::new();
+        let start = self.rng.usize(..spec.overrides.len().max(1));
+        for step in 0..spec.overrides.len() {
+            let one = &spec.overrides[(start + step) % spec.overrides.len()];
+            let offering = crate::provision::ladder::offering(one, spec.capacity_type);
+            while (instances.len() as i64) < spec.count {
+                match self.cloud.pools.get_mut(&offering) {
+                    Some(Some(left)) if *left > 0 => *left -= 1,
+                    Some(None) => {}
+                    _ => {
+                        dry.push(one.clone());
+                        break;
+                    }
+                }
+                instances.push(self.start(offering.clone(), Some(token.to_owned())));
+            }
+        }
+        let short = (instances.len() as i64) < spec.count;
+        let named = if short && self.chance(self.supply.faults.names_one_one_in) { 1 } else { dry.len() };
+        let errors = dry.into_iter().take(named).map(|one| FleetError {
+            code: "InsufficientInstanceCapacity".into(),
+            message: "there is no capacity".into(),
+            instance_type: Some(one.instance_type),
+            zone: Some(one.zone),
+            subnet_id: Some(one.subnet_id),
+        });
+        instances.sort();
+        Answer::Fleet { instances, errors: errors.collect() }
+    }
+
+    /// An instance starts.
+    fn start(&mut self, offering: Offering, token: Option<String>) -> Launched {
+        let id = self.instance_id();
+        let joins = self.cloud.joins && !self.chance(self.supply.faults.never_joins_one_in);
+        let shown_ms = self.now + self.below(self.supply.faults.shown_after_ms);
+        self.cloud.instances.push(InstanceSim {
+            id: id.clone(),
+            offering: offering.clone(),
+            token,
+            shown_ms,
+            born_ms: self.now,
+            died_ms: None,
+            joins,
+        });
+        self.figures.launched += 1;
+        let index = self.cloud.instances.len() - 1;
+        let boot = self.supply.boot_ms + self.below(10_000);
+        self.schedule(self.now + boot, Event::Boots { instance: index });
+        Launched { instance_id: id, offering }
+    }
+
+    /// The node of an instance joins, and is Ready a little later.
+    pub fn boots(&mut self, index: usize) {
+        let one = &self.cloud.instances[index];
+        if one.died_ms.is_some() || !one.joins {
+            return;
+        }
+        let node = NodeView { name: one.node(), instance: Some(one.id.clone()), ..NodeView::default() };
+        self.node_changed(node);
+        let later = self.now + 3_000 + self.below(5_000);
+        self.schedule(later, Event::NodeReady { instance: index });
+    }
+
+    pub fn node_ready(&mut self, index: usize) {
+        let one = &self.cloud.instances[index];
+        if one.died_ms.is_some() {
+            return;
+        }
+        let node = NodeView { name: one.node(), instance: Some(one.id.clone()), ready: true, ..NodeView::default() };
+        self.tell(|| format!("-- {} is Ready", node.name));
+        self.node_changed(node);
+    }
+
+    /// The instance ends, whoever ends it.
+    pub fn dies(&mut self, index: usize) {
+        let now = self.now;
+        let one = &mut self.cloud.instances[index];
+        if one.died_ms.is_some() {
+            return;
+        }
+        one.died_ms = Some(now);
+        let (node, id) = (one.node(), one.id.clone());
+        self.tell(|| format!("-- {id} has ended"));
+        self.node_gone(&node);
+    }
+
+    pub fn find(&self, id: &InstanceId) -> Option<usize> {
+        self.cloud.instances.iter().position(|one| one.id == *id)
+    }
+
+    /// DescribeInstances: those of ours, and these.
+    pub fn describe(&self, of: &[InstanceId]) -> Vec<Instance> {
+        let shown = self.cloud.instances.iter().filter(|one| one.shown_ms <= self.now);
+        shown.filter(|one| one.token.is_some() || of.contains(&one.id)).map(|one| self.described(one)).collect()
+    }
+
+    fn described(&self, one: &InstanceSim) -> Instance {
+        let subnets = (0..self.supply.zones).map(|z| Subnet { id: format!("subnet-{}", zone(z)), zone: zone(z) });
+        Instance {
+            id: one.id.clone(),
+            alive: one.died_ms.is_none(),
+            offering: one.offering.clone(),
+            subnets: subnets.collect(),
+            template: Some(("lt-0123".into(), "7".into())),
+            launch: one.token.clone(),
+        }
+    }
+
+    /// The instances with the tag of a launch.
+    pub fn tagged(&self, token: &str) -> Vec<Launched> {
+        let shown = self.cloud.instances.iter().filter(|one| one.shown_ms <= self.now);
+        shown
+            .filter(|one| one.token.as_deref() == Some(token))
+            .map(|one| Launched { instance_id: one.id.clone(), offering: one.offering.clone() })
+            .collect()
+    }
+}

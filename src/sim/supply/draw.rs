@@ -1,0 +1,103 @@
+//! Worlds drawn from a seed.
+
+use super::scenario::{Faults, State, Step, Supply, a_cluster};
+use crate::domain::offering::CapacityType;
+
+const MINUTE: u64 = 60_000;
+
+/// How long a drawn world goes on after its last step: every belief must have ended.
+const AFTER: u64 = 50 * MINUTE;
+
+impl Supply {
+    /// The world of a seed.
+    pub fn from_seed(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x5091_7ee9);
+        let nodes = rng.usize(1..8);
+        let mut supply = a_cluster(nodes);
+        supply.seed = seed;
+        supply.types = rng.usize(1..6);
+        supply.zones = rng.usize(1..4);
+        supply.boot_ms = rng.u64(20_000..120_000);
+        supply.spot = [None, Some(0), Some(2)][rng.usize(..3)];
+        if rng.bool() {
+            supply.faults = faults(&mut rng);
+        }
+        if rng.u8(..6) == 0 {
+            supply.bucket = (3, 0.5);
+        }
+        if rng.u8(..8) == 0 {
+            supply.settings.spot_patience = std::time::Duration::from_secs(rng.u64(10..200));
+        }
+        let mut at = 2_000;
+        for _ in 0..rng.usize(1..9) {
+            at += [rng.u64(..2_000), rng.u64(..20_000), rng.u64(..5 * MINUTE)][rng.usize(..3)];
+            for (later, step) in steps(&mut rng, nodes) {
+                supply.script.push((at + later, step));
+            }
+        }
+        supply.script.sort_by_key(|(at, _)| *at);
+        let last = supply.script.last().map_or(at, |(at, _)| *at);
+        // In the end everything is well, so that everybody must be served.
+        for step in [
+            Step::Api(State::Well),
+            Step::Ec2(State::Well),
+            Step::Join(true),
+            Step::Left { capacity: CapacityType::OnDemand, zone: None, left: None },
+            Step::Refuse { capacity: CapacityType::Spot, code: None },
+            Step::Refuse { capacity: CapacityType::OnDemand, code: None },
+        ] {
+            supply.script.push((last + 1_000, step));
+        }
+        supply.ends_ms = last + 1_000 + AFTER;
+        supply
+    }
+}
+
+fn faults(rng: &mut fastrand::Rng) -> Faults {
+    let one_in = |rng: &mut fastrand::Rng| rng.bool().then(|| rng.u32(3..30));
+    Faults {
+        api_lost_one_in: one_in(rng),
+        api_refused_one_in: one_in(rng),
+        ec2_lost_one_in: one_in(rng),
+        ec2_late_one_in: one_in(rng),
+        ec2_error_one_in: one_in(rng),
+        shown_after_ms: [0, 2_000, 20_000][rng.usize(..3)],
+        never_joins_one_in: (rng.u8(..4) == 0).then(|| rng.u32(4..20)),
+        names_one_one_in: rng.bool().then_some(2),
+    }
+}
+
+/// One thing, and perhaps its end.
+fn steps(rng: &mut fastrand::Rng, nodes: usize) -> Vec<(u64, Step)> {
+    let node = rng.usize(..nodes);
+    let down_ms = [500, 5_000, 40_000][rng.usize(..3)];
+    let later = [rng.u64(1_000..30_000), rng.u64(MINUTE..20 * MINUTE)][rng.usize(..2)];
+    let capacity = [CapacityType::Spot, CapacityType::OnDemand][rng.usize(..2)];
+    match rng.u8(..13) {
+        0..4 => vec![(0, Step::Doom { node })],
+        4 => vec![(0, Step::DoomMany { from: 0, count: nodes })],
+        5 => vec![(0, Step::Doom { node }), (rng.u64(..3_000), Step::Withdraw { node })],
+        6 => vec![(rng.u64(..2_000), Step::KillLeader { down_ms })],
+        7 => vec![(0, Step::Kill { replica: rng.usize(..2), down_ms })],
+        8 => {
+            let zone = rng.bool().then(|| rng.usize(..3));
+            vec![(0, Step::Left { capacity, zone, left: Some(0) }), (later, Step::Left { capacity, zone, left: None })]
+        }
+        9 => {
+            let states = [State::Away, State::Throttles];
+            vec![(0, Step::Ec2(states[rng.usize(..2)])), (later.min(4 * MINUTE), Step::Ec2(State::Well))]
+        }
+        10 => vec![(0, Step::Api(State::Away)), (later.min(4 * MINUTE), Step::Api(State::Well))],
+        11 => {
+            let codes = [
+                "MaxSpotInstanceCountExceeded",
+                "InsufficientFreeAddressesInSubnet",
+                "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
+                "InvalidLaunchTemplateId.NotFound",
+            ];
+            let code = Some(codes[rng.usize(..codes.len())]);
+            vec![(0, Step::Refuse { capacity, code }), (later, Step::Refuse { capacity, code: None })]
+        }
+        _ => vec![(rng.u64(..3 * MINUTE), Step::DoomStandIn)],
+    }
+}

@@ -1,0 +1,342 @@
+//! The replicas of the provisioner: the real core, its inputs late, its effects carried out by an API server and an EC2
+//! that may lose them.
+
+use crate::api::node_claim::ClaimPhase;
+use crate::domain::time::Instant;
+use crate::engine::Core;
+use crate::interruption::Outcome;
+use crate::provision::invariants::Witness;
+use crate::provision::leadership::CALL_TIMEOUT;
+use crate::provision::{Answer, Claim, Created, Effect, Input, Launch, Provisioner};
+
+use super::scenario::State;
+use super::world::{Event, World, epoch, moment};
+
+const LEASE: u64 = 15_000;
+const RENEW: u64 = 3_000;
+const API_TIMEOUT: u64 = 5_000;
+
+#[derive(Default)]
+pub(super) struct Replica {
+    pub life: u32,
+    pub up: Option<Up>,
+}
+
+pub(super) struct Up {
+    core: Provisioner,
+    witness: Witness,
+    generation: u32,
+    /// When its watches have told everything that they were told to, so that nothing overtakes.
+    watch: u64,
+}
+
+/// A call on its way.
+pub(super) struct Call {
+    pub effect: Effect,
+    /// Its answer will be lost.
+    pub lost: bool,
+}
+
+impl World {
+    pub fn start_replica(&mut self, replica: usize) {
+        let core = Provisioner::new(self.supply.settings.clone(), epoch());
+        let one = &mut self.replicas[replica];
+        one.life += 1;
+        let life = one.life;
+        one.up = Some(Up { core, witness: Witness::default(), generation: 0, watch: 0 });
+        let mut inputs = vec![Input::CatalogRead(self.catalog.clone())];
+        inputs.extend(self.nodes.values().cloned().map(Input::NodeSeen));
+        inputs.push(Input::NodesSynced);
+        inputs.extend(self.doomed.values().cloned().map(Input::InterruptionSeen));
+        for input in inputs {
+            self.hear(replica, &input);
+        }
+        self.schedule(self.now + 500, Event::Renew { replica, life });
+    }
+
+    pub fn kill(&mut self, replica: usize, down_ms: u64) {
+        self.replicas[replica].life += 1;
+        self.replicas[replica].up = None;
+        self.schedule(self.now + down_ms, Event::Start { replica });
+    }
+
+    fn lives(&self, replica: usize, life: u32) -> bool {
+        self.replicas[replica].life == life && self.replicas[replica].up.is_some()
+    }
+
+    /// A watch tells one replica, in order, a little later.
+    fn hear(&mut self, replica: usize, input: &Input) {
+        let lag = 5 + self.below(60);
+        let (now, life) = (self.now, self.replicas[replica].life);
+        let Some(up) = &mut self.replicas[replica].up else { return };
+        let at = (now + lag).max(up.watch);
+        up.watch = at;
+        self.schedule(at, Event::Input { replica, life, input: Box::new(input.clone()) });
+    }
+
+    pub fn broadcast(&mut self, input: &Input) {
+        for replica in 0..self.replicas.len() {
+            self.hear(replica, input);
+        }
+    }
+
+    pub fn feed(&mut self, replica: usize, life: u32, input: Input) {
+        if !self.lives(replica, life) {
+            return;
+        }
+        let now = moment(self.now);
+        let mut effects = Vec::new();
+        if let Some(up) = &mut self.replicas[replica].up {
+            up.witness.took_in(&input);
+            up.core.handle(now, input, &mut effects);
+        }
+        self.carry_out(replica, effects);
+    }
+
+    pub fn wake(&mut self, replica: usize, life: u32, generation: u32) {
+        if !self.lives(replica, life) {
+            return;
+        }
+        let now = moment(self.now);
+        let mut effects = Vec::new();
+        if let Some(up) = self.replicas[replica].up.as_mut().filter(|up| up.generation == generation) {
+            up.core.wake(now, &mut effects);
+            self.carry_out(replica, effects);
+        }
+    }
+
+    fn carry_out(&mut self, replica: usize, effects: Vec<Effect>) {
+        let now = moment(self.now);
+        let life = self.replicas[replica].life;
+        for effect in effects {
+            self.figures.effects += 1;
+            let judged = self.replicas[replica].up.as_mut().map(|up| up.witness.judge(now, &effect));
+            for violation in judged.into_iter().flatten() {
+                self.found(violation.invariant.code(), violation.what);
+            }
+            self.begin(replica, life, effect);
+        }
+        let Some(up) = &mut self.replicas[replica].up else { return };
+        up.generation += 1;
+        let generation = up.generation;
+        if let Some(at) = up.core.next_wakeup() {
+            let at = at.as_millis();
+            if at <= self.now {
+                self.found("live", "what is due was not done: it would wake for ever".into());
+                return;
+            }
+            self.schedule(at, Event::Wake { replica, life, generation });
+        }
+    }
+
+    fn begin(&mut self, replica: usize, life: u32, effect: Effect) {
+        let sent = self.now;
+        if let Effect::Decided { about, because } = &effect {
+            if because.reason() == "Leads" {
+                self.figures.takeovers += 1;
+            }
+            if because.reason() == "UnknownOutcome" {
+                self.figures.unknown += 1;
+            }
+            self.tell(|| format!("{replica} {about}: {because}"));
+            return;
+        }
+        let ec2 = matches!(
+            effect,
+            Effect::Call { .. } | Effect::LookUp { .. } | Effect::End { .. } | Effect::ReadInstances { .. }
+        );
+        let away = if ec2 { self.cloud.state == State::Away } else { self.api == State::Away };
+        let faults = self.supply.faults.clone();
+        let (lost, refused, late) = if ec2 {
+            let call = matches!(effect, Effect::Call { .. });
+            let late = call && self.chance(faults.ec2_late_one_in);
+            (late || self.chance(faults.ec2_lost_one_in), self.chance(faults.ec2_error_one_in), late)
+        } else {
+            (self.chance(faults.api_lost_one_in), self.chance(faults.api_refused_one_in), false)
+        };
+        let timeout = if ec2 { CALL_TIMEOUT.as_millis() as u64 } else { API_TIMEOUT };
+        if away || refused {
+            let wait = if away { timeout } else { 5 + self.below(40) };
+            self.answer(replica, life, sent + wait, failed(&effect, if away { "time-out" } else { "503" }));
+            return;
+        }
+        if lost {
+            self.answer(replica, life, sent + timeout, failed(&effect, "the answer was lost"));
+        }
+        let takes = match &effect {
+            // Done after its caller has given it up.
+            _ if late => timeout + self.below(25_000),
+            Effect::Call { .. } => 300 + self.below(1_200),
+            _ if ec2 => 50 + self.below(300),
+            _ => 4 + self.below(30),
+        };
+        self.schedule(sent + takes, Event::Arrive { replica, life, call: Box::new(Call { effect, lost }), sent });
+    }
+
+    fn answer(&mut self, replica: usize, life: u32, at: u64, input: Option<Input>) {
+        if let Some(input) = input {
+            self.schedule(at, Event::Input { replica, life, input: Box::new(input) });
+        }
+    }
+
+    /// A call reaches the API server or EC2, whoever sent it and whether or not that one still lives.
+    pub fn arrive(&mut self, replica: usize, life: u32, call: Call, _sent: u64) {
+        let input = self.done(call.effect);
+        if !call.lost {
+            self.answer(replica, life, self.now + 2, input);
+        }
+    }
+
+    fn done(&mut self, effect: Effect) -> Option<Input> {
+        Some(match effect {
+            Effect::List => Input::Listed {
+                claims: self.claims.values().cloned().collect(),
+                launches: self.launches.values().cloned().collect(),
+            },
+            Effect::ReadInstances { of } => Input::InstancesRead { all: true, instances: self.describe(&of) },
+            Effect::CreateClaim { name, spec } => {
+                let outcome = if self.claims.contains_key(&name) {
+                    Created::Exists
+                } else {
+                    let uid = self.uid();
+                    let created = moment(self.now);
+                    let claim = Claim {
+                        name: name.clone(),
+                        uid: uid.clone(),
+                        spec: *spec,
+                        status: Default::default(),
+                        created,
+                        deleting: false,
+                    };
+                    self.claims.insert(name.clone(), claim.clone());
+                    self.broadcast(&Input::ClaimSeen(claim));
+                    Created::Made { uid }
+                };
+                Input::ClaimCreated { name, outcome }
+            }
+            Effect::WriteClaim { name, uid, status } => {
+                let outcome = match self.claims.get_mut(&name).filter(|claim| claim.uid == uid) {
+                    Some(claim) => {
+                        claim.status = *status;
+                        let claim = claim.clone();
+                        self.note_claim(&claim);
+                        self.broadcast(&Input::ClaimSeen(claim));
+                        Outcome::Done
+                    }
+                    None => Outcome::Refused("404".into()),
+                };
+                Input::ClaimWritten { name, outcome }
+            }
+            Effect::DeleteClaim { name, uid } => {
+                if self.claims.get(&name).is_some_and(|claim| claim.uid == uid) {
+                    self.claims.remove(&name);
+                    self.broadcast(&Input::ClaimGone { name: name.clone() });
+                }
+                Input::ClaimDeleted { name, outcome: Outcome::Done }
+            }
+            Effect::CreateLaunch { name, spec } => {
+                let outcome = if self.launches.contains_key(&name) {
+                    Created::Exists
+                } else {
+                    let uid = self.uid();
+                    self.written.insert(uid.clone(), (*spec).clone());
+                    let launch =
+                        Launch { name: name.clone(), uid: uid.clone(), spec: *spec, status: Default::default() };
+                    self.launches.insert(name.clone(), launch);
+                    Created::Made { uid }
+                };
+                Input::LaunchCreated { name, outcome }
+            }
+            Effect::WriteLaunch { name, uid, status } => {
+                let outcome = match self.launches.get_mut(&name).filter(|launch| launch.uid == uid) {
+                    Some(launch) => {
+                        launch.status = *status;
+                        Outcome::Done
+                    }
+                    None => Outcome::Refused("404".into()),
+                };
+                Input::LaunchWritten { name, outcome }
+            }
+            Effect::DeleteLaunch { name, uid } => {
+                if self.launches.get(&name).is_some_and(|launch| launch.uid == uid) {
+                    self.launches.remove(&name);
+                }
+                Input::LaunchDeleted { name, outcome: Outcome::Done }
+            }
+            Effect::WriteReplacement { instance, replacement } => {
+                if let Some(doomed) = self.doomed.get_mut(&instance) {
+                    doomed.replacement = replacement;
+                    self.doomed_changed(&instance);
+                }
+                Input::ReplacementWritten { instance, outcome: Outcome::Done }
+            }
+            Effect::Call { launch, token, spec, .. } => {
+                let answer = self.create_fleet(&token, &spec);
+                Input::Called { launch, answer }
+            }
+            Effect::LookUp { launch, token } => Input::LookedUp { launch, found: Ok(self.tagged(&token)) },
+            Effect::End { instance, .. } => {
+                self.figures.ended += 1;
+                self.find(&instance).into_iter().for_each(|index| self.dies(index));
+                Input::Ended { instance, outcome: Outcome::Done }
+            }
+            Effect::Decided { .. } => return None,
+        })
+    }
+
+    fn uid(&mut self) -> String {
+        self.uids += 1;
+        format!("uid-{}", self.uids)
+    }
+
+    fn note_claim(&mut self, claim: &Claim) {
+        let Some(history) = self.history.get_mut(&claim.name) else { return };
+        history.attempts = history.attempts.max(u64::try_from(claim.status.attempts_total).unwrap_or(0));
+        if claim.status.phase == Some(ClaimPhase::Ready) && history.ready_ms.is_none() {
+            history.ready_ms = Some(self.now);
+            history.capacity = claim.status.offering.as_ref().map(|offering| offering.capacity_type);
+            self.figures.ready += 1;
+        }
+    }
+
+    /// Every replica tries to hold the lease.
+    pub fn renew(&mut self, replica: usize, life: u32) {
+        if !self.lives(replica, life) {
+            return;
+        }
+        self.schedule(self.now + RENEW, Event::Renew { replica, life });
+        if self.api == State::Away {
+            return;
+        }
+        let free = self.lease.is_none_or(|(holder, until)| holder == replica || until <= self.now);
+        if free {
+            let until = self.now + LEASE;
+            self.lease = Some((replica, until));
+            // Measured from before the request was sent, so a little earlier than the others see it.
+            let until = Instant::from_millis(until);
+            let later = self.now + 4 + self.below(30);
+            self.answer(replica, life, later, Some(Input::LeaseHeld { until }));
+        }
+    }
+}
+
+/// What the caller is told where nothing came back.
+fn failed(effect: &Effect, why: &str) -> Option<Input> {
+    let outcome = || Outcome::Failed(why.to_owned());
+    let created = || Created::Failed(why.to_owned());
+    Some(match effect.clone() {
+        Effect::List => Input::ListFailed(why.to_owned()),
+        Effect::ReadInstances { .. } => Input::InstancesFailed(why.to_owned()),
+        Effect::CreateClaim { name, .. } => Input::ClaimCreated { name, outcome: created() },
+        Effect::WriteClaim { name, .. } => Input::ClaimWritten { name, outcome: outcome() },
+        Effect::DeleteClaim { name, .. } => Input::ClaimDeleted { name, outcome: outcome() },
+        Effect::CreateLaunch { name, .. } => Input::LaunchCreated { name, outcome: created() },
+        Effect::WriteLaunch { name, .. } => Input::LaunchWritten { name, outcome: outcome() },
+        Effect::DeleteLaunch { name, .. } => Input::LaunchDeleted { name, outcome: outcome() },
+        Effect::WriteReplacement { instance, .. } => Input::ReplacementWritten { instance, outcome: outcome() },
+        Effect::Call { launch, .. } => Input::Called { launch, answer: Answer::Unknown(why.to_owned()) },
+        Effect::LookUp { launch, .. } => Input::LookedUp { launch, found: Err(why.to_owned()) },
+        Effect::End { instance, .. } => Input::Ended { instance, outcome: outcome() },
+        Effect::Decided { .. } => return None,
+    })
+}

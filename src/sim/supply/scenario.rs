@@ -1,0 +1,110 @@
+//! What a world of supply begins with, and what is done to it. All times are milliseconds since the world began.
+
+use crate::domain::offering::CapacityType;
+use crate::provision::Settings;
+
+/// A world, and its script.
+#[derive(Clone, Debug)]
+pub struct Supply {
+    pub seed: u64,
+    pub settings: Settings,
+    /// How many instance types there are that can stand in for another; each in every zone.
+    pub types: usize,
+    pub zones: usize,
+    /// How many nodes there are.
+    pub nodes: usize,
+    /// How many spot and on-demand instances each pool holds; `None` without end.
+    pub spot: Option<u32>,
+    pub on_demand: Option<u32>,
+    pub boot_ms: u64,
+    /// EC2's own buckets: size and rate a second.
+    pub bucket: (u32, f64),
+    pub faults: Faults,
+    pub script: Vec<(u64, Step)>,
+    pub ends_ms: u64,
+}
+
+/// What goes wrong of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// One in this many writes is done and its answer lost; one in this many is refused.
+    pub api_lost_one_in: Option<u32>,
+    pub api_refused_one_in: Option<u32>,
+    /// One in this many launches is done and its answer lost; is done long after it was given up; is answered 5xx and not
+    /// done.
+    pub ec2_lost_one_in: Option<u32>,
+    pub ec2_late_one_in: Option<u32>,
+    pub ec2_error_one_in: Option<u32>,
+    /// The longest time until a new instance is shown.
+    pub shown_after_ms: u64,
+    /// One in this many instances never becomes a node.
+    pub never_joins_one_in: Option<u32>,
+    /// One in this many answers names only one of the offerings that gave nothing, or none.
+    pub names_one_one_in: Option<u32>,
+}
+
+/// What happens in a world.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// AWS will take the instance of this node, two minutes from now.
+    Doom { node: usize },
+    /// So many nodes, one after the other from this one.
+    DoomMany { from: usize, count: usize },
+    /// The announcement was not true after all.
+    Withdraw { node: usize },
+    /// What is left in every pool of this capacity type, or of one zone (by number).
+    Left { capacity: CapacityType, zone: Option<usize>, left: Option<u32> },
+    /// Every launch is answered with this error code, for this capacity type; `None`: no more.
+    Refuse { capacity: CapacityType, code: Option<&'static str> },
+    /// Instances launched from now on become nodes, or do not.
+    Join(bool),
+    Api(State),
+    Ec2(State),
+    /// A replica is killed, and starts again after this.
+    Kill { replica: usize, down_ms: u64 },
+    /// The replica that leads is killed.
+    KillLeader { down_ms: u64 },
+    /// The instance of a stand-in is interrupted, whoever stands in.
+    DoomStandIn,
+}
+
+/// How a service does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Well,
+    /// Nothing gets through; calls time out.
+    Away,
+    /// Calls are throttled.
+    Throttles,
+}
+
+/// A quiet cluster with room everywhere, to which a scenario does something.
+pub fn a_cluster(nodes: usize) -> Supply {
+    Supply {
+        seed: 0,
+        settings: Settings::default(),
+        types: 4,
+        zones: 3,
+        nodes,
+        spot: None,
+        on_demand: None,
+        boot_ms: 45_000,
+        bucket: (50, 5.0),
+        faults: Faults::default(),
+        script: Vec::new(),
+        ends_ms: 15 * 60_000,
+    }
+}
+
+impl Supply {
+    pub fn at(mut self, at_ms: u64, step: Step) -> Self {
+        self.script.push((at_ms, step));
+        self.ends_ms = self.ends_ms.max(at_ms + 15 * 60_000);
+        self
+    }
+
+    pub fn until(mut self, ends_ms: u64) -> Self {
+        self.ends_ms = ends_ms;
+        self
+    }
+}

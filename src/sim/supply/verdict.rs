@@ -1,0 +1,88 @@
+//! The end: what EC2's truth says that the replicas cannot know.
+
+use std::collections::BTreeMap;
+
+use super::scenario::State;
+use super::world::World;
+use crate::api::interruption::Phase;
+
+/// How long everything must have been well for the end to be judged: longer than the longest belief in a shortage.
+const QUIET_MS: u64 = 40 * 60_000;
+
+/// How long two instances of one claim may live: until they are shown, until the next resync, until the call that ends
+/// one has been repeated, and until a replica that died has been followed by the other.
+const TWINS_MS: u64 = 120_000;
+
+impl World {
+    pub fn verdict(&mut self) {
+        self.check_twins();
+        let last = self.supply.script.last().map_or(0, |(at, _)| *at);
+        let quiet = self.api == State::Well && self.cloud.state == State::Well && last + QUIET_MS <= self.now;
+        if quiet {
+            self.check_leaks();
+            self.check_served();
+        }
+    }
+
+    /// P-1: at most one live instance for a claim. The instances of a call belong to its claims in sorted order.
+    fn check_twins(&mut self) {
+        let mut of_token: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (index, one) in self.cloud.instances.iter().enumerate() {
+            if let Some(token) = &one.token {
+                of_token.entry(token).or_default().push(index);
+            }
+        }
+        let mut lives: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
+        for (token, mut indexes) in of_token {
+            let Some(spec) = self.written.get(token) else { continue };
+            indexes.sort_by_key(|index| self.cloud.instances[*index].id.clone());
+            for (of, index) in spec.claims.iter().zip(indexes) {
+                let one = &self.cloud.instances[index];
+                lives.entry(of.uid.clone()).or_default().push((one.born_ms, one.died_ms.unwrap_or(self.now)));
+            }
+        }
+        let allowed = TWINS_MS + self.bad_ms + self.bad_since.map_or(0, |since| self.now - since);
+        for (claim, mut spans) in lives {
+            spans.sort();
+            for pair in spans.windows(2) {
+                let both = pair[0].1.min(pair[1].1).saturating_sub(pair[1].0);
+                if both > allowed {
+                    self.found("P-1", format!("claim {claim} had two live instances for {} s", both / 1_000));
+                }
+            }
+        }
+    }
+
+    /// P-6: no instance of ours without a claim.
+    fn check_leaks(&mut self) {
+        let named: Vec<_> = self.claims.values().filter_map(|claim| claim.status.instance_id.clone()).collect();
+        let ours = self.cloud.instances.iter().filter(|one| one.token.is_some() && one.died_ms.is_none());
+        let leaked: Vec<String> = ours.filter(|one| !named.contains(&one.id)).map(|one| one.id.to_string()).collect();
+        if !leaked.is_empty() {
+            self.found("P-6", format!("no claim names {}", leaked.join(", ")));
+        }
+        if !self.launches.is_empty() && self.launches.values().any(|launch| launch.status.outcome.is_none()) {
+            let open: Vec<&String> = self.launches.keys().collect();
+            self.found("live", format!("launches are open: {open:?}"));
+        }
+    }
+
+    /// Everybody who wanted a node has one, where EC2 had one to give.
+    fn check_served(&mut self) {
+        let gives = self.cloud.pools.values().any(|left| left.is_none());
+        if !gives || !self.cloud.joins || !self.cloud.refuses.is_empty() {
+            return;
+        }
+        let mut unserved = Vec::new();
+        for doomed in self.doomed.values().filter(|doomed| doomed.phase != Phase::Cancelled) {
+            let name = format!("{}-{}", doomed.instance, doomed.episode);
+            let failed = self.claims.get(&name).is_some_and(|claim| claim.status.never_registered >= 2);
+            if self.history.get(&name).is_some_and(|claim| claim.ready_ms.is_none()) && !failed {
+                unserved.push(name);
+            }
+        }
+        if !unserved.is_empty() {
+            self.found("live", format!("never Ready: {}", unserved.join(", ")));
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The world: everything that is, and the events that move it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::cloud::{self, Cloud};
+use super::replicas::{Call, Replica};
+use super::scenario::{State, Step, Supply};
+use super::{ClaimAtEnd, Figures, Report};
+use crate::api::interruption::Phase;
+use crate::api::launch::LaunchSpec;
+use crate::domain::notice::{InstanceId, Kind};
+use crate::domain::offering::{Catalog, CapacityType, Offering};
+use crate::domain::time::{Epoch, Instant};
+use crate::provision::{Claim, Doomed, Input, Launch, NodeView, Replacement};
+use crate::sim::Finding;
+
+/// How many effects one world may have: far more than any honest one needs.
+const EFFECTS_MAX: u64 = 400_000;
+
+/// How long AWS gives.
+const TWO_MINUTES: u64 = 120_000;
+
+pub(super) struct World {
+    pub now: u64,
+    sequence: u64,
+    events: BTreeMap<(u64, u64), Event>,
+    pub rng: fastrand::Rng,
+    pub supply: Supply,
+    pub catalog: Arc<Catalog>,
+    pub api: State,
+    /// For how long something was not well, so far.
+    pub bad_since: Option<u64>,
+    pub bad_ms: u64,
+    pub cloud: Cloud,
+    pub claims: BTreeMap<String, Claim>,
+    pub launches: BTreeMap<String, Launch>,
+    pub doomed: BTreeMap<InstanceId, Doomed>,
+    pub nodes: BTreeMap<String, NodeView>,
+    /// The lease: who holds it, and until when.
+    pub lease: Option<(usize, u64)>,
+    pub replicas: Vec<Replica>,
+    pub uids: u64,
+    pub history: BTreeMap<String, ClaimAtEnd>,
+    /// Every launch that was ever written, by its token.
+    pub written: BTreeMap<String, LaunchSpec>,
+    pub figures: Figures,
+    pub findings: Vec<Finding>,
+    story: Vec<String>,
+    telling: bool,
+}
+
+/// What is going to happen. `life` names the replica's life that it is about.
+pub(super) enum Event {
+    Step(usize),
+    Start { replica: usize },
+    Input { replica: usize, life: u32, input: Box<Input> },
+    Wake { replica: usize, life: u32, generation: u32 },
+    Renew { replica: usize, life: u32 },
+    Arrive { replica: usize, life: u32, call: Box<Call>, sent: u64 },
+    Boots { instance: usize },
+    NodeReady { instance: usize },
+    Dies { instance: usize },
+}
+
+pub(super) fn moment(millis: u64) -> Instant {
+    Instant::from_millis(millis)
+}
+
+/// When a world begins, for people.
+pub(super) fn epoch() -> Epoch {
+    Epoch(Timestamp::from_second(1_790_000_000).expect("a time in range") + SignedDuration::ZERO)
+}
+
+impl World {
+    pub fn new(supply: Supply, telling: bool) -> Self {
+        let catalog = cloud::catalog(supply.types, supply.zones);
+        let cloud = Cloud::new(&catalog, supply.spot, supply.on_demand, supply.bucket);
+        let mut world = Self {
+            now: 0,
+            sequence: 0,
+            events: BTreeMap::new(),
+            rng: fastrand::Rng::with_seed(supply.seed),
+            catalog: Arc::new(catalog),
+            api: State::Well,
+            bad_since: None,
+            bad_ms: 0,
+            cloud,
+            claims: BTreeMap::new(),
+            launches: BTreeMap::new(),
+            doomed: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            lease: None,
+            replicas: Vec::new(),
+            uids: 0,
+            history: BTreeMap::new(),
+            written: BTreeMap::new(),
+            figures: Figures::default(),
+            findings: Vec::new(),
+            story: Vec::new(),
+            telling,
+            supply,
+        };
+        for index in 0..world.supply.nodes {
+            world.add_node(index);
+        }
+        for replica in 0..2 {
+            world.replicas.push(Replica::default());
+            world.schedule(replica as u64 * 100, Event::Start { replica });
+        }
+        for index in 0..world.supply.script.len() {
+            let at = world.supply.script[index].0;
+            world.schedule(at, Event::Step(index));
+        }
+        world
+    }
+
+    /// A spot node of the cluster, in one zone after the other.
+    fn add_node(&mut self, index: usize) {
+        let id = self.instance_id();
+        let Some(name) = self.catalog.types.keys().next().cloned() else { return };
+        let offering =
+            Offering { instance_type: name, zone: cloud::zone(index % self.supply.zones), capacity_type: CapacityType::Spot };
+        let node = NodeView {
+            name: format!("node-{id}"),
+            instance: Some(id.clone()),
+            ready: true,
+            workloads: true,
+            ..NodeView::default()
+        };
+        self.cloud.instances.push(cloud::InstanceSim {
+            id,
+            offering,
+            token: None,
+            shown_ms: 0,
+            born_ms: 0,
+            died_ms: None,
+            joins: true,
+        });
+        self.nodes.insert(node.name.clone(), node);
+    }
+
+    /// Runs to the end.
+    pub fn run(mut self) -> Report {
+        let end = self.supply.ends_ms;
+        while let Some(((at, _), event)) = self.events.pop_first() {
+            if at > end {
+                break;
+            }
+            self.now = at;
+            self.figures.events += 1;
+            self.happens(event);
+            if self.figures.effects > EFFECTS_MAX {
+                self.found("live", format!("more than {EFFECTS_MAX} effects: it goes round in circles"));
+                break;
+            }
+        }
+        self.now = end.max(self.now);
+        self.verdict();
+        Report {
+            seed: self.supply.seed,
+            findings: self.findings,
+            story: self.story,
+            figures: self.figures,
+            claims: self.history,
+        }
+    }
+
+    fn happens(&mut self, event: Event) {
+        match event {
+            Event::Step(index) => {
+                let step = self.supply.script[index].1.clone();
+                self.step(step);
+            }
+            Event::Start { replica } => self.start_replica(replica),
+            Event::Input { replica, life, input } => self.feed(replica, life, *input),
+            Event::Wake { replica, life, generation } => self.wake(replica, life, generation),
+            Event::Renew { replica, life } => self.renew(replica, life),
+            Event::Arrive { replica, life, call, sent } => self.arrive(replica, life, *call, sent),
+            Event::Boots { instance } => self.boots(instance),
+            Event::NodeReady { instance } => self.node_ready(instance),
+            Event::Dies { instance } => self.dies(instance),
+        }
+    }
+
+    pub fn schedule(&mut self, at: u64, event: Event) {
+        self.sequence += 1;
+        self.events.insert((at.max(self.now), self.sequence), event);
+    }
+
+    pub fn below(&mut self, most: u64) -> u64 {
+        self.rng.u64(..=most)
+    }
+
+    pub fn chance(&mut self, one_in: Option<u32>) -> bool {
+        one_in.is_some_and(|one_in| self.rng.u32(..one_in.max(1)) == 0)
+    }
+
+    pub fn tell(&mut self, line: impl FnOnce() -> String) {
+        if self.telling {
+            let line = format!("{:9.3} s  {}", self.now as f64 / 1_000.0, line());
+            self.story.push(line);
+        }
+    }
+
+    pub fn found(&mut self, code: &'static str, what: String) {
+        self.tell(|| format!("!! {code}: {what}"));
+        self.findings.push(Finding { at_ms: self.now, node: String::new(), code, what });
+    }
+
+    fn step(&mut self, step: Step) {
+        self.tell(|| format!("-- {step:?}"));
+        match step {
+            Step::Doom { node } => self.doom(node),
+            Step::DoomMany { from, count } => (from..from + count).for_each(|node| self.doom(node)),
+            Step::Withdraw { node } => {
+                if let Some(id) = self.cloud.instances.get(node).map(|one| one.id.clone())
+                    && let Some(doomed) = self.doomed.get_mut(&id)
+                {
+                    doomed.phase = Phase::Cancelled;
+                    self.doomed_changed(&id);
+                }
+            }
+            Step::Left { capacity, zone, left } => {
+                let zone = zone.map(cloud::zone);
+                let of = |offering: &Offering| {
+                    offering.capacity_type == capacity && zone.as_ref().is_none_or(|zone| *zone == offering.zone)
+                };
+                self.cloud.pools.iter_mut().filter(|(o, _)| of(o)).for_each(|(_, pool)| *pool = left);
+            }
+            Step::Refuse { capacity, code: Some(code) } => drop(self.cloud.refuses.insert(capacity, code)),
+            Step::Refuse { capacity, code: None } => drop(self.cloud.refuses.remove(&capacity)),
+            Step::Join(joins) => self.cloud.joins = joins,
+            Step::Api(state) => {
+                self.api = state;
+                self.weather();
+            }
+            Step::Ec2(state) => {
+                self.cloud.state = state;
+                self.weather();
+            }
+            Step::Kill { replica, down_ms } => self.kill(replica, down_ms),
+            Step::KillLeader { down_ms } => {
+                let leader = self.lease.filter(|(_, until)| *until > self.now).map(|(holder, _)| holder);
+                leader.into_iter().for_each(|replica| self.kill(replica, down_ms));
+            }
+            Step::DoomStandIn => {
+                let stands_in = |one: &cloud::InstanceSim| one.token.is_some() && one.died_ms.is_none();
+                if let Some(index) = self.cloud.instances.iter().position(stands_in) {
+                    self.doom(index);
+                }
+            }
+        }
+    }
+
+    /// Keeps count of how long something was not well.
+    fn weather(&mut self) {
+        let bad = self.api != State::Well || self.cloud.state != State::Well;
+        match (bad, self.bad_since) {
+            (true, None) => self.bad_since = Some(self.now),
+            (false, Some(since)) => {
+                self.bad_ms += self.now - since;
+                self.bad_since = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn doom(&mut self, index: usize) {
+        let Some(one) = self.cloud.instances.get(index).filter(|one| one.died_ms.is_none()) else { return };
+        let (id, node) = (one.id.clone(), one.node());
+        let doomed = Doomed {
+            instance: id.clone(),
+            node,
+            episode: 1,
+            phase: Phase::Confirmed,
+            kind: Some(Kind::SpotInterruption),
+            replacement: Replacement::default(),
+        };
+        if self.doomed.contains_key(&id) {
+            return;
+        }
+        self.history.insert(format!("{id}-1"), ClaimAtEnd { wanted_ms: self.now, ..ClaimAtEnd::default() });
+        self.doomed.insert(id.clone(), doomed);
+        self.doomed_changed(&id);
+        self.schedule(self.now + TWO_MINUTES, Event::Dies { instance: index });
+    }
+
+    pub fn doomed_changed(&mut self, id: &InstanceId) {
+        if let Some(doomed) = self.doomed.get(id).cloned() {
+            self.broadcast(&Input::InterruptionSeen(doomed));
+        }
+    }
+
+    pub fn node_changed(&mut self, node: NodeView) {
+        self.nodes.insert(node.name.clone(), node.clone());
+        self.broadcast(&Input::NodeSeen(node));
+    }
+
+    pub fn node_gone(&mut self, name: &str) {
+        if self.nodes.remove(name).is_some() {
+            self.broadcast(&Input::NodeGone { name: name.to_owned() });
+        }
+    }
+
+    /// A call asks on behalf of claims.
+    pub fn note_asked(&mut self, spec: &LaunchSpec) {
+        for of in &spec.claims {
+            if let Some(claim) = self.history.get_mut(&of.name) {
+                claim.asked_ms.entry(spec.capacity_type).or_insert(self.now);
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Replacement capacity in virtual time: drawn worlds judged by the invariants, and what must be survived, by name.
+//!
+//! `SPOTKEEPER_SUPPLY_SEEDS` sets how many worlds are drawn; `SPOTKEEPER_SUPPLY_SEED` runs one and tells its story.
+
+mod seeds;

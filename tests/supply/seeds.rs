@@ -1,0 +1,91 @@
+//! Drawn worlds.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use spotkeeper::sim::supply::{Figures, Report, judge, run};
+
+const SEEDS: u64 = 2_000;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}
+
+/// Judges seeds `0..seeds` on all processors; returns what failed, by seed, and the sum of the figures.
+fn judge_all(seeds: u64) -> (Vec<Report>, Figures) {
+    let next = AtomicU64::new(0);
+    let work = || {
+        let (mut failed, mut sum) = (Vec::new(), Figures::default());
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return (failed, sum);
+            }
+            let report = judge(seed);
+            sum = sum.plus(&report.figures);
+            if !report.findings.is_empty() {
+                failed.push(report);
+            }
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, |n| n.get());
+    let results: Vec<_> = thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        running.into_iter().map(|thread| thread.join().expect("no world panics")).collect()
+    });
+    let (mut failed, mut sum) = (Vec::new(), Figures::default());
+    for (some, figures) in results {
+        failed.extend(some);
+        sum = sum.plus(&figures);
+    }
+    failed.sort_by_key(|report| report.seed);
+    (failed, sum)
+}
+
+#[test]
+fn the_invariants_hold_in_every_world() {
+    if let Some(seed) = number("SPOTKEEPER_SUPPLY_SEED") {
+        let report = run(seed);
+        println!("{}", report.told());
+        assert_eq!(report.findings, [], "seed {seed}");
+        return;
+    }
+    let seeds = number("SPOTKEEPER_SUPPLY_SEEDS").unwrap_or(SEEDS);
+    let (failed, figures) = judge_all(seeds);
+    println!("{seeds} seeds: {figures:?}");
+    if let Some(first) = failed.first() {
+        for report in failed.iter().skip(1).take(40) {
+            println!("seed {}: {}", report.seed, report.findings[0]);
+        }
+        println!("{}", run(first.seed).told());
+        panic!(
+            "{} of {seeds} seeds failed, the first is {seed}. Replay it with:\n    \
+             SPOTKEEPER_SUPPLY_SEED={seed} cargo test --test supply the_invariants -- --nocapture",
+            failed.len(),
+            seed = first.seed
+        );
+    }
+    // A world in which nothing happens proves nothing.
+    for (what, count) in [
+        ("launched", figures.launched),
+        ("ready", figures.ready),
+        ("throttled", figures.throttled),
+        ("unknown outcomes", figures.unknown),
+        ("ended", figures.ended),
+        ("on-demand calls", figures.calls_of[1]),
+    ] {
+        assert!(count * 20 >= seeds, "only {count} times in {seeds} seeds: {what}");
+    }
+    assert!(figures.takeovers > seeds, "leaders are replaced");
+}
+
+#[test]
+fn the_same_seed_tells_the_same_story_to_the_byte() {
+    for seed in 0..20 {
+        let (first, second) = (run(seed), run(seed));
+        assert!(!first.story.is_empty());
+        assert_eq!(first.told(), second.told());
+        assert_eq!(first.figures, judge(seed).figures, "telling changes nothing");
+    }
+}
