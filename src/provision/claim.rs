@@ -142,7 +142,8 @@ impl Run {
 
     /// How the API server answered its creation.
     pub(super) fn created(&mut self, now: Instant, outcome: Created) -> Option<String> {
-        if !matches!(self.object, Object::Missing { .. }) {
+        // The late answer to a request of before the last listing.
+        if !matches!(self.object, Object::Missing { on_its_way: true, .. }) {
             return None;
         }
         match outcome {
@@ -324,14 +325,14 @@ impl Run {
         self.had_since.map_or(Duration::ZERO, |since| now.since(since))
     }
 
-    /// When something of it is due.
-    pub(super) fn wakeup(&self) -> Option<Instant> {
+    /// When something of it is due. One that may ask already waits for a token, not for a time.
+    pub(super) fn wakeup(&self, now: Instant) -> Option<Instant> {
         let object = match &self.object {
             Object::Missing { again, on_its_way: false } | Object::Going { again, on_its_way: false, .. } => *again,
             _ => None,
         };
         let write = self.writes.wakeup(&self.status).filter(|_| matches!(self.object, Object::There { .. }));
-        let looks = self.not_before.filter(|_| self.looks());
+        let looks = self.not_before.filter(|at| *at > now && self.looks());
         [object, write, looks, self.register_by].into_iter().flatten().min()
     }
 

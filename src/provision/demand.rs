@@ -51,11 +51,7 @@ impl Wish {
 }
 
 fn replaces(doomed: &Doomed) -> Replaces {
-    Replaces {
-        instance_id: doomed.instance.clone(),
-        node_name: doomed.node.clone(),
-        episode: doomed.episode,
-    }
+    Replaces { instance_id: doomed.instance.clone(), node_name: doomed.node.clone(), episode: doomed.episode }
 }
 
 pub(super) fn wish(

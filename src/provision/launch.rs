@@ -107,6 +107,10 @@ impl Run {
         matches!(self.stage, Stage::Unwritten { .. } | Stage::Due { .. } | Stage::Called { .. })
     }
 
+    pub(super) fn is_unwritten(&self) -> bool {
+        matches!(self.stage, Stage::Unwritten { .. })
+    }
+
     /// Whether a call is on its way.
     pub(super) fn is_called(&self) -> bool {
         matches!(self.stage, Stage::Called { .. })
@@ -125,6 +129,10 @@ impl Run {
     /// How the API server answered its creation. `Some(true)`: it is written; `Some(false)`: a record of this name is
     /// there that is not this one, and this one is given up.
     pub(super) fn created(&mut self, now: Instant, outcome: Created) -> Option<bool> {
+        // The late answer to a request of before the last listing.
+        if !matches!(self.stage, Stage::Unwritten { on_its_way: true, .. }) {
+            return None;
+        }
         match outcome {
             Created::Made { uid } => {
                 self.uid = Some(uid);

@@ -354,7 +354,8 @@ impl Provisioner {
         let (claims, doomed) = (&self.claims, &self.doomed);
         self.replacements.retain(|id, _| doomed.get(id).is_some_and(|d| claims.contains_key(&claim_name(d))));
         for doomed in self.doomed.values() {
-            let Some(run) = self.claims.get(&claim_name(doomed)) else { continue };
+            // Not before it is written: whoever reads this takes the claim to have been made.
+            let Some(run) = self.claims.get(&claim_name(doomed)).filter(|run| run.uid().is_some()) else { continue };
             let replacement = Replacement {
                 claim: run.name.clone(),
                 capacity_type: run.status.offering.as_ref().map(|offering| offering.capacity_type),
@@ -477,18 +478,17 @@ impl Core for Provisioner {
         if !self.lead.may_act(self.now) {
             return term_ends;
         }
-        let listing = match &self.term {
-            Term::Listing { again, on_its_way: false } => *again,
-            _ => None,
-        };
-        let reading = (self.term == Term::Leading && !self.reading.on_its_way).then_some(self.reading.next);
-        let claims = self.claims.values().filter_map(claim::Run::wakeup);
+        if let Term::Listing { again, on_its_way } = &self.term {
+            return again.filter(|_| !on_its_way).into_iter().chain(term_ends).min();
+        }
+        let reading = (!self.reading.on_its_way).then_some(self.reading.next);
+        let claims = self.claims.values().filter_map(|run| run.wakeup(self.now));
         let launches = self.launches.values().filter_map(|run| {
             let unwritten = run.status.outcome.and_then(|_| run.writes.wakeup(&run.status));
             [run.wakeup(self.now), unwritten].into_iter().flatten().min()
         });
         let replacements = self.replacements.values().filter_map(Writes::retry);
-        [listing, reading, term_ends, self.bucket_wakeup(), self.tidy.wakeup()]
+        [reading, term_ends, self.bucket_wakeup(), self.tidy.wakeup()]
             .into_iter()
             .flatten()
             .chain(claims)

@@ -162,9 +162,9 @@ impl Provisioner {
         self.launches.insert(name, run);
     }
 
-    /// Calls that are planned, and have not been made.
-    fn unsent(&self, _now: Instant) -> usize {
-        self.launches.values().filter(|run| run.is_open() && !run.is_called()).count()
+    /// Calls that want a token, or will as soon as they are written down.
+    fn unsent(&self, now: Instant) -> usize {
+        self.launches.values().filter(|run| run.is_due(now) || run.is_unwritten()).count()
     }
 
     fn calls(&self) -> usize {

@@ -47,23 +47,42 @@ pub struct Faults {
 #[derive(Clone, Debug)]
 pub enum Step {
     /// AWS will take the instance of this node, two minutes from now.
-    Doom { node: usize },
+    Doom {
+        node: usize,
+    },
     /// So many nodes, one after the other from this one.
-    DoomMany { from: usize, count: usize },
+    DoomMany {
+        from: usize,
+        count: usize,
+    },
     /// The announcement was not true after all.
-    Withdraw { node: usize },
+    Withdraw {
+        node: usize,
+    },
     /// What is left in every pool of this capacity type, or of one zone (by number).
-    Left { capacity: CapacityType, zone: Option<usize>, left: Option<u32> },
+    Left {
+        capacity: CapacityType,
+        zone: Option<usize>,
+        left: Option<u32>,
+    },
     /// Every launch is answered with this error code, for this capacity type; `None`: no more.
-    Refuse { capacity: CapacityType, code: Option<&'static str> },
+    Refuse {
+        capacity: CapacityType,
+        code: Option<&'static str>,
+    },
     /// Instances launched from now on become nodes, or do not.
     Join(bool),
     Api(State),
     Ec2(State),
     /// A replica is killed, and starts again after this.
-    Kill { replica: usize, down_ms: u64 },
+    Kill {
+        replica: usize,
+        down_ms: u64,
+    },
     /// The replica that leads is killed.
-    KillLeader { down_ms: u64 },
+    KillLeader {
+        down_ms: u64,
+    },
     /// The instance of a stand-in is interrupted, whoever stands in.
     DoomStandIn,
 }

@@ -12,7 +12,7 @@ use super::{ClaimAtEnd, Figures, Report};
 use crate::api::interruption::Phase;
 use crate::api::launch::LaunchSpec;
 use crate::domain::notice::{InstanceId, Kind};
-use crate::domain::offering::{Catalog, CapacityType, Offering};
+use crate::domain::offering::{CapacityType, Catalog, Offering};
 use crate::domain::time::{Epoch, Instant};
 use crate::provision::{Claim, Doomed, Input, Launch, NodeView, Replacement};
 use crate::sim::Finding;
@@ -121,8 +121,11 @@ impl World {
     fn add_node(&mut self, index: usize) {
         let id = self.instance_id();
         let Some(name) = self.catalog.types.keys().next().cloned() else { return };
-        let offering =
-            Offering { instance_type: name, zone: cloud::zone(index % self.supply.zones), capacity_type: CapacityType::Spot };
+        let offering = Offering {
+            instance_type: name,
+            zone: cloud::zone(index % self.supply.zones),
+            capacity_type: CapacityType::Spot,
+        };
         let node = NodeView {
             name: format!("node-{id}"),
             instance: Some(id.clone()),
