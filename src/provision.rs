@@ -163,6 +163,7 @@ pub struct Instance {
 
 /// What has happened.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "inputs are moved one by one, not stored in numbers")]
 pub enum Input {
     /// The lease was acquired or renewed; it lasts until then.
     LeaseHeld {

@@ -241,14 +241,12 @@ impl Run {
         if !self.is_open() {
             return;
         }
-        if let Some(at) = self.look_up
-            && at <= now
+        if self.look_up.is_some_and(|at| at <= now)
             && !self.looking
+            && let Some(token) = self.uid.clone()
         {
-            if let Some(token) = self.uid.clone() {
-                self.looking = true;
-                effects.push(Effect::LookUp { launch: self.name.clone(), token });
-            }
+            self.looking = true;
+            effects.push(Effect::LookUp { launch: self.name.clone(), token });
         }
         let Some((first, last)) = self.seen.filter(|_| self.unknown) else {
             return;

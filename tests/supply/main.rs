@@ -2,4 +2,6 @@
 //!
 //! `SPOTKEEPER_SUPPLY_SEEDS` sets how many worlds are drawn; `SPOTKEEPER_SUPPLY_SEED` runs one and tells its story.
 
+mod faults;
+mod loops;
 mod seeds;

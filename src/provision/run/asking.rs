@@ -24,7 +24,8 @@ struct Alike {
 impl Provisioner {
     /// Every claim without capacity asks on its rung, or goes on to the next one, until it asks or waits.
     pub(super) fn look_for_capacity(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        if self.catalog.is_empty() {
+        // Without a token nobody could ask; who waits shares the next call.
+        if self.catalog.is_empty() || self.unsent(now) >= self.bucket.available(now) {
             return;
         }
         loop {

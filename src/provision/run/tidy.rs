@@ -148,9 +148,9 @@ impl Provisioner {
             return;
         }
         let named: BTreeSet<&InstanceId> = self.claims.values().filter_map(|run| run.instance()).collect();
-        // What is on its way may still be given to a claim.
+        // What is on its way, or was found and is being written down, may still be given to a claim.
         let open: BTreeMap<&str, bool> =
-            self.launches.values().filter_map(|run| Some((run.uid.as_deref()?, run.is_open()))).collect();
+            self.launches.values().filter_map(|run| Some((run.uid.as_deref()?, !run.told))).collect();
         let busy: BTreeSet<&InstanceId> =
             self.nodes.values().filter(|node| node.workloads).filter_map(|node| node.instance.as_ref()).collect();
         let mut leaks = Vec::new();
