@@ -246,6 +246,22 @@ pub enum Input {
     },
 }
 
+impl Input {
+    /// Whether it is the answer to a write of our own, which changes nothing but what is to be written next.
+    fn answers_a_write(&self) -> bool {
+        matches!(
+            self,
+            Self::ClaimCreated { .. }
+                | Self::ClaimWritten { .. }
+                | Self::LaunchCreated { .. }
+                | Self::LaunchWritten { .. }
+                | Self::LaunchDeleted { .. }
+                | Self::ReplacementWritten { .. }
+                | Self::ClaimSeen(Claim { deleting: false, .. })
+        )
+    }
+}
+
 /// How the API server answered a creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Created {

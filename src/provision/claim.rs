@@ -67,6 +67,7 @@ pub(super) struct Run {
     passes: u32,
     /// Times in a row that the request itself was wrong.
     wrong: u32,
+    changes: u64,
 }
 
 impl Run {
@@ -88,6 +89,8 @@ impl Run {
             had_since: None,
             passes: 0,
             wrong: 0,
+            // What is known of the Interruption may be of an earlier leader's: it is looked at once.
+            changes: 1,
         }
     }
 
@@ -135,7 +138,13 @@ impl Run {
         self.spec.order.get(self.rung).copied()
     }
 
+    /// Moves with every change of its status.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     fn set(&mut self, phase: ClaimPhase, because: &Because) {
+        self.changes += 1;
         self.status.phase = Some(phase);
         self.status.because = Some(because.to_string());
     }

@@ -7,13 +7,14 @@
 mod answers;
 mod asking;
 mod tidy;
+mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::bucket::Bucket;
-use super::claim::{self, Object};
+use super::claim;
 use super::demand::{Wish, claim_name, wants, wish, withdrawn};
 use super::launch;
 use super::leadership::Leadership;
@@ -49,7 +50,8 @@ pub struct Provisioner {
     claims: BTreeMap<String, claim::Run>,
     launches: BTreeMap<String, launch::Run>,
     doomed: BTreeMap<InstanceId, Doomed>,
-    replacements: BTreeMap<InstanceId, Writes<Replacement>>,
+    /// What the Interruptions are to say, and which change of the claim it was made from.
+    replacements: BTreeMap<InstanceId, (u64, Writes<Replacement>)>,
     nodes: BTreeMap<String, NodeView>,
     nodes_synced: bool,
     instances: BTreeMap<InstanceId, Instance>,
@@ -195,11 +197,13 @@ impl Provisioner {
     }
 
     fn claim_gone(&mut self, name: &str) {
-        self.claims.remove(name);
+        let run = self.claims.remove(name);
+        run.and_then(|run| run.spec.replaces).map(|of| self.replacements.remove(&of.instance_id));
     }
 
-    /// Brings what is to what should be.
-    fn advance(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+    /// Brings what is to what should be. `changed`: something of the world may have changed, rather than that one of our
+    /// own writes was answered; in a storm most inputs are such answers, and what they cannot change is not looked at.
+    fn advance(&mut self, now: Instant, changed: bool, effects: &mut Vec<Effect>) {
         self.now = now;
         if !self.lead.holds(now) {
             if self.term != Term::Following {
@@ -222,16 +226,21 @@ impl Provisioner {
         if self.term != Term::Leading {
             return;
         }
-        self.demand(now, effects);
+        let changed = changed || self.tidy.wakeup().is_some_and(|at| at <= now);
+        if changed {
+            self.demand(now, effects);
+            self.follow_nodes(now, effects);
+        }
         self.read(now, effects);
-        self.follow_nodes(now, effects);
         self.never_registered(now, effects);
         self.objects(now, effects);
         self.advance_launches(now, effects);
         self.look_for_capacity(now, effects);
         self.send(now, effects);
         self.write(now, effects);
-        self.sweep(now, effects);
+        if changed {
+            self.sweep(now, effects);
+        }
     }
 
     /// One claim for each confirmed interruption.
@@ -311,92 +320,6 @@ impl Provisioner {
         }
     }
 
-    /// Creates claims, and removes those that are done with.
-    fn objects(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        for run in self.claims.values_mut() {
-            match &mut run.object {
-                Object::Missing { again, on_its_way } if !*on_its_way && again.is_none_or(|at| at <= now) => {
-                    *on_its_way = true;
-                    effects.push(Effect::CreateClaim { name: run.name.clone(), spec: Box::new(run.spec.clone()) });
-                }
-                Object::There { uid } if run.deleting && run.launch.is_none() && run.status.instance_id.is_none() => {
-                    run.object = Object::Going { uid: uid.clone(), again: None, on_its_way: false };
-                }
-                _ => {}
-            }
-            if let Object::Going { uid, again, on_its_way } = &mut run.object
-                && !*on_its_way
-                && again.is_none_or(|at| at <= now)
-            {
-                *on_its_way = true;
-                effects.push(Effect::DeleteClaim { name: run.name.clone(), uid: uid.clone() });
-            }
-        }
-    }
-
-    /// Writes what has changed.
-    fn write(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        for run in self.claims.values_mut() {
-            let Object::There { uid } = &run.object else { continue };
-            if let Some(status) = run.writes.next(now, &run.status) {
-                let (name, uid) = (run.name.clone(), uid.clone());
-                effects.push(Effect::WriteClaim { name, uid, status: Box::new(status) });
-            }
-        }
-        for run in self.launches.values_mut() {
-            let Some(uid) = run.uid.clone() else { continue };
-            if run.status.outcome.is_some()
-                && let Some(status) = run.writes.next(now, &run.status)
-            {
-                effects.push(Effect::WriteLaunch { name: run.name.clone(), uid, status: Box::new(status) });
-            }
-        }
-        let (claims, doomed) = (&self.claims, &self.doomed);
-        self.replacements.retain(|id, _| doomed.get(id).is_some_and(|d| claims.contains_key(&claim_name(d))));
-        for doomed in self.doomed.values() {
-            // Not before it is written: whoever reads this takes the claim to have been made.
-            let Some(run) = self.claims.get(&claim_name(doomed)).filter(|run| run.uid().is_some()) else { continue };
-            let replacement = Replacement {
-                claim: run.name.clone(),
-                capacity_type: run.status.offering.as_ref().map(|offering| offering.capacity_type),
-                ready: run.phase() == ClaimPhase::Ready,
-                because: run.status.because.clone().unwrap_or_default(),
-            };
-            let known = Some(doomed.replacement.clone());
-            let writes = self.replacements.entry(doomed.instance.clone()).or_insert_with(|| Writes::from(known));
-            if let Some(replacement) = writes.next(now, &replacement) {
-                effects.push(Effect::WriteReplacement { instance: doomed.instance.clone(), replacement });
-            }
-        }
-    }
-
-    fn claim_written(&mut self, now: Instant, name: &str, outcome: Outcome, effects: &mut Vec<Effect>) {
-        let why = self.claims.get_mut(name).and_then(|run| run.writes.answered(now, outcome));
-        if let Some(why) = why {
-            self.say(name, Because::WriteFailed { what: format!("the status of NodeClaim {name}"), why }, effects);
-        }
-    }
-
-    fn claim_deleted(&mut self, now: Instant, name: &str, outcome: Outcome) {
-        match outcome {
-            Outcome::Done => self.claim_gone(name),
-            Outcome::Refused(_) | Outcome::Failed(_) => {
-                if let Some(Object::Going { again, on_its_way, .. }) =
-                    self.claims.get_mut(name).map(|run| &mut run.object)
-                {
-                    (*again, *on_its_way) = (Some(now + AGAIN), false);
-                }
-            }
-        }
-    }
-
-    fn claim_created(&mut self, now: Instant, name: &str, outcome: super::Created, effects: &mut Vec<Effect>) {
-        let why = self.claims.get_mut(name).and_then(|run| run.created(now, outcome));
-        if let Some(why) = why {
-            self.say(name, Because::WriteFailed { what: format!("NodeClaim {name}"), why }, effects);
-        }
-    }
-
     fn instances_read(&mut self, now: Instant, all: bool, instances: Vec<Instance>, effects: &mut Vec<Effect>) {
         self.reading.on_its_way = false;
         self.reading.next = now + self.settings.resync;
@@ -421,6 +344,7 @@ impl Core for Provisioner {
     type Effect = Effect;
 
     fn handle(&mut self, now: Instant, input: Input, effects: &mut Vec<Effect>) {
+        let changed = !input.answers_a_write();
         match input {
             Input::LeaseHeld { until } => self.lease_held(now, until, effects),
             Input::LeaseLost => self.lead.lost(),
@@ -460,13 +384,13 @@ impl Core for Provisioner {
                 self.launches.get_mut(&name).into_iter().for_each(|run| run.not_deleted(now));
             }
             Input::ReplacementWritten { instance, outcome } => {
-                self.replacements.get_mut(&instance).and_then(|writes| writes.answered(now, outcome));
+                self.replacements.get_mut(&instance).and_then(|(_, writes)| writes.answered(now, outcome));
             }
             Input::Called { launch, answer } => self.called(now, &launch, answer, effects),
             Input::LookedUp { launch, found } => self.looked_up(now, &launch, &found),
             Input::Ended { instance, outcome } => self.ended(now, &instance, outcome),
         }
-        self.advance(now, effects);
+        self.advance(now, changed, effects);
     }
 
     fn next_wakeup(&self) -> Option<Instant> {
@@ -487,7 +411,7 @@ impl Core for Provisioner {
             let unwritten = run.status.outcome.and_then(|_| run.writes.wakeup(&run.status));
             [run.wakeup(self.now), unwritten].into_iter().flatten().min()
         });
-        let replacements = self.replacements.values().filter_map(Writes::retry);
+        let replacements = self.replacements.values().filter_map(|(_, writes)| writes.retry());
         [reading, term_ends, self.bucket_wakeup(), self.tidy.wakeup()]
             .into_iter()
             .flatten()
@@ -498,6 +422,6 @@ impl Core for Provisioner {
     }
 
     fn wake(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        self.advance(now, effects);
+        self.advance(now, true, effects);
     }
 }

@@ -58,6 +58,11 @@ impl<T: Clone + PartialEq> Writes<T> {
         self.acknowledged.as_ref() == Some(wanted)
     }
 
+    /// Whether nothing is on its way, and nothing is to be tried again.
+    pub(super) fn is_idle(&self) -> bool {
+        self.on_its_way.is_none() && self.again.is_none()
+    }
+
     /// When a write that failed is tried again.
     pub(super) fn retry(&self) -> Option<Instant> {
         if self.on_its_way.is_some() { None } else { self.again }

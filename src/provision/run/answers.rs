@@ -27,6 +27,7 @@ impl Provisioner {
             self.term = super::Term::Listing { again: None, on_its_way: false };
             self.claims.clear();
             self.launches.clear();
+            self.replacements.clear();
         }
     }
 

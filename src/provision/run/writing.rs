@@ -1,0 +1,111 @@
+//! What the provisioner writes to the API server: its claims, and what they and the Interruptions say.
+
+use super::{AGAIN, Provisioner};
+use crate::api::node_claim::ClaimPhase;
+use crate::domain::time::Instant;
+use crate::interruption::Outcome;
+use crate::provision::claim::Object;
+use crate::provision::writes::Writes;
+use crate::provision::{Because, Created, Effect, Replacement};
+
+impl Provisioner {
+    /// Creates claims, and removes those that are done with.
+    pub(super) fn objects(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        for run in self.claims.values_mut() {
+            match &mut run.object {
+                Object::Missing { again, on_its_way } if !*on_its_way && again.is_none_or(|at| at <= now) => {
+                    *on_its_way = true;
+                    effects.push(Effect::CreateClaim { name: run.name.clone(), spec: Box::new(run.spec.clone()) });
+                }
+                Object::There { uid } if run.deleting && run.launch.is_none() && run.status.instance_id.is_none() => {
+                    run.object = Object::Going { uid: uid.clone(), again: None, on_its_way: false };
+                }
+                _ => {}
+            }
+            if let Object::Going { uid, again, on_its_way } = &mut run.object
+                && !*on_its_way
+                && again.is_none_or(|at| at <= now)
+            {
+                *on_its_way = true;
+                effects.push(Effect::DeleteClaim { name: run.name.clone(), uid: uid.clone() });
+            }
+        }
+    }
+
+    /// Writes what has changed.
+    pub(super) fn write(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        for run in self.claims.values_mut() {
+            let Object::There { uid } = &run.object else { continue };
+            if let Some(status) = run.writes.next(now, &run.status) {
+                let (name, uid) = (run.name.clone(), uid.clone());
+                effects.push(Effect::WriteClaim { name, uid, status: Box::new(status) });
+            }
+        }
+        for run in self.launches.values_mut() {
+            let Some(uid) = run.uid.clone() else { continue };
+            if run.status.outcome.is_some()
+                && let Some(status) = run.writes.next(now, &run.status)
+            {
+                effects.push(Effect::WriteLaunch { name: run.name.clone(), uid, status: Box::new(status) });
+            }
+        }
+        self.write_replacements(now, effects);
+    }
+
+    /// What the Interruptions say of their replacements.
+    fn write_replacements(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        for run in self.claims.values().filter(|run| run.uid().is_some()) {
+            // Not before it is written: whoever reads this takes the claim to have been made.
+            let Some(of) = &run.spec.replaces else { continue };
+            let Some(doomed) = self.doomed.get(&of.instance_id).filter(|d| d.episode == of.episode) else { continue };
+            let writes = self.replacements.entry(of.instance_id.clone()).or_insert_with(|| {
+                let known = Some(doomed.replacement.clone());
+                (0, Writes::from(known))
+            });
+            if writes.0 == run.changes() && writes.1.is_idle() {
+                continue;
+            }
+            let replacement = Replacement {
+                claim: run.name.clone(),
+                capacity_type: run.status.offering.as_ref().map(|offering| offering.capacity_type),
+                ready: run.phase() == ClaimPhase::Ready,
+                because: run.status.because.clone().unwrap_or_default(),
+            };
+            let next = writes.1.next(now, &replacement);
+            // While an older one is on its way this one is still to follow.
+            if next.is_some() || writes.1.has(&replacement) {
+                writes.0 = run.changes();
+            }
+            if let Some(replacement) = next {
+                effects.push(Effect::WriteReplacement { instance: doomed.instance.clone(), replacement });
+            }
+        }
+    }
+
+    pub(super) fn claim_written(&mut self, now: Instant, name: &str, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let why = self.claims.get_mut(name).and_then(|run| run.writes.answered(now, outcome));
+        if let Some(why) = why {
+            self.say(name, Because::WriteFailed { what: format!("the status of NodeClaim {name}"), why }, effects);
+        }
+    }
+
+    pub(super) fn claim_deleted(&mut self, now: Instant, name: &str, outcome: Outcome) {
+        match outcome {
+            Outcome::Done => self.claim_gone(name),
+            Outcome::Refused(_) | Outcome::Failed(_) => {
+                if let Some(Object::Going { again, on_its_way, .. }) =
+                    self.claims.get_mut(name).map(|run| &mut run.object)
+                {
+                    (*again, *on_its_way) = (Some(now + AGAIN), false);
+                }
+            }
+        }
+    }
+
+    pub(super) fn claim_created(&mut self, now: Instant, name: &str, outcome: Created, effects: &mut Vec<Effect>) {
+        let why = self.claims.get_mut(name).and_then(|run| run.created(now, outcome));
+        if let Some(why) = why {
+            self.say(name, Because::WriteFailed { what: format!("NodeClaim {name}"), why }, effects);
+        }
+    }
+}
