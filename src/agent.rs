@@ -14,6 +14,7 @@
 //! - `queue_reader`: the queue, under a lease.
 //! - `observer`: metrics, readiness and the invariants, from the same stream of inputs and effects.
 
+pub mod config;
 mod identity;
 mod imds_poll;
 mod observer;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use self::config::{Config, PodAccess};
 use self::observer::Observer;
 use self::performer::{Performer, Shared};
 use self::queue_reader::QueueReader;
@@ -37,7 +39,6 @@ use crate::adapters::notice_server::file::{NoticeFile, NoticeFileError};
 use crate::adapters::notice_server::{self, WAITING_MAX};
 use crate::adapters::serve::{self, BindError, Limits};
 use crate::adapters::sqs::Queue;
-use crate::config::{Config, PodAccess};
 use crate::domain::node::Node;
 use crate::driver::{self, Clock};
 use crate::interruption::{Identity, Input, Keeper, Pace};
@@ -72,7 +73,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
     let admin = serve::bind(config.admin_listen).await.map_err(AgentError::Admin)?;
     tracing::info!(address = local(&admin), "serving /livez, /readyz and /metrics");
     tokio::spawn(serve::serve(admin, observer.admin().router(), Limits::default()));
-    let kubernetes = Kubernetes::connect(observer.metrics()).await?;
+    let kubernetes = Kubernetes::connect(observer.metrics().common).await?;
     let tasks = tokio::task::LocalSet::new();
     tasks
         .run_until(async {

@@ -20,10 +20,11 @@
 //! | [`provision`] | core 2: from a doomed node to a Ready one in its place |
 //! | [`api`] | the custom resources |
 //! | `sim` | the seeded simulator of the whole (feature `sim`) |
-//! | `adapters` | IMDS, SQS, Kubernetes, leases, the notice endpoint, admin (feature `agent`) |
-//! | `driver` | the one loop that runs a core on tokio |
-//! | `agent` | wiring and performer of `spotkeeper-agent` |
-//! | `config`, `telemetry` | flags and environment; the log |
+//! | `adapters` | IMDS, SQS, EC2, Kubernetes, leases, the notice endpoint, admin |
+//! | `driver` | the one loop that runs a core on tokio (feature `runtime`) |
+//! | `agent` | wiring and performer of `spotkeeper-agent` (feature `agent`) |
+//! | `provisioner` | wiring and performer of `spotkeeper-provisioner` (feature `provisioner`) |
+//! | `config`, `telemetry` | flags and environment; the log (feature `runtime`) |
 //!
 //! The cores compile alone (`cargo check --lib --no-default-features`): no async runtime and no SDK is within their
 //! reach. Adapters depend on cores, never the other way round.
@@ -38,13 +39,15 @@ pub mod provision;
 #[cfg(feature = "sim")]
 pub mod sim;
 
-#[cfg(feature = "agent")]
+#[cfg(feature = "runtime")]
 pub mod adapters;
 #[cfg(feature = "agent")]
 pub mod agent;
-#[cfg(feature = "agent")]
+#[cfg(feature = "runtime")]
 pub mod config;
-#[cfg(feature = "agent")]
+#[cfg(feature = "runtime")]
 pub mod driver;
-#[cfg(feature = "agent")]
+#[cfg(feature = "provisioner")]
+pub mod provisioner;
+#[cfg(feature = "runtime")]
 pub mod telemetry;

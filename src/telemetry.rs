@@ -1,5 +1,6 @@
-//! The log: JSON or text on standard output, one line a decision.
+//! The log: JSON or text on standard output, one line a decision. And the signals that end a program.
 
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -18,4 +19,15 @@ pub fn start(format: LogFormat, filter: &str) {
             registry.with(layer.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout()))).try_init()
         }
     };
+}
+
+/// Is done when somebody asks this process to stop (SIGTERM, SIGINT).
+pub async fn asked_to_stop() {
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tracing::info!("asked to stop");
+        }
+        _ => std::future::pending().await,
+    }
 }

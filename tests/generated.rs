@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use kube::CustomResourceExt;
+use spotkeeper::adapters::metrics;
 use spotkeeper::api::interruption::Interruption;
+use spotkeeper::api::launch::Launch;
+use spotkeeper::api::node_claim::NodeClaim;
 
 /// Compares `generated` with the file; with `SPOTKEEPER_GENERATE=1` writes it instead.
 fn compare(path: &str, generated: &str) {
@@ -18,16 +21,23 @@ fn compare(path: &str, generated: &str) {
     );
 }
 
-#[test]
-fn the_interruption_crd_is_the_one_of_the_rust_type() {
-    let mut crd = serde_json::to_value(Interruption::crd()).expect("a CRD is JSON");
+/// Compares the CRD of a type with its file.
+fn compare_crd<K: CustomResourceExt>(module: &str) {
+    let crd = K::crd();
+    let (kind, plural) = (crd.spec.names.kind.clone(), crd.spec.names.plural.clone());
+    let mut crd = serde_json::to_value(crd).expect("a CRD is JSON");
     // The derive leaves these to the API server; `kubectl diff` is quiet with them.
-    crd["spec"]["names"]["listKind"] = "InterruptionList".into();
+    crd["spec"]["names"]["listKind"] = format!("{kind}List").into();
     let yaml = serde_saphyr::to_string(&crd).expect("JSON is YAML");
-    compare(
-        "manifests/crd/interruptions.yaml",
-        &format!("# Generated from src/api/interruption.rs by `make generate`; do not edit.\n{yaml}"),
-    );
+    let text = format!("# Generated from src/api/{module}.rs by `make generate`; do not edit.\n{yaml}");
+    compare(&format!("manifests/crd/{plural}.yaml"), &text);
+}
+
+#[test]
+fn the_crds_are_those_of_the_rust_types() {
+    compare_crd::<Interruption>("interruption");
+    compare_crd::<NodeClaim>("node_claim");
+    compare_crd::<Launch>("launch");
 }
 
 /// Compares what stands between `<!-- name -->` and `<!-- /name -->` in a page; or writes it.
@@ -43,7 +53,7 @@ fn compare_section(path: &str, name: &str, generated: &str) {
 #[test]
 fn the_readme_lists_every_metric_as_it_is() {
     let mut table = "| metric | labels | |\n|---|---|---|\n".to_owned();
-    for metric in spotkeeper::adapters::metrics::ALL {
+    for metric in metrics::agent::ALL.iter().chain(metrics::ALL) {
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
         table.push_str(&format!("| `{}` | {} | {} |\n", metric.name, labels.join(", "), metric.help));
     }
@@ -53,7 +63,7 @@ fn the_readme_lists_every_metric_as_it_is() {
 #[test]
 fn the_readme_lists_every_flag_with_its_variable() {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("a README");
-    let command = <spotkeeper::config::Config as clap::CommandFactory>::command();
+    let command = <spotkeeper::agent::config::Config as clap::CommandFactory>::command();
     for argument in command.get_arguments().filter(|a| a.get_id() != "help" && a.get_id() != "version") {
         let flag = format!("`--{}`", argument.get_long().expect("every argument is a flag"));
         assert!(readme.contains(&flag), "README.md does not mention {flag}");

@@ -11,11 +11,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::metrics::Metrics;
+use super::metrics::Exposition;
 use crate::domain::notice::words;
 
 words! {
-    /// What must hold for the agent to be ready.
+    /// What must hold for a program to be ready.
     Condition {
         /// The instance metadata service answers and names the instance that the node runs on.
         Imds = "imds",
@@ -25,6 +25,10 @@ words! {
         Permissions = "permissions",
         /// The queue can be read. Only where there is one.
         Queue = "queue",
+        /// EC2 answers, and it is known what there is.
+        Ec2 = "ec2",
+        /// Who leads is known, and it can be taken over.
+        Lease = "lease",
     }
 }
 
@@ -101,23 +105,23 @@ impl Heartbeat {
 
 /// What the endpoints speak of.
 #[derive(Clone, Debug)]
-pub struct Admin {
+pub struct Admin<M> {
     pub readiness: Readiness,
     pub heartbeat: Heartbeat,
-    pub metrics: Metrics,
+    pub metrics: M,
 }
 
-impl Admin {
+impl<M: Exposition> Admin<M> {
     pub fn router(self) -> Router {
         Router::new()
-            .route("/livez", get(livez))
-            .route("/readyz", get(readyz))
-            .route("/metrics", get(metrics))
+            .route("/livez", get(livez::<M>))
+            .route("/readyz", get(readyz::<M>))
+            .route("/metrics", get(metrics::<M>))
             .with_state(self)
     }
 }
 
-async fn livez(State(admin): State<Admin>) -> Response {
+async fn livez<M: Exposition>(State(admin): State<Admin<M>>) -> Response {
     match admin.heartbeat.stuck_for() {
         None => "ok\n".into_response(),
         Some(silent) => {
@@ -127,7 +131,7 @@ async fn livez(State(admin): State<Admin>) -> Response {
     }
 }
 
-async fn readyz(State(admin): State<Admin>) -> Response {
+async fn readyz<M: Exposition>(State(admin): State<Admin<M>>) -> Response {
     let unmet = admin.readiness.unmet_conditions();
     if unmet.is_empty() {
         return "ok\n".into_response();
@@ -136,7 +140,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
+async fn metrics<M: Exposition>(State(admin): State<Admin<M>>) -> Response {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, OPEN_METRICS)], admin.metrics.exposition()).into_response()
 }

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{self, HeaderValue};
 use reqwest::{Client, Method, StatusCode, Url};
 
-use super::metrics::Metrics;
+use super::metrics::agent::Metrics;
 use crate::domain::time::{Deadline, Instant};
 use crate::domain::wire::imds::{self as wire, BODY_BYTES_MAX, IdentityDocument};
 use crate::domain::wire::{ParseError, timestamp};

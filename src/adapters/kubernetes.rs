@@ -3,12 +3,16 @@
 //! - [`connection`]: the one connection under all of it.
 //! - [`wire`]: what is read of Node, Pod and Interruption.
 //! - [`watches`]: what feeds the core.
+//! - `supply`: NodeClaims, Launches, and what else the provisioner reads and writes.
 //! - [`access`]: what this agent may do, asked at start.
 //! - [`events`]: decisions, as events on the Node and the Interruption.
 
+#[cfg(feature = "agent")]
 pub mod access;
 pub mod connection;
 pub mod events;
+#[cfg(feature = "provisioner")]
+pub mod supply;
 pub mod watches;
 pub mod wire;
 
@@ -20,7 +24,7 @@ use kube::{Api, Client, Config};
 
 use self::connection::Connection;
 use self::wire::{NodeObject, PodObject};
-use super::metrics::{ApiRequest, Metrics};
+use super::metrics::{ApiRequest, Common};
 use crate::api::interruption::{Interruption, InterruptionStatus, NoticeEntry};
 use crate::domain::node::Node;
 use crate::domain::notice::{InstanceId, Source};
@@ -57,7 +61,7 @@ pub struct Kubernetes {
     own: Client,
     connection: Connection,
     pods: Client,
-    metrics: Metrics,
+    metrics: Common,
 }
 
 /// The node of an Interruption, as its record names it.
@@ -72,13 +76,13 @@ pub struct Subject {
 
 impl Kubernetes {
     /// Reads the configuration (kubeconfig, or the pod's ServiceAccount). Nothing is sent yet.
-    pub async fn connect(metrics: Metrics) -> Result<Self, ConnectError> {
+    pub async fn connect(metrics: Common) -> Result<Self, ConnectError> {
         let config = Config::infer().await.map_err(ConnectError::Infer)?;
         Self::with(config, metrics)
     }
 
     /// Uses this configuration. Nothing is sent yet.
-    pub fn with(config: Config, metrics: Metrics) -> Result<Self, ConnectError> {
+    pub fn with(config: Config, metrics: Common) -> Result<Self, ConnectError> {
         let connection = Connection::new(config)?;
         let own = connection.own()?;
         Ok(Self { pods: own.clone(), own, connection, metrics })

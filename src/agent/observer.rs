@@ -4,13 +4,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::config::{Config, PodAccess};
 use crate::adapters::admin::{Admin, Condition, Heartbeat, Readiness};
 use crate::adapters::imds::{ImdsError, Round};
 use crate::adapters::kubernetes::access::PodMode;
 use crate::adapters::kubernetes::one_line;
-use crate::adapters::metrics::{DrainResult, Metrics, PodAsked};
+use crate::adapters::metrics::agent::{DrainResult, Metrics, PodAsked};
 use crate::api::interruption::Phase;
-use crate::config::{Config, PodAccess};
 use crate::domain::notice::{Kind, Source};
 use crate::domain::time::Instant;
 use crate::interruption::invariants::{Violation, Witness};
@@ -25,7 +25,7 @@ const IMDS_FAILURES: u32 = 2;
 /// Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Observer {
-    admin: Admin,
+    admin: Admin<Metrics>,
     life: Arc<Mutex<Life>>,
     /// Sees what the core sees, and counts what must never be.
     witness: Arc<Mutex<Witness>>,
@@ -59,7 +59,7 @@ impl Observer {
         Self { admin, life: Arc::default(), witness: Arc::new(Mutex::new(Witness::new(config.policy()))) }
     }
 
-    pub fn admin(&self) -> Admin {
+    pub fn admin(&self) -> Admin<Metrics> {
         self.admin.clone()
     }
 
@@ -131,7 +131,7 @@ impl Observer {
     fn violated(&self, violations: Vec<Violation>) {
         for violation in violations {
             tracing::error!(invariant = violation.invariant.code(), "an invariant does not hold: {}", violation.what);
-            self.admin.metrics.violated(violation.invariant.code());
+            self.admin.metrics.common.violated(violation.invariant.code());
         }
     }
 

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::notice::{InstanceId, Kind, Source, words};
+use crate::domain::offering::CapacityType;
 
 #[cfg(feature = "api")]
 use {kube::CustomResource, kube::KubeSchema, schemars::JsonSchema};
@@ -32,6 +33,7 @@ use {kube::CustomResource, kube::KubeSchema, schemars::JsonSchema};
         printcolumn = r#"{"name":"Deadline","type":"string","jsonPath":".status.deadline"}"#,
         printcolumn = r#"{"name":"Pods","type":"integer","jsonPath":".status.pods.total"}"#,
         printcolumn = r#"{"name":"Left","type":"integer","jsonPath":".status.pods.left"}"#,
+        printcolumn = r#"{"name":"Replacement","type":"string","jsonPath":".status.replacement.capacityType"}"#,
         printcolumn = r#"{"name":"Because","type":"string","jsonPath":".status.because"}"#,
         printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
     )
@@ -181,10 +183,33 @@ pub struct InterruptionStatus {
     #[serde(default)]
     #[cfg_attr(feature = "api", schemars(range(min = 0)))]
     pub heartbeat: i64,
+    /// What stands in for the node; written by the provisioner alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<ReplacementStatus>,
     /// The notices of episodes that are over, as `source/kind/eventID@deadline`: they do not open another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "api", schemars(length(max = 256)))]
     pub settled: Vec<String>,
+}
+
+/// What stands in for a doomed node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "api", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ReplacementStatus {
+    /// The NodeClaim.
+    #[cfg_attr(feature = "api", schemars(length(max = 253)))]
+    pub claim: String,
+    /// `reserved`, `spot` or `on-demand`, once there is an instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity_type: Option<CapacityType>,
+    /// Its Node is Ready.
+    #[serde(default)]
+    pub ready: bool,
+    /// The reason of its last change, for people.
+    #[serde(default)]
+    #[cfg_attr(feature = "api", schemars(length(max = 1024)))]
+    pub because: String,
 }
 
 /// When each step was done.

@@ -3,30 +3,20 @@
 use std::process::ExitCode;
 
 use spotkeeper::adapters::kubernetes::one_line;
-use spotkeeper::config::Config;
-use spotkeeper::{agent, telemetry};
-use tokio::signal::unix::{SignalKind, signal};
+use spotkeeper::agent::config::Config;
+use spotkeeper::{agent, config, telemetry};
 
 /// The user of the image.
 const AGENT_UID: u32 = 65532;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let config = Config::from_args();
+    let config: Config = config::from_args(Config::check);
     telemetry::start(config.log_format, &config.log);
     if let Some(folder) = &config.prepare_notice_dir {
         return code(prepare(folder).map_err(|e| format!("--prepare-notice-dir {}: {e}", folder.display())));
     }
-    let stop = async {
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(mut terminate), Ok(mut interrupt)) => {
-                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-                tracing::info!("asked to stop");
-            }
-            _ => std::future::pending().await,
-        }
-    };
-    code(Box::pin(agent::run(config, stop)).await.map_err(|error| one_line(&error)))
+    code(Box::pin(agent::run(config, telemetry::asked_to_stop())).await.map_err(|error| one_line(&error)))
 }
 
 /// Makes the folder of the notice file, for the user that the agent runs as. Needs root.

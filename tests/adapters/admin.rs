@@ -1,13 +1,13 @@
 use std::time::{Duration, Instant};
 
 use spotkeeper::adapters::admin::{Admin, Condition, Heartbeat, Readiness};
-use spotkeeper::adapters::metrics::Metrics;
+use spotkeeper::adapters::metrics::agent::Metrics;
 use spotkeeper::adapters::serve::{self, Limits};
 use spotkeeper::domain::notice::{Kind, Source};
 
 use crate::client::{get, served};
 
-fn admin(stuck_after: Duration) -> Admin {
+fn admin(stuck_after: Duration) -> Admin<Metrics> {
     Admin {
         readiness: Readiness::of(&[Condition::Imds, Condition::Permissions]),
         heartbeat: Heartbeat::new(stuck_after),

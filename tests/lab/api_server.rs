@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use spotkeeper::adapters::kubernetes::Kubernetes;
-use spotkeeper::adapters::metrics::Metrics;
+use spotkeeper::adapters::metrics::agent::Metrics;
 use spotkeeper::domain::notice::Kind;
 use spotkeeper::interruption::mark::{INTERRUPTION, Mark, mark_patch, unmark_patch};
 
@@ -195,7 +195,7 @@ async fn in_a_thousand_tries_no_taint_is_lost_to_another_writer_nor_by_us() {
     let cluster = Cluster::new("taints").await;
     let node = cluster.node("a").await;
     let (_, token) = crate::support::agent::token(&cluster, &node.name).await;
-    let ours = Kubernetes::with(cluster.plane.config(&token).await, Metrics::new()).unwrap();
+    let ours = Kubernetes::with(cluster.plane.config(&token).await, Metrics::new().common).unwrap();
     let mark = Mark { kind: Kind::SpotInterruption, episode: 1, deadline: None, exclude_from_load_balancers: true };
     let done = tokio::sync::watch::Sender::new(false);
     let until = done.subscribe();

@@ -4,7 +4,7 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 
 use super::{Kubernetes, http_request, one_line, wire};
-use crate::config::PodAccess;
+use crate::agent::config::PodAccess;
 
 /// With whose rights pods are listed, evicted and deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -334,6 +334,7 @@ impl Episode {
             pods: self.plan.counts(),
             drainer: self.terms.map(|_| me.node.clone()),
             heartbeat: self.heartbeat,
+            replacement: None,
             settled: settled.to_vec(),
         }
     }

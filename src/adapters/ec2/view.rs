@@ -1,0 +1,158 @@
+//! What EC2 says of an instance and its subnets, in the words of the core.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{CLUSTER_TAG, LAUNCH_TAG};
+use crate::api::node_claim::Subnet;
+use crate::domain::notice::InstanceId;
+use crate::domain::offering::{MicroDollars, Offering};
+use crate::provision::Instance;
+
+/// EC2 puts these on what is launched with a launch template.
+const TEMPLATE_ID: &str = "aws:ec2launchtemplate:id";
+const TEMPLATE_VERSION: &str = "aws:ec2launchtemplate:version";
+
+/// By which clusters mark their subnets; what follows is the cluster's name.
+const CLUSTER_SUBNET: &str = "kubernetes.io/cluster/";
+
+/// How many subnets a recipe may have.
+const SUBNETS_MAX: usize = 64;
+
+/// An instance as it is described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    pub id: InstanceId,
+    pub alive: bool,
+    pub offering: Offering,
+    pub subnet: Option<String>,
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A subnet as it is described.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubnetView {
+    pub zone: String,
+    pub vpc: String,
+    /// Instances get a public address.
+    pub public: bool,
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Every subnet that may be seen, by id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subnets(pub BTreeMap<String, SubnetView>);
+
+impl Subnets {
+    /// Where an instance that stands in for one in `own` may run: its own subnet first; those that nodes are `used` in;
+    /// those that are marked for the same cluster. All in its VPC, and public or private as it is.
+    fn like(&self, own: &str, used: &BTreeSet<&str>) -> Vec<Subnet> {
+        let Some(of) = self.0.get(own) else { return Vec::new() };
+        let marks: Vec<&String> = of.tags.keys().filter(|key| key.starts_with(CLUSTER_SUBNET)).collect();
+        let alike = |id: &str, subnet: &SubnetView| {
+            let same = subnet.vpc == of.vpc && subnet.public == of.public;
+            same && (used.contains(id) || marks.iter().any(|mark| subnet.tags.contains_key(*mark)))
+        };
+        let others = self.0.iter().filter(|(id, subnet)| *id != own && alike(id, subnet));
+        let all = std::iter::once((own, of)).chain(others.map(|(id, subnet)| (id.as_str(), subnet)));
+        all.map(|(id, subnet)| Subnet { id: id.to_owned(), zone: subnet.zone.clone() }).take(SUBNETS_MAX).collect()
+    }
+}
+
+/// The instances in the words of the core. A launch's tag counts only beside this cluster's.
+pub fn instances(described: Vec<Described>, cluster: &str, subnets: &Subnets) -> Vec<Instance> {
+    let used = described.iter().filter(|of| of.alive).filter_map(|of| of.subnet.clone()).collect::<BTreeSet<_>>();
+    let used: BTreeSet<&str> = used.iter().map(String::as_str).collect();
+    let view = |mut of: Described| {
+        let ours = of.tags.get(CLUSTER_TAG).is_some_and(|uid| uid == cluster);
+        let template = of.tags.remove(TEMPLATE_ID).zip(of.tags.remove(TEMPLATE_VERSION));
+        Instance {
+            subnets: of.subnet.map(|own| subnets.like(&own, &used)).unwrap_or_default(),
+            template,
+            launch: of.tags.remove(LAUNCH_TAG).filter(|_| ours),
+            id: of.id,
+            alive: of.alive,
+            offering: of.offering,
+        }
+    };
+    described.into_iter().map(view).collect()
+}
+
+/// `0.0831` as parts of a million; `None` for what is no price.
+pub fn dollars(text: &str) -> Option<MicroDollars> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(part) {
+        return None;
+    }
+    let part = format!("{:0<6}", part.get(..6).unwrap_or(part));
+    whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(part.parse().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::offering::CapacityType;
+
+    fn subnet(zone: &str, vpc: &str, public: bool, marked: bool) -> SubnetView {
+        let tags = marked.then(|| (format!("{CLUSTER_SUBNET}prod"), "shared".to_owned())).into_iter().collect();
+        SubnetView { zone: zone.into(), vpc: vpc.into(), public, tags }
+    }
+
+    fn described(id: &str, subnet: &str, tags: &[(&str, &str)]) -> Described {
+        Described {
+            id: id.parse().unwrap(),
+            alive: true,
+            offering: Offering {
+                instance_type: "m7g.large".into(),
+                zone: "a".into(),
+                capacity_type: CapacityType::Spot,
+            },
+            subnet: Some(subnet.into()),
+            tags: tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        }
+    }
+
+    #[test]
+    fn a_stand_in_may_run_where_the_cluster_runs_and_nowhere_else() {
+        let all = Subnets(
+            [
+                ("s-own", subnet("a", "v", false, true)),
+                ("s-marked", subnet("b", "v", false, true)),
+                ("s-used", subnet("c", "v", false, false)),
+                ("s-public", subnet("b", "v", true, true)),
+                ("s-other-vpc", subnet("b", "w", false, true)),
+                ("s-unmarked", subnet("b", "v", false, false)),
+            ]
+            .map(|(id, subnet)| (id.to_owned(), subnet))
+            .into(),
+        );
+        let found =
+            instances(vec![described("i-00000001", "s-own", &[]), described("i-00000002", "s-used", &[])], "me", &all);
+        let ids: Vec<_> = found[0].subnets.iter().map(|subnet| subnet.id.as_str()).collect();
+        assert_eq!(ids, ["s-own", "s-marked", "s-used"]);
+        let unknown = instances(vec![described("i-00000001", "s-gone", &[])], "me", &all);
+        assert!(unknown[0].subnets.is_empty(), "of a subnet that cannot be seen nothing is known");
+    }
+
+    #[test]
+    fn a_launch_is_ours_only_beside_the_tag_of_this_cluster() {
+        let template = [(TEMPLATE_ID, "lt-1"), (TEMPLATE_VERSION, "3")];
+        let with = |cluster: &str| {
+            let tags = [&template[..], &[(LAUNCH_TAG, "token"), (CLUSTER_TAG, cluster)]].concat();
+            instances(vec![described("i-00000001", "s", &tags)], "me", &Subnets::default()).remove(0)
+        };
+        assert_eq!(with("me").launch.as_deref(), Some("token"));
+        assert_eq!(with("another").launch, None);
+        assert_eq!(with("me").template, Some(("lt-1".into(), "3".into())));
+    }
+
+    #[test]
+    fn prices_are_read_to_the_millionth_and_nonsense_is_none() {
+        assert_eq!(dollars("0.083100"), Some(83_100));
+        assert_eq!(dollars("12"), Some(12_000_000));
+        assert_eq!(dollars("0.00000199"), Some(1));
+        for nonsense in ["", ".", "-1", "1e9", "0,5", "1.2.3", "NaN", "99999999999999999999"] {
+            assert_eq!(dollars(nonsense), None, "{nonsense}");
+        }
+    }
+}

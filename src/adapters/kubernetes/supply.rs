@@ -1,0 +1,314 @@
+//! NodeClaims, Launches, and what else the provisioner reads and writes.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::{Object, Status};
+use kube::{Api, Resource};
+use serde::{Deserialize, Serialize};
+
+use super::wire::{self, WireTaint};
+use super::{Kubernetes, one_line};
+use crate::api::GROUP;
+use crate::api::interruption::{Interruption, Phase};
+use crate::api::launch::{Launch as LaunchObject, LaunchSpec, LaunchStatus};
+use crate::api::node_claim::{NodeClaim, NodeClaimSpec, NodeClaimStatus};
+use crate::domain::notice::InstanceId;
+use crate::domain::time::Instant;
+use crate::driver::Clock;
+use crate::provision::{Claim, Created, Doomed, Launch, NodeView, Replacement};
+
+/// Keeps a claim until its instance is ended.
+pub const FINALIZER: &str = "spotkeeper.dev/instance";
+
+/// The field manager of all that the provisioner writes.
+const MANAGER: &str = "spotkeeper-provisioner";
+
+/// A Node on the wire, as far as the provisioner reads it.
+pub type FleetNode = Object<FleetNodeSpec, FleetNodeStatus>;
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FleetNodeSpec {
+    #[serde(rename = "providerID")]
+    provider_id: Option<String>,
+    taints: Vec<WireTaint>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct FleetNodeStatus {
+    conditions: Vec<NodeCondition>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+struct NodeCondition {
+    r#type: String,
+    status: String,
+}
+
+/// A Pod on the wire, as far as the provisioner reads it.
+pub type FleetPod = Object<FleetPodSpec, wire::PodStatus>;
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FleetPodSpec {
+    pub node_name: Option<String>,
+}
+
+/// The taints that a node has until it may take workloads: of the cloud controller, of the kubelet, of network and
+/// storage agents (which end alike).
+fn is_startup(key: &str) -> bool {
+    matches!(
+        key,
+        "node.cloudprovider.kubernetes.io/uninitialized"
+            | "node.kubernetes.io/network-unavailable"
+            | "node.kubernetes.io/not-ready"
+    ) || key.ends_with("/agent-not-ready")
+}
+
+/// A Node in the words of the core. Whether workloads run on it is not known here.
+pub fn node_view(object: FleetNode) -> NodeView {
+    let ready = object.status.iter().flat_map(|status| &status.conditions);
+    let provider = object.spec.provider_id.unwrap_or_default();
+    NodeView {
+        name: object.metadata.name.unwrap_or_default(),
+        instance: provider.rsplit('/').next().and_then(|id| id.parse().ok()),
+        labels: object.metadata.labels.unwrap_or_default(),
+        ready: ready.filter(|c| c.r#type == "Ready" && c.status == "True").count() > 0,
+        starting: object.spec.taints.iter().any(|taint| is_startup(&taint.key)),
+        workloads: true,
+    }
+}
+
+/// The Node that a pod keeps from being empty: one that runs, and that no DaemonSet and no kubelet has put there.
+pub fn keeps_busy(pod: &FleetPod) -> Option<&str> {
+    let meta = &pod.metadata;
+    let bound = meta.owner_references.iter().flatten().any(|o| matches!(o.kind.as_str(), "DaemonSet" | "Node"));
+    let ended = pod.status.as_ref().is_some_and(|s| matches!(s.phase.as_str(), "Succeeded" | "Failed"));
+    pod.spec.node_name.as_deref().filter(|_| !bound && !ended)
+}
+
+/// An Interruption in the words of the core.
+pub fn doomed(object: Interruption) -> Doomed {
+    let status = object.status.unwrap_or_default();
+    let replacement = status.replacement.unwrap_or_default();
+    Doomed {
+        instance: object.spec.instance_id,
+        node: object.spec.node_name,
+        episode: status.episode,
+        phase: status.phase.unwrap_or(Phase::Noticed),
+        kind: status.kind,
+        replacement: Replacement {
+            claim: replacement.claim,
+            capacity_type: replacement.capacity_type,
+            ready: replacement.ready,
+            because: replacement.because,
+        },
+    }
+}
+
+/// A claim in the words of the core.
+pub fn claim(object: NodeClaim, clock: Clock) -> Claim {
+    let meta = object.metadata;
+    let created = meta.creation_timestamp.map_or(clock.now(), |at| since_created(at.0, clock));
+    Claim {
+        name: meta.name.unwrap_or_default(),
+        uid: meta.uid.unwrap_or_default(),
+        spec: object.spec,
+        status: object.status.unwrap_or_default(),
+        created,
+        deleting: meta.deletion_timestamp.is_some(),
+    }
+}
+
+/// A wall-clock time of the past on our own clock; at the earliest its zero.
+fn since_created(at: Timestamp, clock: Clock) -> Instant {
+    let ago = Timestamp::now().duration_since(at);
+    clock.now() - if ago.is_negative() { std::time::Duration::ZERO } else { ago.unsigned_abs() }
+}
+
+fn launch(object: LaunchObject) -> Launch {
+    Launch {
+        name: object.metadata.name.unwrap_or_default(),
+        uid: object.metadata.uid.unwrap_or_default(),
+        spec: object.spec,
+        status: object.status.unwrap_or_default(),
+    }
+}
+
+impl Kubernetes {
+    pub fn fleet_nodes(&self) -> Api<FleetNode> {
+        Api::all_with(self.own.clone(), &wire::nodes())
+    }
+
+    pub fn fleet_pods(&self) -> Api<FleetPod> {
+        Api::all_with(self.own.clone(), &wire::pods())
+    }
+
+    pub fn claims(&self) -> Api<NodeClaim> {
+        Api::all(self.own.clone())
+    }
+
+    fn launches(&self) -> Api<LaunchObject> {
+        Api::all(self.own.clone())
+    }
+
+    /// What tells this cluster from all others: the uid of its namespace kube-system.
+    pub async fn cluster_id(&self) -> Result<String, kube::Error> {
+        let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.own.clone());
+        let call = async { api.get_metadata("kube-system").await };
+        let found = self.timed("get", "namespaces", call).await?;
+        found.metadata.uid.ok_or_else(|| super::status(500, "NoUid", "namespace kube-system has no uid".to_owned()))
+    }
+
+    /// All claims and launches there are, from etcd.
+    pub async fn list_supply(&self, clock: Clock) -> Result<(Vec<Claim>, Vec<Launch>), kube::Error> {
+        let all = ListParams::default();
+        let claims = self.timed("list", "nodeclaims", async { self.claims().list(&all).await }).await?;
+        let launches = self.timed("list", "launches", async { self.launches().list(&all).await }).await?;
+        let claims = claims.items.into_iter().map(|object| claim(object, clock));
+        Ok((claims.collect(), launches.items.into_iter().map(launch).collect()))
+    }
+
+    pub async fn create_claim(&self, name: &str, spec: NodeClaimSpec) -> Created {
+        let mut object = NodeClaim::new(name, spec);
+        object.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+        let call = async { self.claims().create(&params(), &object).await };
+        created(self.timed("create", "nodeclaims", call).await)
+    }
+
+    /// Writes a claim's status, where it is still the one with this uid.
+    pub async fn write_claim(&self, name: &str, uid: &str, status: &NodeClaimStatus) -> Result<(), kube::Error> {
+        let apply = applied("NodeClaim", name, Some(uid), status);
+        self.timed("apply", "nodeclaims/status", async {
+            self.claims()
+                .patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&apply))
+                .await
+                .map(drop)
+        })
+        .await
+    }
+
+    /// Deletes a claim and takes our finalizer off. One that is gone, or is another of this name, is done with.
+    pub async fn delete_claim(&self, name: &str, uid: &str) -> Result<(), kube::Error> {
+        let found = self.timed("get", "nodeclaims", async { self.claims().get_metadata_opt(name).await }).await?;
+        let Some(found) = found.filter(|found| found.metadata.uid.as_deref() == Some(uid)) else { return Ok(()) };
+        let meta = found.metadata;
+        if meta.deletion_timestamp.is_none() {
+            gone(
+                self.timed("delete", "nodeclaims", async { self.claims().delete(name, &only(uid)).await.map(drop) })
+                    .await,
+            )?;
+        }
+        let mut finalizers = meta.finalizers.unwrap_or_default();
+        if !finalizers.iter().any(|one| one == FINALIZER) {
+            return Ok(());
+        }
+        finalizers.retain(|one| one != FINALIZER);
+        let patch = serde_json::json!({ "metadata": { "uid": uid, "finalizers": finalizers } });
+        let call = async { self.claims().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop) };
+        gone(self.timed("patch", "nodeclaims", call).await)
+    }
+
+    pub async fn create_launch(&self, name: &str, spec: LaunchSpec) -> Created {
+        let object = LaunchObject::new(name, spec);
+        let call = async { self.launches().create(&params(), &object).await };
+        created(self.timed("create", "launches", call).await)
+    }
+
+    pub async fn write_launch(&self, name: &str, uid: &str, status: &LaunchStatus) -> Result<(), kube::Error> {
+        let apply = applied("Launch", name, Some(uid), status);
+        self.timed("apply", "launches/status", async {
+            let params = PatchParams::apply(MANAGER).force();
+            self.launches().patch_status(name, &params, &Patch::Apply(&apply)).await.map(drop)
+        })
+        .await
+    }
+
+    pub async fn delete_launch(&self, name: &str, uid: &str) -> Result<(), kube::Error> {
+        let call = async { self.launches().delete(name, &only(uid)).await.map(drop) };
+        gone(self.timed("delete", "launches", call).await)
+    }
+
+    /// Says in the Interruption what stands in for its node.
+    pub async fn write_replacement(&self, of: &InstanceId, what: &Replacement) -> Result<(), kube::Error> {
+        let mut replacement = serde_json::json!({ "claim": what.claim, "ready": what.ready, "because": what.because });
+        if let Some(capacity) = what.capacity_type {
+            replacement["capacityType"] = capacity.as_str().into();
+        }
+        let status = serde_json::json!({ "replacement": replacement });
+        let apply = applied("Interruption", of.as_str(), None, &status);
+        self.timed("apply", "interruptions/status", async {
+            let params = PatchParams::apply(MANAGER).force();
+            self.interruptions().patch_status(of.as_str(), &params, &Patch::Apply(&apply)).await.map(drop)
+        })
+        .await
+    }
+
+    /// The text of a ConfigMap's one entry; `None` where it is not there.
+    pub async fn remembered(&self, namespace: &str, name: &str, key: &str) -> Result<Option<String>, kube::Error> {
+        let api: Api<ConfigMap> = Api::namespaced(self.own.clone(), namespace);
+        let found = self.timed("get", "configmaps", async { api.get_opt(name).await }).await?;
+        Ok(found.and_then(|map| map.data?.remove(key)))
+    }
+
+    /// Writes a ConfigMap's one entry.
+    pub async fn remember(&self, namespace: &str, name: &str, key: &str, text: String) -> Result<(), kube::Error> {
+        let api: Api<ConfigMap> = Api::namespaced(self.own.clone(), namespace);
+        let map = ConfigMap {
+            metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+            data: Some(BTreeMap::from([(key.to_owned(), text)])),
+            ..ConfigMap::default()
+        };
+        let params = PatchParams::apply(MANAGER).force();
+        self.timed("apply", "configmaps", async { api.patch(name, &params, &Patch::Apply(&map)).await.map(drop) }).await
+    }
+}
+
+fn params() -> PostParams {
+    PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
+}
+
+/// An apply of this status; a uid makes the API server refuse where another object has the name by now.
+fn applied(kind: &str, name: &str, uid: Option<&str>, status: &impl Serialize) -> serde_json::Value {
+    let mut metadata = serde_json::json!({ "name": name });
+    if let Some(uid) = uid {
+        metadata["uid"] = uid.into();
+    }
+    serde_json::json!({
+        "apiVersion": format!("{GROUP}/v1alpha1"), "kind": kind, "metadata": metadata, "status": status,
+    })
+}
+
+/// Deletes it only if it is this one.
+fn only(uid: &str) -> DeleteParams {
+    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() }
+}
+
+/// What is not there any more, or is another one by now, is gone.
+fn gone(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        result => result,
+    }
+}
+
+fn created<K: Resource>(result: Result<K, kube::Error>) -> Created {
+    match result {
+        Ok(object) => Created::Made { uid: object.meta().uid.clone().unwrap_or_default() },
+        Err(kube::Error::Api(status)) if is_there(&status) => Created::Exists,
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 401 | 403 | 404 | 422) => {
+            Created::Refused(status.message.clone())
+        }
+        Err(error) => Created::Failed(one_line(&error)),
+    }
+}
+
+fn is_there(status: &Status) -> bool {
+    status.code == 409 && status.reason == "AlreadyExists"
+}

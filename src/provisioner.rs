@@ -1,0 +1,201 @@
+//! The provisioner: one core, the watches and reads that feed it, and the performer that carries out what it decides.
+//!
+//! ```text
+//!  Interruptions ─┐
+//!  Nodes, pods ───┤            ┌─────────────┐  effects   ┌───────────┐
+//!  NodeClaims ────┼── inputs ─>│ Provisioner │ ─────────> │ performer │──> EC2, API server, log, events
+//!  what EC2 has ──┤            └─────────────┘            └───────────┘
+//!  lease ─────────┘                   ^                         │
+//!                                     └──────── results ────────┘
+//! ```
+//!
+//! - `config`: flags and environment.
+//! - `sights`: what the watches see.
+//! - `market`: what there is and what it costs.
+//! - `performer`: effects.
+//! - `observer`: metrics, readiness and the invariants, from the same stream of inputs and effects.
+
+pub mod config;
+mod market;
+mod observer;
+mod performer;
+mod sights;
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use self::config::Config;
+use self::market::Market;
+use self::observer::Observer;
+use self::performer::Performer;
+use crate::adapters::ec2::{Ec2, Ec2Error};
+use crate::adapters::kubernetes::{ConnectError, Kubernetes, one_line};
+use crate::adapters::leader::{self, Candidate, Look};
+use crate::adapters::serve::{self, BindError, Limits};
+use crate::driver::{self, Clock};
+use crate::provision::leadership::CALL_TIMEOUT;
+use crate::provision::{Input, Provisioner};
+
+/// How many inputs may wait for the core.
+const INPUTS_MAX: usize = 4096;
+
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// The provisioner cannot run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvisionerError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("--admin-listen")]
+    Admin(#[source] BindError),
+    #[error(transparent)]
+    Ec2(#[from] Ec2Error),
+    #[error(transparent)]
+    Prices(#[from] market::PricesError),
+}
+
+/// Runs until `stop` is done.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), ProvisionerError> {
+    let clock = Clock::start();
+    let observer = Observer::new();
+    let admin = serve::bind(config.admin_listen).await.map_err(ProvisionerError::Admin)?;
+    let address = admin.local_addr().map(|address| address.to_string()).unwrap_or_default();
+    tracing::info!(address, "serving /livez, /readyz and /metrics");
+    tokio::spawn(serve::serve(admin, observer.admin().router(), Limits::default()));
+    let kubernetes = Kubernetes::connect(observer.metrics().common).await?;
+    let prices = config.prices.as_deref().map(market::read_prices).transpose()?.unwrap_or_default();
+    tokio::pin!(stop);
+    let cluster = tokio::select! {
+        cluster = cluster_id(&kubernetes, &observer) => cluster,
+        () = &mut stop => return Ok(()),
+    };
+    let ec2 = Ec2::connect(&cluster).await?;
+    tracing::info!(cluster, "providing for this cluster");
+    let tasks = tokio::task::LocalSet::new();
+    tasks.run_until(provide(&config, clock, kubernetes, ec2, prices, observer, stop)).await;
+    Ok(())
+}
+
+async fn provide(
+    config: &Config,
+    clock: Clock,
+    kubernetes: Kubernetes,
+    ec2: Ec2,
+    prices: market::OnDemandPrices,
+    observer: Observer,
+    stop: impl Future<Output = ()>,
+) {
+    let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
+    let (standing, stands) = watch::channel(true);
+    let (leaving, leaves) = watch::channel(false);
+    let core = Provisioner::new(config.settings(), clock.epoch());
+    let market = Market {
+        ec2: ec2.clone(),
+        kubernetes: kubernetes.clone(),
+        namespace: config.namespace.clone(),
+        prices,
+        reservations: config.order.contains(&crate::domain::offering::CapacityType::Reserved),
+        observer: observer.clone(),
+    };
+    tokio::task::spawn_local(market.follow(inputs.clone()));
+    sights::watch(&kubernetes, clock, config.node_name.clone(), standing, &inputs, &observer);
+    let candidate = Candidate::new(kubernetes.client().clone(), &config.namespace, config.pod_name.clone());
+    let campaign =
+        tokio::task::spawn_local(campaign(candidate, clock, stands, leaves, inputs.clone(), observer.clone()));
+    let performer = Performer::new(kubernetes, ec2, clock, inputs, observer);
+    let on_their_way = performer.on_their_way();
+    driver::run(core, clock, receiver, performer, stop).await;
+    // Nothing new begins. What is on its way ends before another may lead.
+    let _ = tokio::time::timeout(CALL_TIMEOUT, on_their_way.ended()).await;
+    leaving.send_replace(true);
+    let _ = campaign.await;
+}
+
+/// Asks until the API server has said which cluster this is.
+async fn cluster_id(kubernetes: &Kubernetes, observer: &Observer) -> String {
+    let mut wait = RETRY_FIRST;
+    let mut last = String::new();
+    loop {
+        match kubernetes.cluster_id().await {
+            Ok(id) => return id,
+            Err(error) => {
+                let text = format!("namespace kube-system cannot be read: {}", one_line(&error));
+                if text != last {
+                    tracing::error!(error = text, "not ready");
+                    last.clone_from(&text);
+                }
+                observer.kubernetes(Err(text));
+            }
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+/// Holds the lease where it can be had; gives it up where this replica's node is doomed, and at the end.
+async fn campaign(
+    mut candidate: Candidate,
+    clock: Clock,
+    mut stands: watch::Receiver<bool>,
+    mut leaves: watch::Receiver<bool>,
+    inputs: mpsc::Sender<Input>,
+    observer: Observer,
+) {
+    let mut last = String::new();
+    let mut told_lost = true;
+    loop {
+        let stays = *stands.borrow_and_update();
+        let look = tokio::select! {
+            look = candidate.look(stays) => look,
+            _ = leaves.wait_for(|leaves| *leaves) => break,
+        };
+        let wait = match look {
+            Ok(Look::Held { sent }) => {
+                told_lost = false;
+                let until = clock.now() - sent.elapsed() + leader::DURATION;
+                let _ = inputs.send(Input::LeaseHeld { until }).await;
+                observer.lease(Ok(()));
+                leader::EVERY
+            }
+            Ok(Look::Theirs { holder }) => {
+                if !told_lost {
+                    told_lost = true;
+                    tracing::warn!(holder, "another replica holds the lease");
+                    let _ = inputs.send(Input::LeaseLost).await;
+                }
+                observer.lease(Ok(()));
+                leader::EVERY / 3
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if text != last {
+                    tracing::warn!(error = text, "the lease cannot be read or written, trying again");
+                    last.clone_from(&text);
+                }
+                observer.lease(Err(text));
+                leader::EVERY / 3
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait.mul_f64(0.9 + fastrand::f64() / 5.0)) => {}
+            Ok(()) = stands.changed() => {
+                if !*stands.borrow() && !told_lost {
+                    tracing::warn!("this replica's node is doomed: the other one is let lead");
+                    told_lost = true;
+                    let _ = inputs.send(Input::LeaseLost).await;
+                    give_up(&mut candidate).await;
+                }
+            }
+            _ = leaves.wait_for(|leaves| *leaves) => break,
+        }
+    }
+    give_up(&mut candidate).await;
+}
+
+async fn give_up(candidate: &mut Candidate) {
+    if let Err(error) = candidate.release().await {
+        tracing::warn!(error = %error, "the lease could not be given up: it runs out by itself");
+    }
+}

@@ -1,0 +1,159 @@
+//! What a person sets of the provisioner, by flags or environment; checked at start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::config::{LogFormat, duration, log_filter};
+use crate::domain::offering::CapacityType;
+use crate::provision::Settings;
+
+/// Has a replacement on its way for every node that AWS is about to take.
+///
+/// Runs as a Deployment of two, of which one leads. For each confirmed interruption it asks EC2 for another node like the
+/// one that goes: spot first, on-demand at once where spot has run out. Every flag can be set by the environment variable
+/// in brackets.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "spotkeeper-provisioner", version, max_term_width = 110)]
+pub struct Config {
+    /// The name of this pod: it holds the lease.
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub pod_name: String,
+
+    /// The namespace of the lease and of the catalog's ConfigMap.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", default_value = "spotkeeper")]
+    pub namespace: String,
+
+    /// The Node that this pod runs on: where it is doomed, the other replica is let lead.
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+
+    /// The capacity types that are tried for a spot node, in this order.
+    #[arg(long, env = "SPOTKEEPER_ORDER", value_name = "TYPE,…", value_delimiter = ',', default_value = "spot,on-demand", value_parser = capacity)]
+    pub order: Vec<CapacityType>,
+
+    /// How long spot is tried before the next capacity type.
+    #[arg(long, env = "SPOTKEEPER_SPOT_PATIENCE", value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub spot_patience: Duration,
+
+    /// A rebalance recommendation is replaced as well (the agents' --rebalance should be Drain then).
+    #[arg(long, env = "SPOTKEEPER_REPLACE_ON_REBALANCE")]
+    pub replace_on_rebalance: bool,
+
+    /// A launched instance that is no Node after this long is ended.
+    #[arg(long, env = "SPOTKEEPER_REGISTRATION_TIMEOUT", value_name = "DURATION", default_value = "15m", value_parser = duration)]
+    pub registration_timeout: Duration,
+
+    /// EC2's token bucket for CreateFleet: its size, and how many tokens come back in a second.
+    #[arg(long, env = "SPOTKEEPER_CREATE_FLEET_BUCKET", value_name = "SIZE,PER_SECOND", default_value = "50,5", value_parser = bucket)]
+    pub create_fleet_bucket: (u32, f64),
+
+    /// How often EC2 is asked which instances there are.
+    #[arg(long, env = "SPOTKEEPER_RESYNC", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub resync: Duration,
+
+    /// For how long an instance of a launch of ours without a NodeClaim is left alone.
+    #[arg(long, env = "SPOTKEEPER_LEAK_GRACE", value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub leak_grace: Duration,
+
+    /// What on-demand costs: a JSON file of instance types and US dollars an hour, such as {"m7g.large": 0.0816}.
+    #[arg(long, env = "SPOTKEEPER_PRICES", value_name = "PATH")]
+    pub prices: Option<PathBuf>,
+
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, env = "SPOTKEEPER_ADMIN_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:9734")]
+    pub admin_listen: SocketAddr,
+
+    /// How log lines are written.
+    #[arg(long, env = "SPOTKEEPER_LOG_FORMAT", value_enum, default_value = "json", ignore_case = true)]
+    pub log_format: LogFormat,
+
+    /// What is logged: a level (error, warn, info, debug, trace), or levels by module (`info,spotkeeper::adapters=debug`).
+    #[arg(long, env = "SPOTKEEPER_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+}
+
+impl Config {
+    /// What clap cannot check field by field.
+    pub fn check(&self) -> Result<(), String> {
+        for (index, one) in self.order.iter().enumerate() {
+            if self.order[..index].contains(one) {
+                return Err(format!("--order: `{one}` is named twice"));
+            }
+        }
+        if self.resync < Duration::from_secs(1) {
+            return Err("--resync: below 1s EC2 throttles the whole account".to_owned());
+        }
+        if self.registration_timeout < Duration::from_secs(30) {
+            return Err("--registration-timeout: no instance boots in less than 30s".to_owned());
+        }
+        log_filter(&self.log)
+    }
+
+    /// The core's settings.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            replace_on_rebalance: self.replace_on_rebalance,
+            order: self.order.clone(),
+            spot_patience: self.spot_patience,
+            registration: self.registration_timeout,
+            bucket: self.create_fleet_bucket,
+            resync: self.resync,
+            leak_grace: self.leak_grace,
+            ..Settings::default()
+        }
+    }
+}
+
+fn capacity(text: &str) -> Result<CapacityType, String> {
+    let named = CapacityType::ALL.iter().find(|one| one.as_str() == text);
+    named.copied().ok_or_else(|| format!("`{text}` is none of reserved, spot, on-demand"))
+}
+
+fn bucket(text: &str) -> Result<(u32, f64), String> {
+    let wrong = || format!("`{text}` is not like 50,5");
+    let (size, rate) = text.split_once(',').ok_or_else(wrong)?;
+    let (size, rate): (u32, f64) =
+        (size.trim().parse().map_err(|_| wrong())?, rate.trim().parse().map_err(|_| wrong())?);
+    if size == 0 || !rate.is_finite() || rate <= 0.0 {
+        return Err(format!("`{text}`: both must be more than zero"));
+    }
+    Ok((size, rate))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Config, String> {
+        let args = [&["spotkeeper-provisioner", "--pod-name", "p"], args].concat();
+        let config = Config::try_parse_from(args).map_err(|e| e.to_string())?;
+        config.check().map(|()| config)
+    }
+
+    #[test]
+    fn the_command_is_consistent() {
+        Config::command().debug_assert();
+        assert_eq!(parse(&[]).unwrap().order, [CapacityType::Spot, CapacityType::OnDemand]);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_the_flag_named() {
+        for (args, named) in [
+            (&["--order", "spot,magic"][..], "--order"),
+            (&["--order", "spot,spot"], "--order"),
+            (&["--create-fleet-bucket", "0,5"], "--create-fleet-bucket"),
+            (&["--create-fleet-bucket", "5,NaN"], "--create-fleet-bucket"),
+            (&["--resync", "10ms"], "--resync"),
+            (&["--registration-timeout", "1s"], "--registration-timeout"),
+            (&["--log", "spotkeeper=loud"], "--log"),
+        ] {
+            let refused = parse(args).unwrap_err();
+            assert!(refused.contains(named), "{args:?}: {refused}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Carries out the core's effects: each in a task of its own, its result sent back as an input.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::observer::Observer;
+use crate::adapters::ec2::view::Subnets;
+use crate::adapters::ec2::{Ec2, Ec2Error};
+use crate::adapters::kubernetes::{Kubernetes, one_line, outcome};
+use crate::domain::notice::InstanceId;
+use crate::domain::time::Instant;
+use crate::driver::{Clock, Surroundings};
+use crate::interruption::Outcome;
+use crate::provision::{Answer, Because, Effect, Input, Instance, Provisioner};
+
+/// How long what is known of subnets is believed.
+const SUBNETS_FRESH: Duration = Duration::from_secs(300);
+
+/// Tasks that are on their way.
+#[derive(Clone)]
+pub struct OnTheirWay(watch::Sender<usize>);
+
+impl OnTheirWay {
+    /// Waits until none is.
+    pub async fn ended(self) {
+        let _ = self.0.subscribe().wait_for(|tasks| *tasks == 0).await;
+    }
+}
+
+/// Performs effects for one [`Provisioner`].
+pub struct Performer {
+    shared: Rc<Shared>,
+    on_their_way: OnTheirWay,
+}
+
+struct Shared {
+    kubernetes: Kubernetes,
+    ec2: Ec2,
+    clock: Clock,
+    inputs: mpsc::Sender<Input>,
+    observer: Observer,
+    subnets: RefCell<Option<(Instant, Subnets)>>,
+}
+
+impl Performer {
+    pub fn new(
+        kubernetes: Kubernetes,
+        ec2: Ec2,
+        clock: Clock,
+        inputs: mpsc::Sender<Input>,
+        observer: Observer,
+    ) -> Self {
+        let shared = Shared { kubernetes, ec2, clock, inputs, observer, subnets: RefCell::default() };
+        Self { shared: Rc::new(shared), on_their_way: OnTheirWay(watch::Sender::new(0)) }
+    }
+
+    pub fn on_their_way(&self) -> OnTheirWay {
+        self.on_their_way.clone()
+    }
+
+    /// Runs `call` in a task and sends what comes of it back to the core.
+    fn start(&self, call: impl Future<Output = Option<Input>> + 'static) {
+        let (inputs, tasks) = (self.shared.inputs.clone(), self.on_their_way.0.clone());
+        tasks.send_modify(|tasks| *tasks += 1);
+        tokio::task::spawn_local(async move {
+            if let Some(input) = call.await {
+                // The receiver is gone only when the program ends.
+                let _ = inputs.send(input).await;
+            }
+            tasks.send_modify(|tasks| *tasks -= 1);
+        });
+    }
+}
+
+impl Shared {
+    /// A request to EC2, counted.
+    async fn asked<T>(
+        &self,
+        action: &'static str,
+        call: impl Future<Output = Result<T, Ec2Error>>,
+    ) -> Result<T, Ec2Error> {
+        let began = std::time::Instant::now();
+        let result = call.await;
+        let word = match &result {
+            Ok(_) => "ok",
+            Err(Ec2Error::Refused { .. }) => "refused",
+            Err(_) => "unknown",
+        };
+        self.observer.asked_ec2(action, word, began.elapsed());
+        result
+    }
+
+    async fn call(&self, token: &str, spec: &crate::api::launch::LaunchSpec) -> Answer {
+        let began = std::time::Instant::now();
+        let answer = self.ec2.create_fleet(token, spec).await;
+        let word = match &answer {
+            Answer::Fleet { .. } => "ok",
+            Answer::Refused { .. } => "refused",
+            Answer::Unknown(_) => "unknown",
+        };
+        self.observer.asked_ec2("CreateFleet", word, began.elapsed());
+        answer
+    }
+
+    async fn instances(&self, of: &[InstanceId]) -> Result<Vec<Instance>, Ec2Error> {
+        let now = self.clock.now();
+        let known = self.subnets.borrow().clone().filter(|(at, _)| now.since(*at) < SUBNETS_FRESH);
+        let subnets = match known {
+            Some((_, subnets)) => subnets,
+            None => {
+                let read = self.asked("DescribeSubnets", self.ec2.subnets()).await?;
+                *self.subnets.borrow_mut() = Some((now, read.clone()));
+                read
+            }
+        };
+        self.asked("DescribeInstances", self.ec2.instances(of, &subnets)).await
+    }
+
+    async fn end(&self, instance: &InstanceId) -> Outcome {
+        match self.asked("TerminateInstances", self.ec2.terminate(instance)).await {
+            Ok(()) => Outcome::Done,
+            Err(error @ Ec2Error::Refused { .. }) => Outcome::Refused(one_line(&error)),
+            Err(error) => Outcome::Failed(one_line(&error)),
+        }
+    }
+
+    /// Whatever a call does it does before another may lead.
+    fn is_late(&self, not_after: Instant, what: &'static str) -> bool {
+        let late = self.clock.now() > not_after;
+        if late {
+            tracing::warn!(what, "not done: the term may end before it would");
+        }
+        late
+    }
+}
+
+fn decided(about: &str, because: &Because) {
+    let (reason, text) = (because.reason(), because.to_string());
+    if because.is_warning() {
+        tracing::warn!(reason, about, "{text}");
+    } else {
+        tracing::info!(reason, about, "{text}");
+    }
+}
+
+impl Surroundings<Provisioner> for Performer {
+    fn took_in(&mut self, _now: Instant, input: &Input) {
+        self.shared.observer.took_in(input);
+    }
+
+    fn perform(&mut self, now: Instant, effect: Effect) {
+        self.shared.observer.performs(now, &effect);
+        let shared = self.shared.clone();
+        match effect {
+            Effect::List => self.start(async move {
+                Some(match shared.kubernetes.list_supply(shared.clock).await {
+                    Ok((claims, launches)) => Input::Listed { claims, launches },
+                    Err(error) => Input::ListFailed(one_line(&error)),
+                })
+            }),
+            Effect::ReadInstances { of } => self.start(async move {
+                Some(match shared.instances(&of).await {
+                    Ok(instances) => Input::InstancesRead { all: true, instances },
+                    Err(error) => Input::InstancesFailed(one_line(&error)),
+                })
+            }),
+            Effect::CreateClaim { name, spec } => self.start(async move {
+                let outcome = shared.kubernetes.create_claim(&name, *spec).await;
+                Some(Input::ClaimCreated { name, outcome })
+            }),
+            Effect::WriteClaim { name, uid, status } => self.start(async move {
+                let outcome = outcome(&shared.kubernetes.write_claim(&name, &uid, &status).await);
+                Some(Input::ClaimWritten { name, outcome })
+            }),
+            Effect::DeleteClaim { name, uid } => self.start(async move {
+                let outcome = outcome(&shared.kubernetes.delete_claim(&name, &uid).await);
+                Some(Input::ClaimDeleted { name, outcome })
+            }),
+            Effect::CreateLaunch { name, spec } => self.start(async move {
+                let outcome = shared.kubernetes.create_launch(&name, *spec).await;
+                Some(Input::LaunchCreated { name, outcome })
+            }),
+            Effect::WriteLaunch { name, uid, status } => self.start(async move {
+                let outcome = outcome(&shared.kubernetes.write_launch(&name, &uid, &status).await);
+                Some(Input::LaunchWritten { name, outcome })
+            }),
+            Effect::DeleteLaunch { name, uid } => self.start(async move {
+                let outcome = outcome(&shared.kubernetes.delete_launch(&name, &uid).await);
+                Some(Input::LaunchDeleted { name, outcome })
+            }),
+            Effect::Call { launch, token, spec, not_after } => self.start(async move {
+                if shared.is_late(not_after, "CreateFleet") {
+                    return None;
+                }
+                let answer = shared.call(&token, &spec).await;
+                Some(Input::Called { launch, answer })
+            }),
+            Effect::LookUp { launch, token } => self.start(async move {
+                let found = shared.asked("DescribeInstances", shared.ec2.of_launch(&token)).await;
+                Some(Input::LookedUp { launch, found: found.map_err(|error| one_line(&error)) })
+            }),
+            Effect::End { instance, because, not_after } => self.start(async move {
+                if shared.is_late(not_after, "TerminateInstances") {
+                    return None;
+                }
+                decided(instance.as_str(), &because);
+                let outcome = shared.end(&instance).await;
+                Some(Input::Ended { instance, outcome })
+            }),
+            Effect::WriteReplacement { instance, replacement } => self.start(async move {
+                let result = shared.kubernetes.write_replacement(&instance, &replacement).await;
+                Some(Input::ReplacementWritten { instance, outcome: outcome(&result) })
+            }),
+            Effect::Decided { about, because } => decided(&about, &because),
+        }
+    }
+
+    fn beat(&mut self, core: &Provisioner) {
+        self.shared.observer.beat(core);
+    }
+}

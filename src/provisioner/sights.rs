@@ -1,0 +1,256 @@
+//! What the watches see: Interruptions, Nodes, pods, NodeClaims. Only what has changed is told to the core.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
+
+use kube::runtime::watcher::{self, Event};
+use tokio::sync::{mpsc, watch};
+
+use super::observer::Observer;
+use crate::adapters::kubernetes::supply::{FleetPod, claim, doomed, keeps_busy, node_view};
+use crate::adapters::kubernetes::{Kubernetes, watches};
+use crate::api::interruption::Phase;
+use crate::driver::Clock;
+use crate::provision::{Doomed, Input, NodeView};
+
+/// Begins all watches, each in a task of its own.
+pub fn watch(
+    kubernetes: &Kubernetes,
+    clock: Clock,
+    own_node: Option<String>,
+    standing: watch::Sender<bool>,
+    inputs: &mpsc::Sender<Input>,
+    observer: &Observer,
+) {
+    let fleet = Rc::new(Fleet {
+        inputs: inputs.clone(),
+        seen: RefCell::default(),
+        synced: Synced { observer: observer.clone(), missing: RefCell::new(WATCHES.to_vec()) },
+    });
+    tokio::task::spawn_local(nodes(kubernetes.clone(), fleet.clone()));
+    tokio::task::spawn_local(pods(kubernetes.clone(), fleet.clone()));
+    tokio::task::spawn_local(interruptions(kubernetes.clone(), own_node, standing, fleet.clone()));
+    tokio::task::spawn_local(claims(kubernetes.clone(), clock, fleet));
+}
+
+const WATCHES: [&str; 4] = ["nodes", "pods", "interruptions", "nodeclaims"];
+
+/// Which watches have told everything there is; readiness waits for all.
+struct Synced {
+    observer: Observer,
+    missing: RefCell<Vec<&'static str>>,
+}
+
+impl Synced {
+    fn done(&self, what: &'static str) {
+        let mut missing = self.missing.borrow_mut();
+        missing.retain(|one| *one != what);
+        self.observer.kubernetes(if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("not listed yet: {}", missing.join(", ")))
+        });
+    }
+}
+
+struct Fleet {
+    inputs: mpsc::Sender<Input>,
+    seen: RefCell<Seen>,
+    synced: Synced,
+}
+
+/// Nodes and how many pods keep each from being empty.
+#[derive(Default)]
+struct Seen {
+    nodes: BTreeMap<String, NodeView>,
+    /// The Node of each such pod, by its uid.
+    pods: HashMap<String, Rc<str>>,
+    busy: HashMap<Rc<str>, usize>,
+    pods_listed: bool,
+}
+
+impl Seen {
+    /// Until all pods have been listed every node counts as busy.
+    fn is_busy(&self, node: &str) -> bool {
+        !self.pods_listed || self.busy.get(node).is_some_and(|pods| *pods > 0)
+    }
+
+    /// The node as it is now, where the core does not know it so.
+    fn changed(&mut self, mut node: NodeView) -> Option<NodeView> {
+        node.workloads = self.is_busy(&node.name);
+        if self.nodes.get(&node.name) == Some(&node) {
+            return None;
+        }
+        self.nodes.insert(node.name.clone(), node.clone());
+        Some(node)
+    }
+
+    /// The pods of this node have changed.
+    fn changed_pods(&mut self, name: &str) -> Option<NodeView> {
+        let node = self.nodes.get(name)?.clone();
+        self.changed(node)
+    }
+
+    /// Puts a pod on its node, or takes it off. Returns the nodes whose pods have changed.
+    fn pod(&mut self, uid: &str, on: Option<&str>) -> Vec<Rc<str>> {
+        if self.pods.get(uid).map(AsRef::as_ref) == on {
+            return Vec::new();
+        }
+        let mut touched = Vec::new();
+        if let Some(old) = self.pods.remove(uid) {
+            self.busy.entry(old.clone()).and_modify(|pods| *pods = pods.saturating_sub(1));
+            touched.push(old);
+        }
+        if let Some(name) = on {
+            // One text for all pods of a node.
+            let name: Rc<str> = self.busy.get_key_value(name).map_or_else(|| name.into(), |(key, _)| key.clone());
+            *self.busy.entry(name.clone()).or_default() += 1;
+            self.pods.insert(uid.to_owned(), name.clone());
+            touched.push(name);
+        }
+        self.busy.retain(|_, pods| *pods > 0);
+        touched
+    }
+}
+
+impl Fleet {
+    async fn tell(&self, inputs: impl IntoIterator<Item = Input>) {
+        for input in inputs {
+            // The receiver is gone only when the program ends.
+            let _ = self.inputs.send(input).await;
+        }
+    }
+}
+
+/// Follows a watch: `apply` for everything that is or changes, `delete` for what goes, also while nobody looked.
+async fn follow<K>(
+    what: &'static str,
+    api: kube::Api<K>,
+    fleet: &Fleet,
+    mut apply: impl FnMut(K) -> Vec<Input>,
+    mut delete: impl FnMut(&str) -> Vec<Input>,
+    mut listed: impl FnMut() -> Vec<Input>,
+    key: impl Fn(&K) -> String,
+) where
+    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let mut known: HashSet<String> = HashSet::new();
+    let mut list: HashSet<String> = HashSet::new();
+    watches::follow(what, api, watcher::Config::default(), async |event| match event {
+        Event::Init => list.clear(),
+        Event::InitApply(object) => {
+            list.insert(key(&object));
+            fleet.tell(apply(object)).await;
+        }
+        Event::InitDone => {
+            for gone in known.difference(&list) {
+                fleet.tell(delete(gone)).await;
+            }
+            known = std::mem::take(&mut list);
+            fleet.tell(listed()).await;
+            fleet.synced.done(what);
+        }
+        Event::Apply(object) => {
+            known.insert(key(&object));
+            fleet.tell(apply(object)).await;
+        }
+        Event::Delete(object) => {
+            let gone = key(&object);
+            known.remove(&gone);
+            fleet.tell(delete(&gone)).await;
+        }
+    })
+    .await;
+}
+
+fn name<K: kube::Resource>(object: &K) -> String {
+    object.meta().name.clone().unwrap_or_default()
+}
+
+async fn nodes(kubernetes: Kubernetes, fleet: Rc<Fleet>) {
+    let apply = |object| fleet.seen.borrow_mut().changed(node_view(object)).map(Input::NodeSeen).into_iter().collect();
+    let delete = |name: &str| {
+        fleet.seen.borrow_mut().nodes.remove(name);
+        vec![Input::NodeGone { name: name.to_owned() }]
+    };
+    follow("nodes", kubernetes.fleet_nodes(), &fleet, apply, delete, || vec![Input::NodesSynced], name).await;
+}
+
+async fn pods(kubernetes: Kubernetes, fleet: Rc<Fleet>) {
+    let tell = |touched: Vec<Rc<str>>| {
+        let mut seen = fleet.seen.borrow_mut();
+        touched.iter().filter_map(|node| seen.changed_pods(node)).map(Input::NodeSeen).collect()
+    };
+    let apply = |pod: FleetPod| {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let touched = fleet.seen.borrow_mut().pod(&uid, keeps_busy(&pod));
+        tell(touched)
+    };
+    let delete = |uid: &str| {
+        let touched = fleet.seen.borrow_mut().pod(uid, None);
+        tell(touched)
+    };
+    let listed = || {
+        fleet.seen.borrow_mut().pods_listed = true;
+        let all = fleet.seen.borrow().nodes.keys().map(|name| name.as_str().into()).collect();
+        tell(all)
+    };
+    let uid = |pod: &FleetPod| pod.metadata.uid.clone().unwrap_or_default();
+    follow("pods", kubernetes.fleet_pods(), &fleet, apply, delete, listed, uid).await;
+}
+
+/// Also says whether this replica's own node is doomed.
+async fn interruptions(
+    kubernetes: Kubernetes,
+    own_node: Option<String>,
+    standing: watch::Sender<bool>,
+    fleet: Rc<Fleet>,
+) {
+    let apply = |object| {
+        let doomed = doomed(object);
+        if own_node.as_deref() == Some(&doomed.node) {
+            let stays = !is_going(&doomed);
+            standing.send_if_modified(|stands| std::mem::replace(stands, stays) != stays);
+        }
+        vec![Input::InterruptionSeen(doomed)]
+    };
+    let delete = |name: &str| match name.parse() {
+        Ok(instance) => vec![Input::InterruptionGone { instance }],
+        Err(_) => Vec::new(),
+    };
+    follow("interruptions", kubernetes.interruptions(), &fleet, apply, delete, Vec::new, name).await;
+}
+
+fn is_going(doomed: &Doomed) -> bool {
+    doomed.phase >= Phase::Confirmed && !doomed.phase.ends_episode()
+}
+
+async fn claims(kubernetes: Kubernetes, clock: Clock, fleet: Rc<Fleet>) {
+    let apply = |object| vec![Input::ClaimSeen(claim(object, clock))];
+    let delete = |name: &str| vec![Input::ClaimGone { name: name.to_owned() }];
+    follow("nodeclaims", kubernetes.claims(), &fleet, apply, delete, Vec::new, name).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_busy_while_a_pod_is_on_it_and_until_all_pods_are_known() {
+        let mut seen = Seen::default();
+        let node = NodeView { name: "n".into(), ready: true, ..NodeView::default() };
+        assert!(seen.changed(node.clone()).unwrap().workloads, "nothing is known of pods yet");
+        assert_eq!(seen.changed(node.clone()), None, "that is no news");
+        seen.pods_listed = true;
+        assert!(!seen.changed_pods("n").unwrap().workloads);
+        assert_eq!(seen.pod("u1", Some("n")).len(), 1);
+        assert!(seen.changed_pods("n").unwrap().workloads);
+        assert!(seen.pod("u1", Some("n")).is_empty(), "that is no news");
+        assert_eq!(seen.pod("u1", Some("m")).len(), 2, "it left one and came to another");
+        assert!(!seen.changed_pods("n").unwrap().workloads);
+        seen.pod("u1", None);
+        assert!(seen.busy.is_empty() && seen.pods.is_empty());
+        assert_eq!(seen.changed_pods("nobody"), None);
+    }
+}
