@@ -41,6 +41,8 @@ pub(super) enum Wish {
     None(Because),
     /// EC2 is to be asked about the instance first.
     Unknown,
+    /// It is not known yet what EC2 offers: a claim that is made now could name no other type than the lost one.
+    Later,
 }
 
 impl Wish {
@@ -74,6 +76,9 @@ pub(super) fn wish(
         };
         return Wish::None(Because::NothingToCopy { node, why: why.into() });
     };
+    if catalog.is_empty() {
+        return Wish::Later;
+    }
     let order = match instance.offering.capacity_type {
         CapacityType::Spot => settings.order.clone(),
         CapacityType::OnDemand => vec![CapacityType::OnDemand],
@@ -108,4 +113,43 @@ fn like(name: &str, catalog: &Catalog) -> Vec<Requirement> {
         all.extend(between(GPU_COUNT, of.gpus.into()));
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::node_claim::Subnet;
+    use crate::domain::offering::{InstanceType, Offering};
+    use crate::provision::Replacement;
+
+    #[test]
+    fn no_claim_is_made_before_it_is_known_what_there_is() {
+        let id: crate::domain::notice::InstanceId = "i-00000001".parse().unwrap();
+        let doomed = Doomed {
+            instance: id.clone(),
+            node: "n".into(),
+            episode: 1,
+            phase: Phase::Confirmed,
+            kind: Some(Kind::SpotInterruption),
+            replacement: Replacement::default(),
+        };
+        let offering =
+            Offering { instance_type: "m7g.large".into(), zone: "a".into(), capacity_type: CapacityType::Spot };
+        let instance = Instance {
+            id,
+            alive: true,
+            offering,
+            subnets: vec![Subnet { id: "s".into(), zone: "a".into() }],
+            template: Some(("lt-1".into(), "1".into())),
+            launch: None,
+        };
+        let wish = |catalog: &Catalog| wish(&doomed, &BTreeMap::new(), Some(&instance), catalog, &Settings::default());
+        assert!(matches!(wish(&Catalog::default()), Wish::Later));
+        let mut catalog = Catalog::default();
+        let of = InstanceType { name: "m7g.large".into(), arch: "arm64".into(), vcpus: 2, ..InstanceType::default() };
+        catalog.zones.insert("a".into(), [of.name.clone()].into());
+        catalog.types.insert(of.name.clone(), of);
+        let Wish::Claim(spec) = wish(&catalog) else { panic!("a claim is wanted") };
+        assert!(spec.requirements.iter().all(|one| one.key != INSTANCE_TYPE), "any type that is alike will do");
+    }
 }

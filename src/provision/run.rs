@@ -274,6 +274,7 @@ impl Provisioner {
                     self.say(&name, Because::Wanted { node: doomed.node.clone(), kind: doomed.kind }, effects);
                     self.claims.insert(name.clone(), claim::Run::new(now, name, *spec));
                 }
+                Some((_, Wish::Later)) => {}
                 Some((_, Wish::None(because))) => {
                     self.said.insert(name.clone());
                     self.say(&name, because, effects);

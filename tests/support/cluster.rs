@@ -47,6 +47,12 @@ impl Cluster {
     /// A node of this test alone.
     pub async fn node(&self, name: &str) -> NodeHandle {
         let instance = format!("i-{:017x}", u128::from(fastrand::u64(..)));
+        self.node_on(name, &instance).await
+    }
+
+    /// A node of this test alone, on this instance.
+    pub async fn node_on(&self, name: &str, instance: &str) -> NodeHandle {
+        let instance = instance.to_owned();
         let name = format!("{}-{name}", self.namespace);
         self.create(&a_node(&name, &instance).labelled("lab.spotkeeper.dev/of", &self.namespace)).await;
         let node = NodeHandle { name, instance };

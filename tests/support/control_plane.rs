@@ -38,6 +38,7 @@ pub struct ControlPlane {
 static SHARED: OnceLock<ControlPlane> = OnceLock::new();
 static STRICT: OnceLock<ControlPlane> = OnceLock::new();
 static AUDITED: OnceLock<ControlPlane> = OnceLock::new();
+static FULL: OnceLock<ControlPlane> = OnceLock::new();
 
 impl ControlPlane {
     /// The one of this test binary, with `manifests/overlays/sqs` applied.
@@ -56,9 +57,14 @@ impl ControlPlane {
         AUDITED.get_or_init(|| ControlPlane::for_the_process("manifests/overlays/sqs", true))
     }
 
+    /// One with `manifests/overlays/full` applied: agents and provisioner.
+    pub fn full() -> &'static ControlPlane {
+        FULL.get_or_init(|| ControlPlane::for_the_process("manifests/overlays/full", true))
+    }
+
     fn for_the_process(overlay: &str, audited: bool) -> ControlPlane {
         extern "C" fn clean() {
-            for lab in [&SHARED, &STRICT, &AUDITED].into_iter().filter_map(OnceLock::get) {
+            for lab in [&SHARED, &STRICT, &AUDITED, &FULL].into_iter().filter_map(OnceLock::get) {
                 let _ = std::fs::remove_dir_all(&lab.dir);
             }
         }

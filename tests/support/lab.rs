@@ -10,6 +10,8 @@
 //! | [`imds`] | instance metadata: our own service, faithful and faulty at will |
 //! | [`aws_mock`] | instance metadata as AWS mocks it |
 //! | [`moto`] | SQS, and EventBridge in front of it |
+//! | `ec2` | EC2: moto's, with a layer before it that runs dry, throttles and loses answers |
+//! | `provisioner` | provisioners as processes |
 //! | [`facts`], [`process`] | waiting for facts; processes that end with the test |
 #![allow(dead_code, reason = "each of tests, demo and bench uses a part of it")]
 
@@ -18,11 +20,15 @@ pub mod api_proxy;
 pub mod aws_mock;
 pub mod cluster;
 pub mod control_plane;
+#[cfg(feature = "provisioner")]
+pub mod ec2;
 pub mod facts;
 pub mod imds;
 pub mod moto;
 pub mod objects;
 pub mod process;
+#[cfg(feature = "provisioner")]
+pub mod provisioner;
 
 /// The agent of this build.
 pub const AGENT: &str = env!("CARGO_BIN_EXE_spotkeeper-agent");

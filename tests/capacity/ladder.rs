@@ -1,0 +1,42 @@
+//! From a doomed node to a Ready one in its place.
+
+use crate::scene::Scene;
+
+#[tokio::test]
+async fn a_spot_node_is_replaced_by_spot_and_the_interruption_says_so() {
+    let scene = Scene::new("ladder").await;
+    let node = scene.node("a").await;
+    let provisioner = scene.provisioner().await.start().await;
+    provisioner.leads().await;
+    scene.doom(&node).await;
+    let claim = scene.claim_is(&node, "Ready").await;
+    assert_eq!(claim["status"]["offering"]["capacityType"], "spot", "{claim}");
+    let calls = scene.ec2.calls();
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    let asked = &calls[0].asked;
+    assert_eq!((asked.market.as_str(), asked.count), ("spot", 1));
+    assert_eq!(asked.strategy, "price-capacity-optimized");
+    assert!(asked.overrides.len() > 10, "{} of arm64, 2 to 4 vCPUs", asked.overrides.len());
+    let interruption = scene.cluster.interruption(&node).await;
+    let replacement = &interruption["status"]["replacement"];
+    assert_eq!(replacement["claim"], format!("{}-1", node.instance), "{interruption}");
+    assert_eq!((&replacement["ready"], &replacement["capacityType"]), (&true.into(), &"spot".into()));
+    assert_eq!(interruption["status"]["phase"], "Draining", "the rest of the status is the agent's");
+    scene.settled().await;
+    assert_eq!(scene.ec2.alive().await.len(), 1);
+}
+
+#[tokio::test]
+async fn on_demand_is_asked_for_at_once_where_spot_has_nothing() {
+    let scene = Scene::new("fallback").await;
+    scene.ec2.plan().dry.insert("spot", "InsufficientInstanceCapacity");
+    let node = scene.node("a").await;
+    let provisioner = scene.provisioner().await.start().await;
+    provisioner.leads().await;
+    scene.doom(&node).await;
+    let claim = scene.claim_is(&node, "Ready").await;
+    assert_eq!(claim["status"]["offering"]["capacityType"], "on-demand", "{claim}");
+    assert_eq!(scene.ec2.asked_for(), ["spot", "on-demand"]);
+    assert_eq!(scene.ec2.alive().await.len(), 1);
+    assert!(provisioner.decided("FellThrough") == 1 && provisioner.decided("Short") > 10);
+}

@@ -1,0 +1,7 @@
+//! Replacement capacity on the lab: real control plane, real SDK, provisioners as processes under the shipped manifests.
+
+#[path = "../support/lab.rs"]
+mod support;
+
+mod ladder;
+mod scene;

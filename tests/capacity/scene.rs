@@ -1,0 +1,117 @@
+//! One test's stage: a cluster, an EC2, a spot node, and what becomes of it.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::cluster::{Cluster, NodeHandle, text};
+use crate::support::control_plane::ControlPlane;
+use crate::support::ec2::Ec2;
+use crate::support::facts::eventually;
+use crate::support::moto::Moto;
+use crate::support::provisioner::{Provisioner, Starting};
+
+/// How long a replacement may take here, boot included.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Provisioners act on a whole cluster: one scene at a time.
+static STAGE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+pub struct Scene {
+    _stage: tokio::sync::MutexGuard<'static, ()>,
+    pub cluster: Cluster,
+    pub moto: Moto,
+    pub ec2: Ec2,
+    pub template: String,
+}
+
+/// Removes what the scene before has left.
+async fn clear(cluster: &Cluster) {
+    let ours = "/apis/spotkeeper.dev/v1alpha1";
+    for plural in ["nodeclaims", "launches", "interruptions"] {
+        let list = cluster.get(&format!("{ours}/{plural}")).await.expect("it can be listed");
+        for object in list["items"].as_array().into_iter().flatten() {
+            let path = format!("{ours}/{plural}/{}", text(&object["metadata"]["name"]));
+            let free = json!({ "metadata": { "finalizers": null } });
+            let _ = cluster.send("PATCH", &path, "application/merge-patch+json", &free).await;
+            let _ = cluster.delete(&path).await;
+        }
+    }
+    for path in [
+        "/apis/coordination.k8s.io/v1/namespaces/spotkeeper/leases/spotkeeper-provisioner",
+        "/api/v1/namespaces/spotkeeper/configmaps/spotkeeper-catalog",
+    ] {
+        let _ = cluster.delete(path).await;
+    }
+}
+
+impl Scene {
+    pub async fn new(what: &str) -> Scene {
+        let stage = STAGE.lock().await;
+        let cluster = Cluster::on(ControlPlane::full, what).await;
+        clear(&cluster).await;
+        let moto = Moto::start(&cluster.plane.dir).await;
+        let ec2 = Ec2::start(&moto, &cluster).await;
+        let template = ec2.template().await;
+        Scene { _stage: stage, cluster, moto, ec2, template }
+    }
+
+    /// A spot node, made with the template.
+    pub async fn node(&self, name: &str) -> NodeHandle {
+        self.ec2.node(&self.cluster, name, &self.template).await
+    }
+
+    pub async fn provisioner(&self) -> Starting {
+        Provisioner::of(&self.cluster, &self.moto, &self.ec2).await.arg("--resync=2s")
+    }
+
+    /// The node's agent has confirmed that its instance will be taken.
+    pub async fn doom(&self, node: &NodeHandle) {
+        let deadline = jiff::Timestamp::now() + Duration::from_secs(120);
+        let record = json!({
+            "apiVersion": "spotkeeper.dev/v1alpha1", "kind": "Interruption",
+            "metadata": { "name": node.instance },
+            "spec": { "instanceID": node.instance, "nodeName": node.name,
+                "providerID": format!("aws:///eu-west-1a/{}", node.instance) },
+        });
+        let path = "/apis/spotkeeper.dev/v1alpha1/interruptions";
+        self.cluster.send("POST", path, "application/json", &record).await.expect("the record is made");
+        let status = json!({ "status": {
+            "episode": 1, "phase": "Draining", "kind": "SpotInterruption", "deadline": deadline.to_string(),
+        } });
+        self.patch_status(node, &status).await;
+    }
+
+    /// What the agent says has changed.
+    pub async fn patch_status(&self, node: &NodeHandle, status: &Value) {
+        let path = format!("/apis/spotkeeper.dev/v1alpha1/interruptions/{}/status", node.instance);
+        let patched = self.cluster.send("PATCH", &path, "application/merge-patch+json", status).await;
+        patched.expect("the status is patched");
+    }
+
+    /// The claim for the node's first episode.
+    pub async fn claim(&self, node: &NodeHandle) -> Value {
+        let path = format!("/apis/spotkeeper.dev/v1alpha1/nodeclaims/{}-1", node.instance);
+        self.cluster.get(&path).await.unwrap_or_default()
+    }
+
+    /// Waits for the claim to be in this phase.
+    pub async fn claim_is(&self, node: &NodeHandle, phase: &str) -> Value {
+        eventually(&format!("the claim for {} is {phase}", node.name), PATIENCE, async || {
+            let claim = self.claim(node).await;
+            if claim["status"]["phase"] == phase { Ok(claim) } else { Err(claim.to_string()) }
+        })
+        .await
+    }
+
+    /// Waits until no Launch is left that is about the node's claim: its outcome is written.
+    pub async fn settled(&self) {
+        eventually("no launch is open", PATIENCE, async || {
+            let list = self.cluster.get("/apis/spotkeeper.dev/v1alpha1/launches").await?;
+            let template = |launch: &&Value| launch["spec"]["recipe"]["launchTemplateID"] == self.template;
+            let left = list["items"].as_array().into_iter().flatten().filter(template).count();
+            if left == 0 { Ok(()) } else { Err(list.to_string()) }
+        })
+        .await;
+    }
+}
