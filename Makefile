@@ -12,6 +12,7 @@ export SPOTKEEPER_CACHE ?= $(CACHE)
 
 MUSL := $(shell uname -m)-unknown-linux-musl
 RELEASE := $(CARGO_TARGET_DIR)/$(MUSL)/release/spotkeeper-agent
+STATIC := CC_$(subst -,_,$(MUSL))=musl-gcc cargo build --release --locked --target $(MUSL) --no-default-features
 CARGO_DENY := 0.20.2
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 FILES := $(CARGO_TARGET_DIR)/image-files
@@ -32,12 +33,15 @@ demo: tools parts ## See it work: a real control plane, three nodes, three notic
 test: tools parts image ## Every test, on a real control plane: what CI runs
 	cargo check --lib --no-default-features
 	SPOTKEEPER_IMAGE=$(IMAGE) cargo test
+	cargo test --features provisioner --lib --test capacity --test generated
 
 .PHONY: check
 check: tools ## Format, lints in every feature set, the pure core alone, licences and sources of dependencies
 	cargo fmt --check
 	cargo check --lib --no-default-features
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --features provisioner -- -D warnings
+	cargo clippy --bins --no-default-features --features provisioner -- -D warnings
 	cargo clippy --lib --no-default-features --features sim -- -D warnings
 	cargo clippy --bins --no-default-features --features agent -- -D warnings
 	! cargo tree --no-default-features --features agent --edges normal | grep aws-sdk-ec2
@@ -45,7 +49,7 @@ check: tools ## Format, lints in every feature set, the pure core alone, licence
 	PATH="$(CACHE)/tools/bin:$$PATH" cargo deny --offline check bans licenses sources
 
 .PHONY: bench
-bench: tools parts release ## Measure it: prints a table, writes JSON (about ten minutes)
+bench: tools parts agent ## Measure it: prints a table, writes JSON (about ten minutes)
 	SPOTKEEPER_AGENT=$(RELEASE) SPOTKEEPER_BENCH_JSON=$(CARGO_TARGET_DIR)/bench.json cargo test --test bench
 
 .PHONY: generate
@@ -53,15 +57,18 @@ generate: ## Write what is generated from the Rust types: manifests/crd
 	SPOTKEEPER_GENERATE=1 cargo test --test generated
 
 .PHONY: release
-release: tools ## The static release binary
+release: agent ## The static release binaries of both programs (the AWS SDK for EC2 takes ten minutes and 8 GB)
+	$(STATIC) --features provisioner --bin spotkeeper-provisioner
+
+.PHONY: agent
+agent: tools
 	rustup target list --installed | grep -qx $(MUSL) || rustup target add $(MUSL) || rustup target add $(MUSL)
 	$(call need,musl-gcc,musl-tools)
 	$(call need,update-ca-certificates,ca-certificates)
-	CC_$(subst -,_,$(MUSL))=musl-gcc cargo build --release --locked --no-default-features --features agent \
-	  --bin spotkeeper-agent --target $(MUSL)
+	$(STATIC) --features agent --bin spotkeeper-agent
 
 .PHONY: image
-image: release ## The container image, with this machine's binary, as an OCI archive (buildah)
+image: agent ## The container image, with this machine's binary, as an OCI archive (buildah)
 	$(call need,buildah,buildah)
 	rm -rf $(FILES) $(IMAGE) && install -D $(RELEASE) $(FILES)/spotkeeper-agent
 	install -D -m 644 /etc/ssl/certs/ca-certificates.crt $(FILES)/etc/ssl/certs/ca-certificates.crt

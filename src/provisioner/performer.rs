@@ -206,7 +206,7 @@ impl Surroundings<Provisioner> for Performer {
                 if shared.is_late(not_after, "TerminateInstances") {
                     return None;
                 }
-                decided(instance.as_str(), &because);
+                tracing::info!(instance = instance.as_str(), "ending it: {because}");
                 let outcome = shared.end(&instance).await;
                 Some(Input::Ended { instance, outcome })
             }),

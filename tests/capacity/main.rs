@@ -3,5 +3,8 @@
 #[path = "../support/lab.rs"]
 mod support;
 
+mod faults;
 mod ladder;
+mod leaders;
+mod permissions;
 mod scene;

@@ -104,6 +104,15 @@ impl Scene {
         .await
     }
 
+    /// Waits until the claim for the node is gone.
+    pub async fn gone(&self, node: &NodeHandle) {
+        eventually(&format!("the claim for {} is gone", node.name), PATIENCE, async || {
+            let claim = self.claim(node).await;
+            if claim.is_null() { Ok(()) } else { Err(claim.to_string()) }
+        })
+        .await;
+    }
+
     /// Waits until no Launch is left that is about the node's claim: its outcome is written.
     pub async fn settled(&self) {
         eventually("no launch is open", PATIENCE, async || {

@@ -12,6 +12,7 @@
 //! | [`moto`] | SQS, and EventBridge in front of it |
 //! | `ec2` | EC2: moto's, with a layer before it that runs dry, throttles and loses answers |
 //! | `provisioner` | provisioners as processes |
+//! | [`rights`] | what the manifests grant, and what of it was used |
 //! | [`facts`], [`process`] | waiting for facts; processes that end with the test |
 #![allow(dead_code, reason = "each of tests, demo and bench uses a part of it")]
 
@@ -29,6 +30,7 @@ pub mod objects;
 pub mod process;
 #[cfg(feature = "provisioner")]
 pub mod provisioner;
+pub mod rights;
 
 /// The agent of this build.
 pub const AGENT: &str = env!("CARGO_BIN_EXE_spotkeeper-agent");

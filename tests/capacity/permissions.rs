@@ -1,0 +1,62 @@
+//! The shipped rights of the provisioner are enough, and none is too many: in Kubernetes and in EC2.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::scene::Scene;
+use crate::support::control_plane::root;
+use crate::support::rights::none_is_too_many;
+
+/// The EC2 actions that the shipped IAM policy allows.
+fn allowed() -> BTreeSet<String> {
+    let policy = std::fs::read_to_string(root().join("manifests/aws/provisioner-policy.json")).expect("it is shipped");
+    let policy: Value = serde_json::from_str(&policy).expect("it is JSON");
+    let statements = policy["Statement"].as_array().expect("statements").iter();
+    let actions = statements.flat_map(|one| match &one["Action"] {
+        Value::Array(all) => all.clone(),
+        one => vec![one.clone()],
+    });
+    actions.filter_map(|one| Some(one.as_str()?.strip_prefix("ec2:")?.to_owned())).collect()
+}
+
+#[tokio::test]
+async fn every_right_of_the_provisioner_is_needed_and_every_call_is_allowed() {
+    let scene = Scene::new("rights").await;
+    let node = scene.node("a").await;
+    // Reservations are read where they are on the ladder; moto knows none, and says so.
+    let provisioner = scene.provisioner().await.arg("--order=reserved,spot,on-demand").start().await;
+    provisioner.leads().await;
+    scene.doom(&node).await;
+    scene.claim_is(&node, "Ready").await;
+    scene.settled().await;
+    // A person deletes the claim: its instance is ended, and the claim goes.
+    let path = format!("/apis/spotkeeper.dev/v1alpha1/nodeclaims/{}-1", node.instance);
+    scene.cluster.delete(&path).await.expect("it can be deleted");
+    scene.gone(&node).await;
+    assert_eq!(scene.ec2.alive().await.len(), 0, "its instance was ended");
+    // One that has found nothing yet when its announcement is withdrawn is deleted by the provisioner.
+    let other = scene.node("b").await;
+    scene.ec2.plan().refuses = Some("InvalidLaunchTemplateId.NotFound");
+    scene.doom(&other).await;
+    scene.ec2.called(2).await;
+    scene.settled().await;
+    scene.patch_status(&other, &json!({ "status": { "phase": "Cancelled" } })).await;
+    scene.gone(&other).await;
+    let actions = scene.ec2.actions();
+    drop(provisioner);
+    none_is_too_many(scene.cluster.plane, "manifests/overlays/full", "spotkeeper-provisioner").await;
+    let allowed = allowed();
+    let used: Vec<&String> = actions.iter().filter(|action| !lab_only(action)).collect();
+    assert!(used.iter().all(|action| allowed.contains(*action)), "{used:?} of {allowed:?}");
+    // EC2 asks for these two itself, on behalf of CreateFleet.
+    let on_behalf = ["RunInstances", "CreateTags"];
+    let idle: Vec<&String> =
+        allowed.iter().filter(|action| !actions.contains(*action) && !on_behalf.contains(&action.as_str())).collect();
+    assert!(idle.is_empty(), "allowed and never asked for: {idle:?}");
+}
+
+/// What only the tests ask moto for does not come through here.
+fn lab_only(action: &str) -> bool {
+    action.is_empty()
+}
