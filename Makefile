@@ -25,9 +25,9 @@ help: ## Say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
 
 .PHONY: demo
-demo: tools parts ## See it work: a real control plane, three nodes, three notices
-	@cargo test --quiet --test demo --no-run
-	@cargo test --quiet --test demo
+demo: tools parts ## See it work: a real control plane, three nodes, three notices, spot dry
+	@cargo test --quiet --features provisioner --test demo --no-run
+	@cargo test --quiet --features provisioner --test demo
 
 .PHONY: test
 test: tools parts image ## Every test, on a real control plane: what CI runs

@@ -1,5 +1,6 @@
-//! `make demo`: a real control plane, three nodes with a realistic set of workloads, three notices, and the story of
-//! what the agents make of them. Ends with 1 where a node was not empty in time.
+//! `make demo`: a real control plane, three spot nodes with a realistic set of workloads, three notices while spot has run
+//! out, and the story of what the agents and the provisioner make of them. Ends with 1 where a node was not empty in time
+//! or has no stand-in.
 
 mod story;
 
@@ -9,13 +10,15 @@ mod support;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use self::story::Story;
+use self::story::{EC2, Story};
 use self::support::agent::{Agent, Running};
 use self::support::cluster::{Cluster, NodeHandle};
-use self::support::control_plane::PARTS;
+use self::support::control_plane::{ControlPlane, PARTS};
+use self::support::ec2::Ec2;
 use self::support::imds::Imds;
 use self::support::moto::{Moto, Queue};
 use self::support::objects::{a_budget, a_daemonset, a_deployment, a_job, a_pod, a_statefulset};
+use self::support::provisioner::Provisioner;
 
 /// What is left of AWS's two minutes in the demo.
 const LEFT: Duration = Duration::from_secs(45);
@@ -23,6 +26,16 @@ const TWO_MINUTES: Duration = Duration::from_secs(120);
 
 /// What is left of them for the forged notice: long enough to see that nothing happens.
 const LEFT_FORGED: Duration = Duration::from_secs(25);
+
+/// How long an instance takes to become a node in the demo; half a minute to a minute and a half in EC2.
+const BOOT: Duration = Duration::from_secs(6);
+
+/// What the demo plays on.
+struct Lab<'a> {
+    cluster: &'a Cluster,
+    moto: &'a Moto,
+    provisioner: &'a Provisioner,
+}
 
 /// One node of the demo.
 struct Actor {
@@ -41,20 +54,31 @@ async fn main() -> ExitCode {
 }
 
 async fn demo() -> bool {
-    println!("The lab: real etcd, kube-apiserver, controllers and scheduler; kwok for the kubelets; moto for SQS and");
-    println!("EventBridge; instance metadata of our own. Parts in {}\n", PARTS.display());
+    println!(
+        "The lab: real etcd, kube-apiserver, controllers and scheduler; kwok for the kubelets; moto for SQS, EventBridge"
+    );
+    println!(
+        "and EC2, the latter behind a layer that runs dry; instance metadata of our own. Parts in {}\n",
+        PARTS.display()
+    );
     let story = Story::begin();
     story.says("starting the control plane");
-    let cluster = Cluster::new("demo").await;
-    story.says("the API server is ready; the manifests of manifests/overlays/sqs are applied");
-    let nodes = [cluster.node("a").await, cluster.node("b").await, cluster.node("c").await];
+    let cluster = Cluster::on(ControlPlane::full, "demo").await;
+    story.says("the API server is ready; the manifests of manifests/overlays/full are applied");
+    let moto = Moto::start(&cluster.plane.dir).await;
+    let ec2 = Ec2::start(&moto, &cluster).await;
+    let template = ec2.template().await;
+    let nodes = [
+        ec2.node(&cluster, "a", &template).await,
+        ec2.node(&cluster, "b", &template).await,
+        ec2.node(&cluster, "c", &template).await,
+    ];
     let pods = workloads(&cluster, &nodes).await;
     story.says(&format!(
-        "three nodes, {pods} pods: Deployments web and api with budgets, a Deployment whose budget never allows,\n\
+        "three spot nodes, {pods} pods: Deployments web and api with budgets, a Deployment whose budget never allows,\n\
          {:>20}a StatefulSet, a Job, a DaemonSet, a pod of nobody's",
         ""
     ));
-    let moto = Moto::start(&cluster.plane.dir).await;
     let queue = moto.queue(30, 5).await;
     let mut actors = Vec::new();
     for node in nodes {
@@ -65,8 +89,14 @@ async fn demo() -> bool {
     for actor in &actors {
         actor.agent.ready().await;
     }
-    story.says("three agents, each with the rights of its own node only, are ready\n");
-    perform(&cluster, &story, &actors, &moto).await
+    story.says("three agents, each with the rights of its own node only, are ready");
+    let provisioner = Provisioner::of(&cluster, &moto, &ec2).await.arg("--resync=5s").start().await;
+    provisioner.leads().await;
+    story.says("the provisioner leads, and knows what EC2 offers\n");
+    ec2.plan().dry.insert("spot", "InsufficientInstanceCapacity");
+    ec2.plan().boots = Some(BOOT);
+    let lab = Lab { cluster: &cluster, moto: &moto, provisioner: &provisioner };
+    perform(&lab, &story, &actors).await
 }
 
 /// The realistic set, spread over the nodes by the scheduler. Returns how many pods run.
@@ -114,13 +144,15 @@ async fn start_agent(cluster: &Cluster, node: &NodeHandle, imds: &Imds, moto: &M
 }
 
 /// Sends the notices, tells the story as it happens, and says how it ended.
-async fn perform(cluster: &Cluster, story: &Story, actors: &[Actor], moto: &Moto) -> bool {
+async fn perform(lab: &Lab<'_>, story: &Story, actors: &[Actor]) -> bool {
+    let (cluster, moto) = (lab.cluster, lab.moto);
     let [a, b, c] = actors else { unreachable!("there are three nodes") };
     story.says(&format!(
         "AWS gives two minutes' notice. To be quicker, the demo leaves {} s of them ({} s for the third).",
         LEFT.as_secs(),
         LEFT_FORGED.as_secs()
     ));
+    story.says(&format!("Spot has run out in every pool. An instance boots in {} s.", BOOT.as_secs()));
     story.restart();
     a.imds.spot("terminate", LEFT);
     story.of("a", "IMDS of node a: spot/instance-action says terminate");
@@ -133,8 +165,9 @@ async fn perform(cluster: &Cluster, story: &Story, actors: &[Actor], moto: &Moto
     let mut ends = Vec::new();
     let patience = LEFT + Duration::from_secs(10);
     while ends.len() < actors.len() && story.elapsed() < patience {
+        story.follow(EC2, &lab.provisioner.process, &cluster.namespace);
         for (actor, name) in actors.iter().zip(["a", "b", "c"]) {
-            story.follow(name, &actor.agent, &cluster.namespace);
+            story.follow(name, &actor.agent.process, &cluster.namespace);
             let seen = cluster.interruption(&actor.node).await;
             let over = matches!(seen["status"]["phase"].as_str(), Some("Drained" | "Refuted"));
             if over && !ends.iter().any(|(ended, _)| *ended == name) {
@@ -145,5 +178,15 @@ async fn perform(cluster: &Cluster, story: &Story, actors: &[Actor], moto: &Moto
     }
     ends.sort_by_key(|(name, _)| *name);
     let jobs = cluster.get(&format!("/apis/batch/v1/namespaces/{}/jobs/train", cluster.namespace)).await;
-    story.summary(&ends, jobs.unwrap_or_default()["status"]["failed"].as_i64().unwrap_or(0))
+    let mut claims = Vec::new();
+    for (actor, name) in actors.iter().zip(["a", "b", "c"]) {
+        let path = format!("/apis/spotkeeper.dev/v1alpha1/nodeclaims/{}-1", actor.node.instance);
+        if let Ok(claim) = cluster.get(&path).await {
+            let stand_in = claim["status"]["nodeName"].as_str().unwrap_or_default();
+            let node = NodeHandle { name: stand_in.to_owned(), instance: String::new() };
+            claims.push((name, claim, cluster.pod_list(&node).await.len()));
+        }
+    }
+    let replaced = story.replacements(&claims);
+    story.summary(&ends, jobs.unwrap_or_default()["status"]["failed"].as_i64().unwrap_or(0), replaced)
 }

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::support::agent::Running;
+use crate::support::process::Process;
+
+/// The provisioner's name in the story.
+pub const EC2: &str = "ec2";
 
 pub struct Story {
     began: Cell<Instant>,
@@ -44,14 +47,16 @@ impl Story {
             (false, _) => ("", ""),
             (true, "a") => ("\x1b[36m", "\x1b[0m"),
             (true, "b") => ("\x1b[33m", "\x1b[0m"),
+            (true, EC2) => ("\x1b[32m", "\x1b[0m"),
             (true, _) => ("\x1b[35m", "\x1b[0m"),
         };
-        println!("{:>8.2} s  {on}node {node}{off}  {what}", self.elapsed().as_secs_f64());
+        let who = if node.len() == 1 { format!("node {node}") } else { node.to_owned() };
+        println!("{:>8.2} s  {on}{who:<6}{off}  {what}", self.elapsed().as_secs_f64());
     }
 
-    /// Tells what is new in an agent's log.
-    pub fn follow(&self, node: &'static str, agent: &Running, namespace: &str) {
-        let log = agent.process.log();
+    /// Tells what is new in a program's log: an agent's, or the provisioner's.
+    pub fn follow(&self, node: &'static str, process: &Process, namespace: &str) {
+        let log = process.log();
         let mut told = self.told.borrow_mut();
         let seen = told.entry(node).or_default();
         // A line that is being written has no end yet.
@@ -60,6 +65,7 @@ impl Story {
             complete.lines().skip(*seen).filter_map(|line| serde_json::from_str(line).ok()).collect();
         *seen = complete.lines().count();
         let mut asked = Vec::new();
+        let mut scarce = Vec::new();
         for line in lines {
             match line["reason"].as_str() {
                 // Whoever is blocked is asked every two seconds: that is told once.
@@ -69,16 +75,28 @@ impl Story {
                         asked.push(pod);
                     }
                 }
-                Some("SaidAgain" | "RecordedOnly") | None => {}
+                // One for each offering: all of them are told as one.
+                Some("Short") => scarce.push(line["message"].as_str().unwrap_or_default().to_owned()),
+                Some("SaidAgain" | "RecordedOnly" | "Leads") | None => {}
                 Some("LatestStart") if line["verb"].is_string() => {}
                 Some(reason) => {
                     self.asked(node, &mut asked);
+                    self.scarce(node, &mut scarce);
                     let text = line["message"].as_str().unwrap_or_default().replace(&format!("{namespace}/"), "");
                     self.of(node, &format!("{reason:<12} {text}"));
                 }
             }
         }
         self.asked(node, &mut asked);
+        self.scarce(node, &mut scarce);
+    }
+
+    fn scarce(&self, node: &str, offerings: &mut Vec<String>) {
+        if let Some(first) = offerings.first() {
+            let others = offerings.len() - 1;
+            self.of(node, &format!("{:<12} {first} (and {others} others)", "Short"));
+            offerings.clear();
+        }
     }
 
     fn asked(&self, node: &str, pods: &mut Vec<String>) {
@@ -88,8 +106,33 @@ impl Story {
         }
     }
 
+    /// How the replacements went. Returns whether there is one for each doomed node.
+    pub fn replacements(&self, claims: &[(&str, Value, usize)]) -> bool {
+        println!("\n           replaced by           asked for after   Ready after   pods on it");
+        let mut well = claims.len() == 2;
+        for (name, claim, pods) in claims {
+            let status = &claim["status"];
+            let wanted = time(&claim["metadata"]["creationTimestamp"]);
+            let after = |what: &str| match (time(&status[what]), wanted) {
+                (Some(at), Some(wanted)) => format!("{:.1} s", at.duration_since(wanted).as_secs_f64().max(0.0)),
+                _ => "-".to_owned(),
+            };
+            let offering = &status["offering"];
+            let what =
+                [&offering["capacityType"], &offering["instanceType"]].map(|v| v.as_str().unwrap_or("-").to_owned());
+            println!(
+                "  node {name}   {:<20}  {:>15}  {:>12}  {pods:>11}",
+                what.join(" "),
+                after("requestedAt"),
+                after("readyAt")
+            );
+            well &= status["phase"] == "Ready";
+        }
+        well
+    }
+
     /// The end of it. Returns whether all went well.
-    pub fn summary(&self, ends: &[(&str, Value)], failed_jobs: i64) -> bool {
+    pub fn summary(&self, ends: &[(&str, Value)], failed_jobs: i64, replaced: bool) -> bool {
         println!(
             "\n           phase     pods  evicted  deleted   told    cordoned  first asked   empty     before the deadline"
         );
@@ -132,12 +175,12 @@ impl Story {
             );
             well &= phase == "Drained" && spare.is_some_and(|spare| spare > 0.0);
         }
-        well &= failed_jobs == 0;
+        well &= failed_jobs == 0 && replaced;
         println!("  the Job was evicted, not failed: {} failures counted against it", failed_jobs);
         println!(
             "\n{}",
             if well {
-                "Both doomed nodes were empty in time; the forged notice touched nothing."
+                "Both doomed nodes were empty in time and have stand-ins; the forged notice touched nothing."
             } else {
                 "FAILED: see above."
             }
