@@ -1,6 +1,7 @@
-# The agent, static, on nothing: one binary and the certificate authorities that SQS is checked against.
+# The programs, static, on nothing: one binary each, and the certificate authorities that AWS is checked against.
 #
-#   docker buildx build --platform linux/amd64,linux/arm64 --tag REGISTRY/spotkeeper-agent:0.1.0 --push .
+#   docker buildx build --platform linux/amd64,linux/arm64 --target agent --tag REGISTRY/spotkeeper-agent:0.1.0 --push .
+#   docker buildx build --platform linux/amd64,linux/arm64 --target provisioner --tag REGISTRY/spotkeeper-provisioner:0.1.0 --push .
 #
 # The two files of the image come from the stage `files`. `--build-context files=FOLDER` puts a folder with the same
 # layout in its place, so that an image can be made of a binary that is already built (`make image` does where no base
@@ -13,6 +14,20 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 RUN cargo build --release --locked --no-default-features --features agent --bin spotkeeper-agent
+
+FROM build AS build-provisioner
+# The AWS SDK for EC2 takes 8 GB of memory.
+RUN cargo build --release --locked --no-default-features --features provisioner --bin spotkeeper-provisioner
+
+FROM scratch AS provisioner
+LABEL org.opencontainers.image.title="spotkeeper-provisioner" \
+      org.opencontainers.image.description="Has a replacement on its way for every Kubernetes node that AWS is about to take" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build-provisioner /build/target/release/spotkeeper-provisioner /spotkeeper-provisioner
+COPY --from=build-provisioner /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+USER 65532:65532
+EXPOSE 9734
+ENTRYPOINT ["/spotkeeper-provisioner"]
 
 FROM scratch AS files
 COPY --from=build /build/target/release/spotkeeper-agent /spotkeeper-agent

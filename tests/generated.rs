@@ -50,20 +50,36 @@ fn compare_section(path: &str, name: &str, generated: &str) {
     compare(path, &format!("{before}{open}{generated}{close}{after}"));
 }
 
-#[test]
-fn the_readme_lists_every_metric_as_it_is() {
+fn table<'a>(metrics: impl IntoIterator<Item = &'a metrics::Described>) -> String {
     let mut table = "| metric | labels | |\n|---|---|---|\n".to_owned();
-    for metric in metrics::agent::ALL.iter().chain(metrics::ALL) {
+    for metric in metrics {
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
         table.push_str(&format!("| `{}` | {} | {} |\n", metric.name, labels.join(", "), metric.help));
     }
-    compare_section("README.md", "metrics", &table);
+    table
+}
+
+#[test]
+fn the_readme_lists_every_metric_as_it_is() {
+    compare_section("README.md", "metrics", &table(metrics::agent::ALL.iter().chain(metrics::ALL)));
+}
+
+#[cfg(feature = "provisioner")]
+#[test]
+fn the_readme_lists_every_metric_of_the_provisioner_as_it_is() {
+    compare_section("README.md", "provisioner-metrics", &table(metrics::provisioner::ALL));
 }
 
 #[test]
 fn the_readme_lists_every_flag_with_its_variable() {
+    lists_every_flag::<spotkeeper::agent::config::Config>();
+    #[cfg(feature = "provisioner")]
+    lists_every_flag::<spotkeeper::provisioner::config::Config>();
+}
+
+fn lists_every_flag<C: clap::CommandFactory>() {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("a README");
-    let command = <spotkeeper::agent::config::Config as clap::CommandFactory>::command();
+    let command = C::command();
     for argument in command.get_arguments().filter(|a| a.get_id() != "help" && a.get_id() != "version") {
         let flag = format!("`--{}`", argument.get_long().expect("every argument is a flag"));
         assert!(readme.contains(&flag), "README.md does not mention {flag}");

@@ -92,7 +92,7 @@ fn pods_are_confined(overlay: &str, yaml: &str) -> usize {
 #[tokio::test]
 async fn every_overlay_is_accepted_as_it_stands_and_its_pods_are_confined() {
     let plane = ControlPlane::shared();
-    for (overlay, pods) in [("imds-only", 1), ("sqs", 1), ("strict", 2)] {
+    for (overlay, pods) in [("imds-only", 1), ("sqs", 1), ("strict", 2), ("full", 2)] {
         let yaml = rendered(plane, &root().join("manifests/overlays").join(overlay));
         accepted(plane, overlay, &yaml);
         assert_eq!(pods_are_confined(overlay, &yaml), pods, "{overlay}");
@@ -102,7 +102,7 @@ async fn every_overlay_is_accepted_as_it_stands_and_its_pods_are_confined() {
 #[tokio::test]
 async fn the_notice_file_is_added_to_any_overlay_with_the_same_image() {
     let plane = ControlPlane::shared();
-    for overlay in ["imds-only", "sqs", "strict"] {
+    for overlay in ["imds-only", "sqs", "strict", "full"] {
         // kustomize takes relative paths only.
         let folder = tempfile::tempdir_in(root().join("manifests/overlays")).expect("the folder can be written");
         let kustomization = json!({
