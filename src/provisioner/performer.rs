@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::observer::Observer;
 use crate::adapters::ec2::view::Subnets;
@@ -18,6 +18,13 @@ use crate::provision::{Answer, Because, Effect, Input, Instance, Provisioner};
 
 /// How long what is known of subnets is believed.
 const SUBNETS_FRESH: Duration = Duration::from_secs(300);
+
+/// How many claims are created at a time: a thousand at once would only wait in the API server until they time out.
+const CREATIONS_MAX: usize = 48;
+
+/// How many writes that say how far something has come are made at a time. In a storm what EC2 is asked by goes first;
+/// while these wait they are overtaken by later ones of the same object.
+const PROGRESS_MAX: usize = 8;
 
 /// Tasks that are on their way.
 #[derive(Clone)]
@@ -43,6 +50,8 @@ struct Shared {
     inputs: mpsc::Sender<Input>,
     observer: Observer,
     subnets: RefCell<Option<(Instant, Subnets)>>,
+    creations: Semaphore,
+    progress: Semaphore,
 }
 
 impl Performer {
@@ -53,7 +62,9 @@ impl Performer {
         inputs: mpsc::Sender<Input>,
         observer: Observer,
     ) -> Self {
-        let shared = Shared { kubernetes, ec2, clock, inputs, observer, subnets: RefCell::default() };
+        let (creations, progress) = (Semaphore::new(CREATIONS_MAX), Semaphore::new(PROGRESS_MAX));
+        let subnets = RefCell::default();
+        let shared = Shared { kubernetes, ec2, clock, inputs, observer, subnets, creations, progress };
         Self { shared: Rc::new(shared), on_their_way: OnTheirWay(watch::Sender::new(0)) }
     }
 
@@ -168,10 +179,12 @@ impl Surroundings<Provisioner> for Performer {
                 })
             }),
             Effect::CreateClaim { name, spec } => self.start(async move {
+                let _turn = shared.creations.acquire().await;
                 let outcome = shared.kubernetes.create_claim(&name, *spec).await;
                 Some(Input::ClaimCreated { name, outcome })
             }),
             Effect::WriteClaim { name, uid, status } => self.start(async move {
+                let _turn = shared.progress.acquire().await;
                 let outcome = outcome(&shared.kubernetes.write_claim(&name, &uid, &status).await);
                 Some(Input::ClaimWritten { name, outcome })
             }),
@@ -211,6 +224,7 @@ impl Surroundings<Provisioner> for Performer {
                 Some(Input::Ended { instance, outcome })
             }),
             Effect::WriteReplacement { instance, replacement } => self.start(async move {
+                let _turn = shared.progress.acquire().await;
                 let result = shared.kubernetes.write_replacement(&instance, &replacement).await;
                 Some(Input::ReplacementWritten { instance, outcome: outcome(&result) })
             }),

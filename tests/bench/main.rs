@@ -1,7 +1,7 @@
-//! `make bench`: what the agent takes and how fast it is, on a real control plane of this machine.
+//! `make bench`: what agent and provisioner take and how fast they are, on a real control plane of this machine.
 //!
-//! `cargo test --test bench -- reaction footprint storm requests` measures only what is named. The agent measured is
-//! the binary that `SPOTKEEPER_AGENT` names. The figures are printed, and written as JSON to
+//! `cargo test --test bench -- reaction footprint storm requests supply` measures only what is named. The programs measured
+//! are the binaries that `SPOTKEEPER_AGENT` and `SPOTKEEPER_PROVISIONER` name. The figures are printed, and written as JSON to
 //! `SPOTKEEPER_BENCH_JSON`, or else to `bench.json` in Cargo's target folder.
 
 mod fleet;
@@ -12,6 +12,7 @@ mod report;
 mod requests;
 mod sights;
 mod storm;
+mod supply;
 
 #[path = "../support/lab.rs"]
 mod support;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 use self::report::Report;
 
-const MEASURES: [&str; 4] = ["reaction", "footprint", "storm", "requests"];
+const MEASURES: [&str; 5] = ["reaction", "footprint", "storm", "requests", "supply"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -51,6 +52,9 @@ async fn measure(wanted: &[String]) {
     }
     if wants("requests") {
         requests::measure(&mut report).await;
+    }
+    if wants("supply") {
+        supply::measure(&mut report).await;
     }
     report.end();
 }

@@ -45,8 +45,10 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub struct Call {
     pub at: Instant,
+    /// When it was answered.
+    pub answered: Instant,
     pub asked: Asked,
-    /// `None` where it was refused.
+    /// `None` while it is worked on, and where it was refused.
     pub launched: Option<usize>,
 }
 
@@ -159,6 +161,13 @@ impl Ec2 {
         cluster.node_on(name, &instance).await
     }
 
+    /// So many spot instances that run, made with this template.
+    pub async fn instances(&self, count: usize, template: &str) -> Vec<String> {
+        let subnet = self.subnets().await.remove(0);
+        let tags = [("aws:ec2launchtemplate:id", template), ("aws:ec2launchtemplate:version", "1")];
+        self.shared.run_all(count, "m7g.large", &subnet, "spot", &tags).await
+    }
+
     /// The subnets of the default VPC.
     pub async fn subnets(&self) -> Vec<String> {
         let text = self.shared.forward(&[("Action", "DescribeSubnets")]).await;
@@ -199,13 +208,25 @@ impl Shared {
 
     /// One instance, by moto. Returns its id.
     async fn run(&self, name: &str, subnet: &str, market: &str, tags: &[(&str, &str)]) -> String {
+        self.run_all(1, name, subnet, market, tags).await.remove(0)
+    }
+
+    async fn run_all(
+        &self,
+        count: usize,
+        name: &str,
+        subnet: &str,
+        market: &str,
+        tags: &[(&str, &str)],
+    ) -> Vec<String> {
+        let count = count.to_string();
         let mut form: Vec<(String, String)> = [
             ("Action", "RunInstances"),
             ("ImageId", IMAGE),
             ("InstanceType", name),
             ("SubnetId", subnet),
-            ("MinCount", "1"),
-            ("MaxCount", "1"),
+            ("MinCount", count.as_str()),
+            ("MaxCount", count.as_str()),
             ("TagSpecification.1.ResourceType", "instance"),
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -219,7 +240,10 @@ impl Shared {
         }
         let form: Vec<(&str, &str)> = form.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         let text = self.forward(&form).await;
-        between(&text, "<instanceId>", "<").unwrap_or_else(|| panic!("no instance: {text}"))
+        let ids: Vec<String> =
+            text.split("<instanceId>").skip(1).filter_map(|rest| Some(rest.split_once('<')?.0.to_owned())).collect();
+        assert!(!ids.is_empty(), "no instance: {text}");
+        ids
     }
 
     /// `CreateFleet`: what was asked, and the status and text of the answer.
@@ -229,8 +253,17 @@ impl Shared {
             (plan.takes, plan.refuses, plan.dry.get(asked.market.as_str()).copied())
         };
         let at = Instant::now();
+        // Seen as soon as it comes in: what it makes of it follows.
+        let index = {
+            let mut calls = self.calls.lock().unwrap();
+            calls.push(Call { at, answered: at, asked: asked.clone(), launched: None });
+            calls.len() - 1
+        };
+        let note = |launched| {
+            let call = &mut self.calls.lock().unwrap()[index];
+            (call.answered, call.launched) = (Instant::now(), launched);
+        };
         tokio::time::sleep(takes).await;
-        let note = |launched| self.calls.lock().unwrap().push(Call { at, asked: asked.clone(), launched });
         let known = self.tokens.lock().unwrap().get(&asked.token).cloned();
         if let Some((first, answer)) = known {
             note(Some(0));

@@ -1,5 +1,6 @@
 //! Provisioners as real processes, with a token of their ServiceAccount.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,6 +13,12 @@ use super::ec2::Ec2;
 use super::facts::eventually;
 use super::moto::Moto;
 use super::process::Process;
+
+/// The binary under test: this build's, or another one named by `SPOTKEEPER_PROVISIONER` (the release, for the bench).
+pub fn binary() -> PathBuf {
+    std::env::var_os("SPOTKEEPER_PROVISIONER")
+        .map_or_else(|| env!("CARGO_BIN_EXE_spotkeeper-provisioner").into(), PathBuf::from)
+}
 
 /// A running provisioner.
 pub struct Provisioner {
@@ -37,7 +44,7 @@ impl Provisioner {
         let kubeconfig = cluster.plane.dir.join(format!("provisioner-{}.kubeconfig", uuid()));
         cluster.plane.write_kubeconfig(&kubeconfig, &text(&answer["status"]["token"]));
         let name = format!("provisioner-{}", uuid());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_spotkeeper-provisioner"));
+        let mut command = Command::new(binary());
         command
             .env("KUBECONFIG", &kubeconfig)
             .env("POD_NAME", &name)

@@ -57,6 +57,9 @@ impl Asked {
     }
 }
 
+/// EC2 says this of a whole call, and names no pool.
+const UNNAMED: &str = "UnfulfillableCapacity";
+
 /// The answer: what is given, and for each override that had nothing, its error.
 pub fn fleet(asked: &Asked, given: &[Given], dry: Option<&str>) -> String {
     let mut text = String::from(
@@ -74,7 +77,14 @@ pub fn fleet(asked: &Asked, given: &[Given], dry: Option<&str>) -> String {
         );
     }
     text.push_str("</fleetInstanceSet><errorSet>");
-    for (name, subnet) in asked.overrides.iter().filter(|_| dry.is_some()) {
+    if dry == Some(UNNAMED) {
+        let _ = write!(
+            text,
+            "<item><lifecycle>{lifecycle}</lifecycle><errorCode>{UNNAMED}</errorCode>\
+             <errorMessage>as planned</errorMessage></item>"
+        );
+    }
+    for (name, subnet) in asked.overrides.iter().filter(|_| dry.is_some_and(|code| code != UNNAMED)) {
         let _ = write!(
             text,
             "<item><launchTemplateAndOverrides><overrides><instanceType>{name}</instanceType>\
