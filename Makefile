@@ -33,7 +33,7 @@ demo: tools parts ## See it work: a real control plane, three nodes, three notic
 test: tools parts image ## Every test, on a real control plane: what CI runs
 	cargo check --lib --no-default-features
 	SPOTKEEPER_IMAGE=$(IMAGE) cargo test
-	cargo test --features provisioner --lib --test capacity --test generated
+	cargo test --features provisioner --lib --test capacity --test generated --test provisioner_cli
 
 .PHONY: check
 check: tools ## Format, lints in every feature set, the pure core alone, licences and sources of dependencies

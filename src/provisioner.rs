@@ -59,13 +59,13 @@ pub enum ProvisionerError {
 /// Runs until `stop` is done.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), ProvisionerError> {
     let clock = Clock::start();
+    let prices = config.prices.as_deref().map(market::read_prices).transpose()?.unwrap_or_default();
     let observer = Observer::new();
     let admin = serve::bind(config.admin_listen).await.map_err(ProvisionerError::Admin)?;
     let address = admin.local_addr().map(|address| address.to_string()).unwrap_or_default();
     tracing::info!(address, "serving /livez, /readyz and /metrics");
     tokio::spawn(serve::serve(admin, observer.admin().router(), Limits::default()));
     let kubernetes = Kubernetes::connect(observer.metrics().common).await?;
-    let prices = config.prices.as_deref().map(market::read_prices).transpose()?.unwrap_or_default();
     tokio::pin!(stop);
     let cluster = tokio::select! {
         cluster = cluster_id(&kubernetes, &observer) => cluster,
