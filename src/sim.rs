@@ -19,6 +19,7 @@ mod queue;
 pub mod scenario;
 mod script;
 pub mod supply;
+pub mod system;
 mod verdict;
 mod watches;
 mod workloads;

@@ -128,7 +128,8 @@ fn every_source_file_is_reached_from_a_root() {
         let is_root = path.starts_with("src/bin") || path.ends_with("lib.rs");
         let folder = if is_root { path.parent().expect("src").to_owned() } else { path.with_extension("") };
         for line in text.lines().map(str::trim) {
-            let declared = line.trim_start_matches("pub(crate) ").trim_start_matches("pub ").strip_prefix("mod ");
+            let seen_by = ["pub(crate) ", "pub(super) ", "pub "].into_iter().find_map(|word| line.strip_prefix(word));
+            let declared = seen_by.unwrap_or(line).strip_prefix("mod ");
             if let Some(name) = declared.and_then(|rest| rest.strip_suffix(';')) {
                 open.push(folder.join(format!("{name}.rs")));
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::api::Call;
 use super::scenario::{ApiState, ImdsState, interval_ms};
-use super::world::{Event, World, moment};
+use super::world::{Event, NodeSim, Told, World, moment};
 use crate::domain::node::Node;
 use crate::domain::notice::ScheduleCode;
 use crate::domain::time::{Deadline, Epoch, Instant};
@@ -33,6 +33,8 @@ pub(super) struct Agent {
     pace: Pace,
     polls: u32,
     asked_seldom: Option<u64>,
+    /// It asks IMDS unseen, first at this time and then at its usual pace.
+    dozes_from: Option<u64>,
     wakes: u32,
     /// Names the watch on the pods: one that was given up delivers nothing.
     pub watch: u32,
@@ -88,6 +90,7 @@ impl World {
             pace: Pace::Usual,
             polls: 0,
             asked_seldom: None,
+            dozes_from: None,
             wakes: 0,
             watch: 0,
             watching: Watching::No,
@@ -121,10 +124,14 @@ impl World {
         let violations = agent.witness.input(at, &input);
         let mut effects = Vec::new();
         agent.core.handle(at, input, &mut effects);
+        let busy = agent.core.phase().is_some();
         self.violated(node, violations);
         self.note_ability(node);
         self.perform(node, life, effects);
         self.plan_wake(node, life);
+        if busy {
+            self.rouse(node);
+        }
     }
 
     pub fn wake(&mut self, node: usize, life: u32, generation: u32) {
@@ -154,6 +161,9 @@ impl World {
         };
         agent.wakes += 1;
         let generation = agent.wakes;
+        if agent.dozes_from.is_some() && agent.core.next_wakeup().is_none() {
+            return;
+        }
         let beat = now + BEAT_MS;
         let at = agent.core.next_wakeup().map_or(beat, |next| agent.in_world(next).min(beat));
         self.schedule(at, Event::Wake { node, life, generation });
@@ -215,12 +225,16 @@ impl World {
             Effect::PollImds(pace) => {
                 agent.pace = pace;
                 agent.polls += 1;
+                agent.dozes_from = None;
                 let generation = agent.polls;
                 self.schedule(self.now, Event::Poll { node, life, generation });
             }
             Effect::StandDown => agent.standing = false,
             Effect::StandUp => agent.standing = true,
-            Effect::Decided(because) => self.tell(node, || format!("{}: {because}", because.reason())),
+            Effect::Decided(because) => {
+                self.tell(node, || format!("{}: {because}", because.reason()));
+                self.outward(Told::Decided { node, because });
+            }
         }
     }
 
@@ -247,7 +261,43 @@ impl World {
         };
         let input = Box::new(input);
         self.schedule(now + after, Event::Input { node, life, input });
-        self.schedule(next.max(now + after), Event::Poll { node, life, generation });
+        let next = next.max(now + after);
+        if self.may_doze(node)
+            && let Some(agent) = &mut self.nodes[node].agent
+        {
+            agent.dozes_from = Some(next);
+            return;
+        }
+        self.schedule(next, Event::Poll { node, life, generation });
+    }
+
+    /// Whether asking IMDS again changes nothing until something happens.
+    fn may_doze(&self, node: usize) -> bool {
+        let NodeSim { imds, agent: Some(agent), .. } = &self.nodes[node] else {
+            return false;
+        };
+        self.dozes
+            && self.scenario.faults.imds_one_in.is_none()
+            && imds.state == ImdsState::Well
+            && imds.says_nothing()
+            && agent.pace == Pace::Usual
+            && agent.core.phase().is_none()
+    }
+
+    /// Something has happened that the next answers of IMDS may matter for.
+    pub fn rouse(&mut self, node: usize) {
+        let now = self.now;
+        let Some(agent) = &mut self.nodes[node].agent else {
+            return;
+        };
+        let Some(from) = agent.dozes_from.take() else {
+            return;
+        };
+        let interval = interval_ms(agent.pace);
+        let at = from + now.saturating_sub(from).div_ceil(interval) * interval;
+        let (life, generation) = (agent.life, agent.polls);
+        self.schedule(at, Event::Poll { node, life, generation });
+        self.plan_wake(node, life);
     }
 
     fn reading(&mut self, node: usize, seldom: bool) -> Reading {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::agents::CALL_TIMEOUT;
 use super::scenario::ApiState;
 use super::watches::Change;
-use super::world::{Event, World, moment};
+use super::world::{Event, Told, World, moment};
 use crate::api::interruption::{InterruptionStatus, NoticeEntry, Phase};
 use crate::domain::node::{Node, Taint};
 use crate::interruption::invariants::ledger::foreign_kept;
@@ -216,6 +216,7 @@ impl World {
         object.resource_version = (version + 1).to_string();
         let object = object.clone();
         self.changed(node, Change::Node(object));
+        self.outward(Told::Node { node });
     }
 
     /// Server-side apply of one entry: nobody's apply drops another's, and the first reporter stays.
@@ -241,6 +242,7 @@ impl World {
     pub fn record_changed(&mut self, node: usize) {
         let record = self.nodes[node].record.clone().map(Box::new);
         self.changed(node, Change::Record(record));
+        self.outward(Told::Record { node });
     }
 
     fn write_status(&mut self, node: usize, status: InterruptionStatus) -> Outcome {
@@ -249,6 +251,8 @@ impl World {
         let Some(record) = &mut sim.record else {
             return Outcome::Failed("404 NotFound".into());
         };
+        // The replacement is the provisioner's field: an agent's apply leaves it as it is.
+        let status = InterruptionStatus { replacement: record.status.replacement.clone(), ..status };
         if record.status == status {
             return Outcome::Done;
         }

@@ -26,8 +26,19 @@ pub(super) struct MessageSim {
 
 impl World {
     pub fn send(&mut self, message: Message) {
-        self.messages.push(MessageSim { message, sent_at: self.now, receives: 0, deleted: false, entries: Vec::new() });
-        let at = self.now + self.rng.u64(5..80);
+        self.send_in(message, 0);
+    }
+
+    /// It comes into the queue so much later.
+    pub fn send_in(&mut self, message: Message, after: u64) {
+        self.messages.push(MessageSim {
+            message,
+            sent_at: self.now + after,
+            receives: 0,
+            deleted: false,
+            entries: Vec::new(),
+        });
+        let at = self.now + after + self.rng.u64(5..80);
         self.schedule(at, Event::Receive { message: self.messages.len() - 1 });
     }
 
@@ -81,7 +92,7 @@ impl World {
         let delivery = Delivery { receives: *receives, age: std::time::Duration::from_millis(self.now - sent_at) };
         let body = Ok(Body::Message(Parsed { notices, problems: Vec::new() }));
         let node_of = |instance: &InstanceId| {
-            let node = self.nodes.iter().find(|node| node.instance == *instance)?;
+            let node = &self.nodes[self.node_of(instance)?];
             Some(NodeRef {
                 name: node.name.clone(),
                 uid: node.object.uid.clone(),

@@ -65,7 +65,7 @@ impl World {
         self.note_ability(node);
     }
 
-    fn set_api(&mut self, state: ApiState) {
+    pub fn set_api(&mut self, state: ApiState) {
         let was = std::mem::replace(&mut self.api, state);
         self.api_since = self.now;
         if !self.nodes.is_empty() {

@@ -9,12 +9,12 @@
 //!               └ verdict:   one live instance for a claim, none leaked, everybody served
 //! ```
 
-mod cloud;
+pub(super) mod cloud;
 mod draw;
 mod replicas;
 pub mod scenario;
 mod verdict;
-mod world;
+pub(super) mod world;
 
 use std::collections::BTreeMap;
 

@@ -3,7 +3,7 @@
 use super::agents::Watching;
 use super::scenario::{ApiState, PodSpec};
 use super::watches::{Change, PodView};
-use super::world::{Event, World, moment};
+use super::world::{Event, Told, World, moment};
 use super::{NodeAtEnd, PodAtEnd};
 use crate::domain::pod::{Pod, PodUid};
 use crate::interruption::invariants::ledger::{Asked, PodFate};
@@ -22,6 +22,8 @@ pub(super) struct PodSim {
     pub finished: bool,
     pub out_at: Option<u64>,
     pub gone: bool,
+    /// It is Ready: a budget does not protect one that is not.
+    pub serves: bool,
     version: u32,
     asked: Vec<(u64, Verb)>,
     accepted: Vec<(u64, Verb, Option<u32>)>,
@@ -42,6 +44,7 @@ impl World {
             asks: Vec::new(),
         });
         let fate = ledger.pods.len() - 1;
+        self.nodes[node].pods.push(index);
         let (terminating, grace) = (spec.terminating, spec.grace_secs);
         self.pods.push(PodSim {
             uid: PodUid(format!("uid-{index}")),
@@ -52,6 +55,7 @@ impl World {
             finished: spec.finished,
             out_at: None,
             gone: false,
+            serves: true,
             version: 0,
             asked: Vec::new(),
             accepted: Vec::new(),
@@ -67,7 +71,7 @@ impl World {
     pub fn note_ask(&mut self, node: usize, ask: &Ask) -> (usize, usize) {
         let sent = moment(self.now);
         // An ask for a pod that never was is the witness's business: it is noted with the first pod.
-        let index = self.pods.iter().position(|pod| pod.uid == ask.uid).unwrap_or(0);
+        let index = self.pod_of(&ask.uid).unwrap_or(0);
         let Some(pod) = self.pods.get_mut(index) else {
             return (0, 0);
         };
@@ -91,17 +95,17 @@ impl World {
 
     /// What the API server makes of an ask.
     pub fn ask_pod(&mut self, ask: &Ask, noted: (usize, usize)) -> Answer {
-        let named = |pod: &PodSim| !pod.gone && pod.spec.namespace == ask.namespace && pod.spec.name == ask.name;
-        let Some(index) = self.pods.iter().position(named) else {
+        let is_there = |index: &usize| {
+            let pod = &self.pods[*index];
+            !pod.gone && pod.spec.namespace == ask.namespace && pod.spec.name == ask.name
+        };
+        let Some(index) = self.pod_of(&ask.uid).filter(is_there) else {
             return Answer::Gone;
         };
         let pod = &self.pods[index];
-        if pod.uid != ask.uid {
-            return Answer::Gone;
-        }
         let starts = pod.going.is_none() && !pod.finished;
         let budgets: Vec<usize> = self.budgets_of(index);
-        if ask.verb == Verb::Evict && starts {
+        if ask.verb == Verb::Evict && starts && pod.serves {
             if budgets.len() > 1 {
                 return Answer::TooManyBudgets;
             }
@@ -148,18 +152,27 @@ impl World {
             pod.going = Some((since, ends));
             pod.grace_secs = grace_secs;
         }
-        let ends = ends.min(before);
+        let (ends, first) = (ends.min(before), before == u64::MAX);
         pod.version += 1;
         let version = pod.version;
         if alive && pod.out_at.is_none() {
             let stops = (since + pod.spec.stops_in_ms).min(ends).max(now);
             self.schedule(stops, Event::PodEnds { pod: index, version });
         }
+        if first {
+            self.outward(Told::PodGoing { pod: index });
+        }
         if grace_secs == 0 {
             self.object_goes(index);
         } else {
             self.pod_changed(index);
         }
+    }
+
+    /// The pod of this uid: uids are given out in the order of the pods.
+    fn pod_of(&self, uid: &PodUid) -> Option<usize> {
+        let index: usize = uid.0.strip_prefix("uid-")?.parse().ok()?;
+        (index < self.pods.len()).then_some(index)
     }
 
     /// The kubelet has stopped a pod's containers.
@@ -173,6 +186,8 @@ impl World {
         let (node, fate, finalizer) = (pod.node, pod.fate, pod.spec.finalizer_ms);
         self.nodes[node].ledger.pods[fate].out_at = Some(moment(now));
         self.figures.pods_out += 1;
+        let whole = self.pods[index].stopped_by_itself(now);
+        self.outward(Told::PodOut { pod: index, whole });
         let path = format!("{}/{}", self.pods[index].spec.namespace, self.pods[index].spec.name);
         self.tell(node, || format!("{path} has stopped"));
         match finalizer {
@@ -194,6 +209,7 @@ impl World {
             return self.schedule(self.now + 500, Event::ObjectGoes { pod: index });
         }
         self.pods[index].gone = true;
+        self.outward(Told::PodGone { pod: index });
         let (node, uid) = (self.pods[index].node, self.pods[index].uid.clone());
         if let Some(watch) = self.pod_watch(node) {
             self.changed(node, Change::PodGone(watch, uid));
@@ -230,27 +246,33 @@ impl World {
     }
 
     pub fn pod_views(&self, node: usize) -> Vec<PodView> {
-        self.pods.iter().filter(|pod| pod.node == node && !pod.gone).map(PodSim::view).collect()
+        self.pods_on(node).filter(|pod| !pod.gone).map(PodSim::view).collect()
+    }
+
+    fn pods_on(&self, node: usize) -> impl Iterator<Item = &PodSim> {
+        self.nodes[node].pods.iter().map(|pod| &self.pods[*pod])
     }
 
     /// Whether a pod is left that a drain is about.
     pub fn drain_left(&self, node: usize) -> bool {
-        self.pods.iter().filter(|pod| pod.node == node && !pod.gone).any(|pod| pod.view().pod.evictable())
+        self.pods_on(node).filter(|pod| !pod.gone).any(|pod| pod.view().pod.evictable())
     }
 
     /// The instance is taken: what runs on it dies.
     pub fn instance_dies(&mut self, node: usize) {
-        let running = |pod: &&mut PodSim| pod.node == node && !pod.gone && pod.out_at.is_none() && !pod.finished;
-        let lost = self.pods.iter_mut().filter(running);
-        let lost = lost.filter(|pod| pod.spec.bound.is_none()).count();
-        self.figures.pods_lost += u64::try_from(lost).unwrap_or(u64::MAX);
+        let running = |pod: &&usize| {
+            let pod = &self.pods[**pod];
+            !pod.gone && pod.out_at.is_none() && !pod.finished && pod.spec.bound.is_none()
+        };
+        let lost: Vec<usize> = self.nodes[node].pods.iter().filter(running).copied().collect();
+        self.figures.pods_lost += lost.len() as u64;
+        lost.into_iter().for_each(|pod| self.outward(Told::PodKilled { pod }));
         self.nodes[node].alive = false;
     }
 
     pub fn at_end(&self) -> Vec<NodeAtEnd> {
         let pods = |node: usize| {
-            let of = self.pods.iter().filter(move |pod| pod.node == node);
-            of.map(|pod| PodAtEnd {
+            self.pods_on(node).map(|pod| PodAtEnd {
                 path: format!("{}/{}", pod.spec.namespace, pod.spec.name),
                 out_at_ms: pod.out_at,
                 accepted: pod.accepted.clone(),
@@ -268,6 +290,11 @@ impl World {
 }
 
 impl PodSim {
+    /// Whether it had the time that it takes to stop.
+    fn stopped_by_itself(&self, now: u64) -> bool {
+        self.going.is_none_or(|(since, _)| now >= since + self.spec.stops_in_ms)
+    }
+
     fn view(&self) -> PodView {
         PodView {
             pod: view(&self.spec, self.uid.clone(), self.finished),

@@ -14,10 +14,10 @@ use super::{Figures, Finding, NodeAtEnd, Report, scenario};
 use crate::domain::node::{Node, Taint};
 use crate::domain::notice::{Action, InstanceId};
 use crate::domain::time::Instant;
-use crate::interruption::Input;
 use crate::interruption::invariants::Violation;
 use crate::interruption::invariants::ledger::{Foreign, Ledger};
 use crate::interruption::mark::EXCLUDE_FROM_LOAD_BALANCERS;
+use crate::interruption::{Because, Input};
 
 /// How many effects one world may have: far more than any honest one needs.
 const EFFECTS_MAX: u64 = 60_000;
@@ -32,13 +32,38 @@ pub(super) struct World {
     /// When the API server's state changed last.
     pub api_since: u64,
     pub nodes: Vec<NodeSim>,
+    names: BTreeMap<String, usize>,
+    instances: BTreeMap<InstanceId, usize>,
     pub pods: Vec<PodSim>,
     pub budgets: Vec<BudgetSim>,
     pub messages: Vec<MessageSim>,
     pub figures: Figures,
     pub findings: Vec<Finding>,
-    story: Vec<String>,
+    pub story: Vec<String>,
     telling: bool,
+    pub effects_max: u64,
+    /// Agents whose IMDS has nothing to say are not seen asking: it would change nothing, and takes most of the time.
+    pub dozes: bool,
+    /// What another world is told that runs in step with this one; `None` where there is none.
+    pub told: Option<Vec<Told>>,
+}
+
+/// What has happened here that another world may have to know of.
+pub(super) enum Told {
+    /// A node's Interruption has changed.
+    Record { node: usize },
+    /// A Node has changed.
+    Node { node: usize },
+    /// A pod was asked to end.
+    PodGoing { pod: usize },
+    /// A pod's containers have stopped; `whole`: by themselves, rather than at the end of their grace.
+    PodOut { pod: usize, whole: bool },
+    /// A pod was killed with its instance.
+    PodKilled { pod: usize },
+    /// A pod's object is gone.
+    PodGone { pod: usize },
+    /// An agent has decided something.
+    Decided { node: usize, because: Because },
 }
 
 /// One node with everything about it.
@@ -59,6 +84,8 @@ pub(super) struct NodeSim {
     pub ledger: Ledger,
     /// The open span of [`Ledger::able`]: since when, for which deadline.
     pub able: Option<(u64, u64)>,
+    /// All pods that ever were on it, by their places in the world.
+    pub pods: Vec<usize>,
 }
 
 pub(super) struct ImdsSim {
@@ -67,6 +94,13 @@ pub(super) struct ImdsSim {
     pub rebalance: Option<Timestamp>,
     pub scheduled: Vec<ScheduledSaid>,
     pub lifecycle: Option<String>,
+}
+
+impl ImdsSim {
+    /// Whether there is nothing that it would answer with.
+    pub fn says_nothing(&self) -> bool {
+        self.spot.is_none() && self.rebalance.is_none() && self.scheduled.is_empty() && self.lifecycle.is_none()
+    }
 }
 
 pub(super) struct SpotSaid {
@@ -175,6 +209,8 @@ impl World {
             api: ApiState::Well,
             api_since: 0,
             nodes: Vec::new(),
+            names: BTreeMap::new(),
+            instances: BTreeMap::new(),
             pods: Vec::new(),
             budgets: Vec::new(),
             messages: Vec::new(),
@@ -182,12 +218,15 @@ impl World {
             findings: Vec::new(),
             story: Vec::new(),
             telling,
+            effects_max: EFFECTS_MAX,
+            dozes: false,
+            told: None,
             scenario,
         };
         let budgets = std::mem::take(&mut world.scenario.budgets);
         world.budgets = budgets.into_iter().map(|spec| BudgetSim { spec, missing: 0 }).collect();
         for (index, spec) in std::mem::take(&mut world.scenario.nodes).into_iter().enumerate() {
-            world.add_node(index, spec);
+            world.add_node(spec, scenario::instance(index), Some(0));
         }
         let steps: Vec<u64> = world.scenario.script.iter().map(|(at, _)| *at).collect();
         for (index, at) in steps.into_iter().enumerate() {
@@ -196,8 +235,11 @@ impl World {
         world
     }
 
-    fn add_node(&mut self, index: usize, spec: NodeSpec) {
-        let instance = scenario::instance(index);
+    /// A node joins; its agent starts then, or when it is started.
+    pub fn add_node(&mut self, spec: NodeSpec, instance: InstanceId, agent_at: Option<u64>) {
+        let index = self.nodes.len();
+        self.names.insert(spec.name.clone(), index);
+        self.instances.insert(instance.clone(), index);
         let taint =
             |key: &String| Taint { key: key.clone(), value: None, effect: "NoSchedule".into(), time_added: None };
         let foreign = Foreign {
@@ -242,28 +284,45 @@ impl World {
                 ..Ledger::default()
             },
             able: None,
+            pods: Vec::new(),
         });
         for pod in spec.pods {
             self.add_pod(index, pod);
         }
-        self.schedule(0, Event::Start { node: index });
+        if let Some(at) = agent_at {
+            self.schedule(at, Event::Start { node: index });
+        }
     }
 
     /// Runs to the end.
     pub fn run(mut self) -> (Report, Vec<NodeAtEnd>) {
         let end = self.scenario.end();
-        while let Some(((at, _), event)) = self.events.pop_first() {
-            if at > end {
-                break;
-            }
-            self.now = at;
-            self.figures.events += 1;
-            self.happens(event);
-            if self.figures.effects > EFFECTS_MAX {
-                self.found(0, "live", format!("more than {EFFECTS_MAX} effects: it goes round in circles"));
-                break;
-            }
+        while self.next_at().is_some_and(|at| at <= end) && self.run_next() {}
+        self.conclude(end)
+    }
+
+    /// When something happens next.
+    pub fn next_at(&self) -> Option<u64> {
+        self.events.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Lets happen what is next. Returns whether it can go on.
+    pub fn run_next(&mut self) -> bool {
+        let Some(((at, _), event)) = self.events.pop_first() else {
+            return false;
+        };
+        self.now = at;
+        self.figures.events += 1;
+        self.happens(event);
+        let most = self.effects_max;
+        if self.figures.effects > most {
+            self.found(0, "live", format!("more than {most} effects: it goes round in circles"));
         }
+        self.figures.effects <= most
+    }
+
+    /// The end has come: it is judged.
+    pub fn conclude(mut self, end: u64) -> (Report, Vec<NodeAtEnd>) {
         self.now = end;
         self.verdict();
         let nodes = self.at_end();
@@ -336,7 +395,18 @@ impl World {
     }
 
     pub fn node_named(&self, name: &str) -> Option<usize> {
-        self.nodes.iter().position(|node| node.name == name)
+        self.names.get(name).copied()
+    }
+
+    pub fn node_of(&self, instance: &InstanceId) -> Option<usize> {
+        self.instances.get(instance).copied()
+    }
+
+    /// Tells the world that runs in step with this one, where there is one.
+    pub fn outward(&mut self, told: Told) {
+        if let Some(all) = &mut self.told {
+            all.push(told);
+        }
     }
 
     pub fn tell(&mut self, node: usize, line: impl FnOnce() -> String) {

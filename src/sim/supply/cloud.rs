@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::scenario::State;
-use super::world::{Event, World};
+use super::world::{Event, Told, World};
 use crate::api::launch::{LaunchSpec, Launched};
 use crate::api::node_claim::Subnet;
 use crate::domain::notice::InstanceId;
@@ -12,10 +12,11 @@ use crate::provision::bucket::Bucket;
 use crate::provision::{Answer, FleetError, Instance, NodeView};
 
 /// EC2's truth.
-pub(super) struct Cloud {
+pub(in crate::sim) struct Cloud {
     pub state: State,
     pub pools: BTreeMap<Offering, Option<u32>>,
     pub instances: Vec<InstanceSim>,
+    places: BTreeMap<InstanceId, usize>,
     /// What was answered under a token, and to which request.
     tokens: BTreeMap<String, (LaunchSpec, Answer)>,
     pub refuses: BTreeMap<CapacityType, &'static str>,
@@ -23,7 +24,7 @@ pub(super) struct Cloud {
     bucket: Bucket,
 }
 
-pub(super) struct InstanceSim {
+pub(in crate::sim) struct InstanceSim {
     pub id: InstanceId,
     pub offering: Offering,
     pub token: Option<String>,
@@ -40,11 +41,11 @@ impl InstanceSim {
     }
 }
 
-pub(super) fn zone(index: usize) -> String {
+pub(in crate::sim) fn zone(index: usize) -> String {
     format!("zone-{}", char::from(b'a' + (index % 26) as u8))
 }
 
-pub(super) fn catalog(types: usize, zones: usize) -> Catalog {
+pub(in crate::sim) fn catalog(types: usize, zones: usize) -> Catalog {
     let mut catalog = Catalog::default();
     for n in 0..types {
         let of = InstanceType {
@@ -76,11 +77,17 @@ impl Cloud {
             state: State::Well,
             pools,
             instances: Vec::new(),
+            places: BTreeMap::new(),
             tokens: BTreeMap::new(),
             refuses: BTreeMap::new(),
             joins: true,
             bucket: Bucket::new(bucket.0, bucket.1),
         }
+    }
+
+    pub fn push(&mut self, one: InstanceSim) {
+        self.places.insert(one.id.clone(), self.instances.len());
+        self.instances.push(one);
     }
 }
 
@@ -167,7 +174,7 @@ impl World {
         let id = self.instance_id();
         let joins = self.cloud.joins && !self.chance(self.supply.faults.never_joins_one_in);
         let shown_ms = self.now + self.below(self.supply.faults.shown_after_ms);
-        self.cloud.instances.push(InstanceSim {
+        self.cloud.push(InstanceSim {
             id: id.clone(),
             offering: offering.clone(),
             token,
@@ -178,7 +185,9 @@ impl World {
         });
         self.figures.launched += 1;
         let index = self.cloud.instances.len() - 1;
-        let boot = self.supply.boot_ms + self.below(10_000);
+        self.outward(Told::Launched { instance: index });
+        self.outward(Told::Taken { offering: offering.clone() });
+        let boot = self.supply.boot_ms + self.below(self.supply.boot_spread_ms);
         self.schedule(self.now + boot, Event::Boots { instance: index });
         Launched { instance_id: id, offering }
     }
@@ -191,6 +200,7 @@ impl World {
         }
         let node = NodeView { name: one.node(), instance: Some(one.id.clone()), ..NodeView::default() };
         self.node_changed(node);
+        self.outward(Told::Joined { instance: index });
         let later = self.now + 3_000 + self.below(5_000);
         self.schedule(later, Event::NodeReady { instance: index });
     }
@@ -203,6 +213,7 @@ impl World {
         let node = NodeView { name: one.node(), instance: Some(one.id.clone()), ready: true, ..NodeView::default() };
         self.tell(|| format!("-- {} is Ready", node.name));
         self.node_changed(node);
+        self.outward(Told::Ready { instance: index });
     }
 
     /// The instance ends, whoever ends it.
@@ -216,10 +227,11 @@ impl World {
         let (node, id) = (one.node(), one.id.clone());
         self.tell(|| format!("-- {id} has ended"));
         self.node_gone(&node);
+        self.outward(Told::Died { instance: index });
     }
 
     pub fn find(&self, id: &InstanceId) -> Option<usize> {
-        self.cloud.instances.iter().position(|one| one.id == *id)
+        self.cloud.places.get(id).copied()
     }
 
     /// DescribeInstances: those of ours, and these.
@@ -229,7 +241,7 @@ impl World {
     }
 
     fn described(&self, one: &InstanceSim) -> Instance {
-        let subnets = (0..self.supply.zones).map(|z| Subnet { id: format!("subnet-{}", zone(z)), zone: zone(z) });
+        let subnets = self.catalog.zones.keys().map(|zone| Subnet { id: format!("subnet-{zone}"), zone: zone.clone() });
         Instance {
             id: one.id.clone(),
             alive: one.died_ms.is_none(),

@@ -10,19 +10,23 @@ use crate::provision::leadership::CALL_TIMEOUT;
 use crate::provision::{Answer, Claim, Created, Effect, Input, Launch, Provisioner};
 
 use super::scenario::State;
-use super::world::{Event, World, epoch, moment};
+use super::world::{Event, Told, World, epoch, moment};
 
 const LEASE: u64 = 15_000;
 const RENEW: u64 = 3_000;
 const API_TIMEOUT: u64 = 5_000;
+/// How long one whose node is doomed lets others take a lease that was given up.
+const STANDS_BACK: u64 = 8_000;
 
 #[derive(Default)]
-pub(super) struct Replica {
+pub(in crate::sim) struct Replica {
     pub life: u32,
     pub up: Option<Up>,
+    /// Its own node is doomed: it holds back where the lease was given up.
+    pub leaves: bool,
 }
 
-pub(super) struct Up {
+pub(in crate::sim) struct Up {
     core: Provisioner,
     witness: Witness,
     generation: u32,
@@ -31,7 +35,7 @@ pub(super) struct Up {
 }
 
 /// A call on its way.
-pub(super) struct Call {
+pub(in crate::sim) struct Call {
     pub effect: Effect,
     /// Its answer will be lost.
     pub lost: bool,
@@ -55,9 +59,23 @@ impl World {
     }
 
     pub fn kill(&mut self, replica: usize, down_ms: u64) {
+        self.stop(replica);
+        self.schedule(self.now + down_ms, Event::Start { replica });
+    }
+
+    /// It runs no more.
+    pub fn stop(&mut self, replica: usize) {
         self.replicas[replica].life += 1;
         self.replicas[replica].up = None;
-        self.schedule(self.now + down_ms, Event::Start { replica });
+    }
+
+    /// It gives the lease up, so that another need not wait for its end.
+    pub fn release_lease(&mut self, replica: usize) {
+        if self.lease.is_some_and(|(holder, _)| holder == replica) && self.api != State::Away {
+            (self.lease, self.released_at) = (None, self.now);
+            let life = self.replicas[replica].life;
+            self.answer(replica, life, self.now, Some(Input::LeaseLost));
+        }
     }
 
     fn lives(&self, replica: usize, life: u32) -> bool {
@@ -139,6 +157,9 @@ impl World {
                 self.figures.unknown += 1;
             }
             self.tell(|| format!("{replica} {about}: {because}"));
+            if let Effect::Decided { about, because } = effect {
+                self.outward(Told::Decided { replica, about, because });
+            }
             return;
         }
         let ec2 = matches!(
@@ -267,6 +288,7 @@ impl World {
                 if let Some(doomed) = self.doomed.get_mut(&instance) {
                     doomed.replacement = replacement;
                     self.doomed_changed(&instance);
+                    self.outward(Told::Replacement { instance: instance.clone() });
                 }
                 Input::ReplacementWritten { instance, outcome: Outcome::Done }
             }
@@ -306,6 +328,9 @@ impl World {
         }
         self.schedule(self.now + RENEW, Event::Renew { replica, life });
         if self.api == State::Away {
+            return;
+        }
+        if self.replicas[replica].leaves && self.lease.is_none() && self.now < self.released_at + STANDS_BACK {
             return;
         }
         let free = self.lease.is_none_or(|(holder, until)| holder == replica || until <= self.now);

@@ -17,6 +17,8 @@ pub struct Supply {
     pub spot: Option<u32>,
     pub on_demand: Option<u32>,
     pub boot_ms: u64,
+    /// How much longer than that a boot may take.
+    pub boot_spread_ms: u64,
     /// EC2's own buckets: size and rate a second.
     pub bucket: (u32, f64),
     pub faults: Faults,
@@ -108,6 +110,7 @@ pub fn a_cluster(nodes: usize) -> Supply {
         spot: None,
         on_demand: None,
         boot_ms: 45_000,
+        boot_spread_ms: 10_000,
         bucket: (50, 5.0),
         faults: Faults::default(),
         script: Vec::new(),

@@ -16,7 +16,7 @@ const TWINS_MS: u64 = 120_000;
 impl World {
     pub fn verdict(&mut self) {
         self.check_twins();
-        let last = self.supply.script.last().map_or(0, |(at, _)| *at);
+        let last = self.last_step;
         let quiet = self.api == State::Well && self.cloud.state == State::Well && last + QUIET_MS <= self.now;
         if quiet {
             self.check_leaks();

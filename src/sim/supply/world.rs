@@ -14,7 +14,7 @@ use crate::api::launch::LaunchSpec;
 use crate::domain::notice::{InstanceId, Kind};
 use crate::domain::offering::{CapacityType, Catalog, Offering};
 use crate::domain::time::{Epoch, Instant};
-use crate::provision::{Claim, Doomed, Input, Launch, NodeView, Replacement};
+use crate::provision::{Because, Claim, Doomed, Input, Launch, NodeView, Replacement, Settings};
 use crate::sim::Finding;
 
 /// How many effects one world may have: far more than any honest one needs.
@@ -23,7 +23,7 @@ const EFFECTS_MAX: u64 = 400_000;
 /// How long AWS gives.
 const TWO_MINUTES: u64 = 120_000;
 
-pub(super) struct World {
+pub(in crate::sim) struct World {
     pub now: u64,
     sequence: u64,
     events: BTreeMap<(u64, u64), Event>,
@@ -41,6 +41,8 @@ pub(super) struct World {
     pub nodes: BTreeMap<String, NodeView>,
     /// The lease: who holds it, and until when.
     pub lease: Option<(usize, u64)>,
+    /// When it was given up last.
+    pub released_at: u64,
     pub replicas: Vec<Replica>,
     pub uids: u64,
     pub history: BTreeMap<String, ClaimAtEnd>,
@@ -48,12 +50,50 @@ pub(super) struct World {
     pub written: BTreeMap<String, LaunchSpec>,
     pub figures: Figures,
     pub findings: Vec<Finding>,
-    story: Vec<String>,
+    pub story: Vec<String>,
     telling: bool,
+    pub effects_max: u64,
+    /// When the last thing was done to this world.
+    pub last_step: u64,
+    /// What another world is told that runs in step with this one; `None` where there is none.
+    pub told: Option<Vec<Told>>,
+}
+
+/// What has happened here that another world may have to know of.
+pub(in crate::sim) enum Told {
+    /// An Interruption's replacement was written.
+    Replacement {
+        instance: InstanceId,
+    },
+    /// An instance was launched.
+    Launched {
+        instance: usize,
+    },
+    /// A Node has joined, not Ready yet.
+    Joined {
+        instance: usize,
+    },
+    Ready {
+        instance: usize,
+    },
+    /// An instance has ended.
+    Died {
+        instance: usize,
+    },
+    /// What is left in a pool was changed by a launch.
+    Taken {
+        offering: Offering,
+    },
+    /// A replica has decided something.
+    Decided {
+        replica: usize,
+        about: String,
+        because: Because,
+    },
 }
 
 /// What is going to happen. `life` names the replica's life that it is about.
-pub(super) enum Event {
+pub(in crate::sim) enum Event {
     Step(usize),
     Start { replica: usize },
     Input { replica: usize, life: u32, input: Box<Input> },
@@ -65,18 +105,23 @@ pub(super) enum Event {
     Dies { instance: usize },
 }
 
-pub(super) fn moment(millis: u64) -> Instant {
+pub(in crate::sim) fn moment(millis: u64) -> Instant {
     Instant::from_millis(millis)
 }
 
 /// When a world begins, for people.
-pub(super) fn epoch() -> Epoch {
+pub(in crate::sim) fn epoch() -> Epoch {
     Epoch(Timestamp::from_second(1_790_000_000).expect("a time in range") + SignedDuration::ZERO)
 }
 
 impl World {
     pub fn new(supply: Supply, telling: bool) -> Self {
         let catalog = cloud::catalog(supply.types, supply.zones);
+        Self::with_catalog(supply, catalog, telling)
+    }
+
+    /// A world whose EC2 offers this.
+    pub fn with_catalog(supply: Supply, catalog: Catalog, telling: bool) -> Self {
         let cloud = Cloud::new(&catalog, supply.spot, supply.on_demand, supply.bucket);
         let mut world = Self {
             now: 0,
@@ -93,6 +138,7 @@ impl World {
             doomed: BTreeMap::new(),
             nodes: BTreeMap::new(),
             lease: None,
+            released_at: 0,
             replicas: Vec::new(),
             uids: 0,
             history: BTreeMap::new(),
@@ -101,6 +147,9 @@ impl World {
             findings: Vec::new(),
             story: Vec::new(),
             telling,
+            effects_max: EFFECTS_MAX,
+            last_step: supply.script.last().map_or(0, |(at, _)| *at),
+            told: None,
             supply,
         };
         for index in 0..world.supply.nodes {
@@ -119,13 +168,17 @@ impl World {
 
     /// A spot node of the cluster, in one zone after the other.
     fn add_node(&mut self, index: usize) {
-        let id = self.instance_id();
         let Some(name) = self.catalog.types.keys().next().cloned() else { return };
-        let offering = Offering {
+        self.add_instance(Offering {
             instance_type: name,
             zone: cloud::zone(index % self.supply.zones),
             capacity_type: CapacityType::Spot,
-        };
+        });
+    }
+
+    /// An instance that is there when the world begins, with its Node. Returns its place.
+    pub fn add_instance(&mut self, offering: Offering) -> usize {
+        let id = self.instance_id();
         let node = NodeView {
             name: format!("node-{id}"),
             instance: Some(id.clone()),
@@ -133,7 +186,7 @@ impl World {
             workloads: true,
             ..NodeView::default()
         };
-        self.cloud.instances.push(cloud::InstanceSim {
+        self.cloud.push(cloud::InstanceSim {
             id,
             offering,
             token: None,
@@ -143,23 +196,36 @@ impl World {
             joins: true,
         });
         self.nodes.insert(node.name.clone(), node);
+        self.cloud.instances.len() - 1
     }
 
     /// Runs to the end.
     pub fn run(mut self) -> Report {
         let end = self.supply.ends_ms;
-        while let Some(((at, _), event)) = self.events.pop_first() {
-            if at > end {
-                break;
-            }
-            self.now = at;
-            self.figures.events += 1;
-            self.happens(event);
-            if self.figures.effects > EFFECTS_MAX {
-                self.found("live", format!("more than {EFFECTS_MAX} effects: it goes round in circles"));
-                break;
-            }
+        while self.next_at().is_some_and(|at| at <= end) && self.run_next() {}
+        self.conclude(end)
+    }
+
+    /// When something happens next.
+    pub fn next_at(&self) -> Option<u64> {
+        self.events.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Lets happen what is next. Returns whether it can go on.
+    pub fn run_next(&mut self) -> bool {
+        let Some(((at, _), event)) = self.events.pop_first() else { return false };
+        self.now = at;
+        self.figures.events += 1;
+        self.happens(event);
+        let most = self.effects_max;
+        if self.figures.effects > most {
+            self.found("live", format!("more than {most} effects: it goes round in circles"));
         }
+        self.figures.effects <= most
+    }
+
+    /// The end has come: it is judged.
+    pub fn conclude(mut self, end: u64) -> Report {
         self.now = end.max(self.now);
         self.verdict();
         Report {
@@ -168,6 +234,13 @@ impl World {
             story: self.story,
             figures: self.figures,
             claims: self.history,
+        }
+    }
+
+    /// Tells the world that runs in step with this one, where there is one.
+    pub fn outward(&mut self, told: Told) {
+        if let Some(all) = &mut self.told {
+            all.push(told);
         }
     }
 
@@ -259,7 +332,7 @@ impl World {
     }
 
     /// Keeps count of how long something was not well.
-    fn weather(&mut self) {
+    pub fn weather(&mut self) {
         let bad = self.api != State::Well || self.cloud.state != State::Well;
         match (bad, self.bad_since) {
             (true, None) => self.bad_since = Some(self.now),
@@ -291,6 +364,24 @@ impl World {
         self.schedule(self.now + TWO_MINUTES, Event::Dies { instance: index });
     }
 
+    /// An Interruption is new or has changed, but for its replacement, which is written here.
+    pub fn interruption(&mut self, seen: Doomed) {
+        let id = seen.instance.clone();
+        let replacement = self.doomed.get(&id).map(|known| known.replacement.clone()).unwrap_or_default();
+        let seen = Doomed { replacement, ..seen };
+        if self.doomed.get(&id) == Some(&seen) {
+            return;
+        }
+        let counts = seen.phase >= Phase::Confirmed && !seen.phase.ends_episode();
+        if counts && wanted(&seen, &self.supply.settings) {
+            let wanted_ms = self.now;
+            let claim = || ClaimAtEnd { wanted_ms, ..ClaimAtEnd::default() };
+            self.history.entry(format!("{id}-{}", seen.episode)).or_insert_with(claim);
+        }
+        self.doomed.insert(id.clone(), seen);
+        self.doomed_changed(&id);
+    }
+
     pub fn doomed_changed(&mut self, id: &InstanceId) {
         if let Some(doomed) = self.doomed.get(id).cloned() {
             self.broadcast(&Input::InterruptionSeen(doomed));
@@ -315,5 +406,13 @@ impl World {
                 claim.asked_ms.entry(spec.capacity_type).or_insert(self.now);
             }
         }
+    }
+}
+
+/// Whether an interruption of this kind is one that a node stands in for.
+fn wanted(doomed: &Doomed, settings: &Settings) -> bool {
+    match doomed.kind {
+        Some(Kind::RebalanceRecommendation) => settings.replace_on_rebalance,
+        kind => kind.is_some(),
     }
 }

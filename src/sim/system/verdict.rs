@@ -1,0 +1,37 @@
+//! The end, as far as only the whole can judge it: that every pod of a controller runs again where there is room.
+
+use super::scenario::{ApiState, State, WorkloadKind};
+use super::world::System;
+
+/// How long everything must have been well before the end for it to be judged: longer than the longest belief in a
+/// shortage, and than a pod takes that was killed and is placed anew.
+const QUIET_MS: u64 = 40 * 60_000;
+
+impl System {
+    pub fn verdict(&mut self) {
+        let well = self.agents.api == ApiState::Well && self.supply.cloud.state == State::Well;
+        let last = self.taken.values().copied().max().unwrap_or(0).max(self.last_step);
+        if !well || last + QUIET_MS > self.now {
+            return;
+        }
+        let mut missing = Vec::new();
+        for slot in &self.slots {
+            let workload = &self.workloads[slot.workload].spec;
+            let runs = slot.life.is_some_and(|life| self.lives[life].available);
+            if !runs && workload.kind != WorkloadKind::Pod {
+                missing.push(format!("{}-{}", workload.path(), slot.ordinal));
+            }
+        }
+        if !missing.is_empty() && self.had_capacity() {
+            self.found("", "live", format!("these do not run again: {}", missing.join(", ")));
+        }
+    }
+
+    /// Whether every node that was wanted in another's place is there: where EC2 has refused one for good, or the claim
+    /// was given up with a reason, pods may have to wait.
+    fn had_capacity(&self) -> bool {
+        self.supply.cloud.joins
+            && self.supply.cloud.refuses.is_empty()
+            && self.supply.history.values().all(|claim| claim.ready_ms.is_some())
+    }
+}
