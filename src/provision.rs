@@ -182,6 +182,14 @@ pub enum Input {
     ClaimGone {
         name: String,
     },
+    /// An EC2NodeClass was resolved: what is launched with it, or in words why nothing can be.
+    ClassSeen {
+        name: String,
+        recipe: Result<Recipe, String>,
+    },
+    ClassGone {
+        name: String,
+    },
     /// The types, zones and prices that there are.
     CatalogRead(Arc<Catalog>),
     /// An Interruption is new or has changed.
@@ -366,6 +374,11 @@ pub enum Effect {
 /// A recipe that copies an instance: its launch template in the subnets of its kind.
 pub fn copy_of(instance: &Instance) -> Option<Recipe> {
     let (id, version) = instance.template.clone()?;
-    let recipe = Recipe { launch_template_id: id, launch_template_version: version, subnets: instance.subnets.clone() };
+    let recipe = Recipe {
+        launch_template: id,
+        launch_template_version: version,
+        subnets: instance.subnets.clone(),
+        ..Recipe::default()
+    };
     Some(recipe).filter(|recipe| !recipe.subnets.is_empty())
 }

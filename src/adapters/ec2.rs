@@ -102,12 +102,14 @@ impl Ec2 {
                 .subnet_id(&one.subnet_id)
                 .build()
         });
-        let template = ec2::FleetLaunchTemplateSpecificationRequest::builder()
-            .launch_template_id(&spec.recipe.launch_template_id)
-            .version(&spec.recipe.launch_template_version)
-            .build();
+        let template =
+            ec2::FleetLaunchTemplateSpecificationRequest::builder().version(&spec.recipe.launch_template_version);
+        let template = match &spec.recipe.launch_template {
+            id if id.starts_with("lt-") => template.launch_template_id(id),
+            name => template.launch_template_name(name),
+        };
         let launch = ec2::FleetLaunchTemplateConfigRequest::builder()
-            .launch_template_specification(template)
+            .launch_template_specification(template.build())
             .set_overrides(Some(overrides.collect()))
             .build();
         let count = i32::try_from(spec.count).unwrap_or(i32::MAX);
@@ -119,12 +121,10 @@ impl Ec2 {
             .total_target_capacity(count)
             .default_target_capacity_type(market)
             .build();
-        let tags = [(CLUSTER_TAG, self.cluster.as_str()), (LAUNCH_TAG, token), (NAME_TAG, "spotkeeper")]
-            .map(|(key, value)| ec2::Tag::builder().key(key).value(value).build());
-        let tags = ec2::TagSpecification::builder()
-            .resource_type(ec2::ResourceType::Instance)
-            .set_tags(Some(tags.to_vec()))
-            .build();
+        let mut tags = BTreeMap::from([(NAME_TAG, "spotkeeper")]);
+        tags.extend(spec.recipe.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        tags.extend([(CLUSTER_TAG, self.cluster.as_str()), (LAUNCH_TAG, token)]);
+        let tags = tagged(ec2::ResourceType::Instance, tags);
         let call = self
             .client
             .create_fleet()
@@ -317,6 +317,15 @@ fn on_demand(reservations: Option<ec2::FleetCapacityReservationUsageStrategy>) -
 fn filter<'a>(name: &str, values: impl IntoIterator<Item = &'a str>) -> ec2::Filter {
     let values = values.into_iter().map(str::to_owned).collect();
     ec2::Filter::builder().name(name).set_values(Some(values)).build()
+}
+
+/// Tags for a resource that a call makes.
+fn tagged<'a>(
+    resource: ec2::ResourceType,
+    tags: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> ec2::TagSpecification {
+    let tags = tags.into_iter().map(|(key, value)| ec2::Tag::builder().key(key).value(value).build());
+    ec2::TagSpecification::builder().resource_type(resource).set_tags(Some(tags.collect())).build()
 }
 
 /// What came, and what stood in the way of the rest.

@@ -1,5 +1,7 @@
 //! The NodeClaim resource: one node that is wanted, from the wish to the Ready node.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -55,21 +57,32 @@ pub struct NodeClaimSpec {
 }
 
 /// What is launched, whatever the instance type.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "api", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Recipe {
-    /// The launch template's id, `lt-…`.
-    #[serde(rename = "launchTemplateID")]
-    #[cfg_attr(feature = "api", schemars(length(min = 1, max = 64)))]
-    pub launch_template_id: String,
-    /// Its version: a number, `$Default` or `$Latest`.
+    /// The launch template: its id, `lt-…`; of one that the provisioner has made its name, `spotkeeper-…`, so that one
+    /// that was deleted and made again is still it.
+    #[cfg_attr(feature = "api", schemars(length(min = 1, max = 128)))]
+    pub launch_template: String,
+    /// Its version, a number.
     #[cfg_attr(feature = "api", schemars(length(min = 1, max = 32)))]
     pub launch_template_version: String,
     /// Where it may run: one subnet or more of each zone that is allowed.
     #[cfg_attr(feature = "api", schemars(length(min = 1, max = 64)))]
     pub subnets: Vec<Subnet>,
+    /// What its image runs on, `amd64` or `arm64`; none where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "api", schemars(length(max = 16)))]
+    pub architecture: Option<String>,
+    /// Tags of the instance, beside the provisioner's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "api", schemars(extend("maxProperties" = 40)))]
+    pub tags: BTreeMap<String, String>,
 }
+
+/// How many tags a recipe may have: EC2 takes fifty, and some are the provisioner's own.
+pub const TAGS_MAX: usize = 40;
 
 /// A subnet and its zone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

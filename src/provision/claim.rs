@@ -256,6 +256,13 @@ impl Run {
         because
     }
 
+    /// What was wrong with the request has been put right.
+    pub(super) fn righted(&mut self, now: Instant) {
+        if self.wrong > 0 && self.looks() {
+            self.not_before = Some(now);
+        }
+    }
+
     /// Its instance has ended, or never became a node: another one, from the first rung on.
     pub(super) fn lost(&mut self, now: Instant, because: &Because, never_registered: bool) -> Option<Because> {
         self.status.instance_id = None;
@@ -269,7 +276,7 @@ impl Run {
         if self.status.never_registered < NEVER_REGISTERED_MAX {
             return None;
         }
-        let failed = Because::RecipeNeverRegisters { template: self.spec.recipe.launch_template_id.clone() };
+        let failed = Because::RecipeNeverRegisters { template: self.spec.recipe.launch_template.clone() };
         self.set(ClaimPhase::Failed, &failed);
         Some(failed)
     }

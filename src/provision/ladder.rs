@@ -36,7 +36,8 @@ pub fn rung(
     let mut until: Option<Option<Instant>> = None;
     let mut any = false;
     for (of, offering) in catalog.offerings(capacity) {
-        if !met(&spec.requirements, of, &offering) {
+        let boots = spec.recipe.architecture.as_ref().is_none_or(|arch| *arch == of.arch);
+        if !boots || !met(&spec.requirements, of, &offering) {
             continue;
         }
         for subnet in spec.recipe.subnets.iter().filter(|subnet| subnet.zone == offering.zone) {
@@ -130,7 +131,12 @@ mod tests {
             requirements,
             order: vec![CapacityType::Spot],
             spot_patience_seconds: 0,
-            recipe: Recipe { launch_template_id: "lt-1".into(), launch_template_version: "1".into(), subnets },
+            recipe: Recipe {
+                launch_template: "lt-1".into(),
+                launch_template_version: "1".into(),
+                subnets,
+                ..Recipe::default()
+            },
             replaces: None,
         }
     }
@@ -164,6 +170,29 @@ mod tests {
         assert_eq!(ask(&shortages), Rung::Short(Some(first.min(second))));
         let none = spec_with(vec![Requirement::new(CPU, Operator::Gt, ["1000"])]);
         assert_eq!(rung(now, &none, CapacityType::Spot, &catalog, &shortages, 300), Rung::Nothing);
+    }
+
+    #[test]
+    fn what_the_image_does_not_run_on_is_not_asked_for() {
+        let (mut catalog, mut spec) = (catalog(2, &["a"]), spec(&["a"], vec![]));
+        catalog.types.values_mut().for_each(|of| of.arch = "amd64".into());
+        catalog.types.get_mut("m0.large").unwrap().arch = "arm64".into();
+        let ask = |spec: &NodeClaimSpec| match rung(
+            Instant::default(),
+            spec,
+            CapacityType::Spot,
+            &catalog,
+            &Shortages::default(),
+            300,
+        ) {
+            Rung::Ask(asked) => asked.into_iter().map(|one| one.instance_type).collect(),
+            other => vec![format!("{other:?}")],
+        };
+        assert_eq!(ask(&spec).len(), 2, "nothing is known of the image");
+        spec.recipe.architecture = Some("arm64".into());
+        assert_eq!(ask(&spec), ["m0.large"]);
+        spec.recipe.architecture = Some("mips".into());
+        assert_eq!(ask(&spec), ["Nothing"]);
     }
 
     fn spec_with(requirements: Vec<Requirement>) -> NodeClaimSpec {

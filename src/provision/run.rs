@@ -6,6 +6,7 @@
 
 mod answers;
 mod asking;
+mod classes;
 mod tidy;
 mod writing;
 
@@ -21,7 +22,7 @@ use super::leadership::Leadership;
 use super::shortage::Shortages;
 use super::writes::Writes;
 use super::{Because, Claim, Doomed, Effect, Input, Instance, Launch, NodeView, Replacement, Settings};
-use crate::api::node_claim::ClaimPhase;
+use crate::api::node_claim::{ClaimPhase, Recipe};
 use crate::domain::notice::InstanceId;
 use crate::domain::offering::Catalog;
 use crate::domain::time::{Epoch, Instant};
@@ -47,6 +48,8 @@ pub struct Provisioner {
     lead: Leadership,
     term: Term,
     catalog: Arc<Catalog>,
+    /// What is launched with each EC2NodeClass, or why nothing can be.
+    classes: BTreeMap<String, Result<Recipe, String>>,
     claims: BTreeMap<String, claim::Run>,
     launches: BTreeMap<String, launch::Run>,
     doomed: BTreeMap<InstanceId, Doomed>,
@@ -101,6 +104,7 @@ impl Provisioner {
             lead: Leadership::default(),
             term: Term::Following,
             catalog: Arc::default(),
+            classes: BTreeMap::new(),
             claims: BTreeMap::new(),
             launches: BTreeMap::new(),
             doomed: BTreeMap::new(),
@@ -358,6 +362,8 @@ impl Core for Provisioner {
             }
             Input::ClaimSeen(claim) => self.claim_seen(now, &claim),
             Input::ClaimGone { name } => self.claim_gone(&name),
+            Input::ClassSeen { name, recipe } => self.class_seen(now, name, recipe),
+            Input::ClassGone { name } => drop(self.classes.remove(&name)),
             Input::CatalogRead(catalog) => self.catalog = catalog,
             Input::InterruptionSeen(doomed) => drop(self.doomed.insert(doomed.instance.clone(), doomed)),
             Input::InterruptionGone { instance } => {

@@ -117,7 +117,7 @@ impl Scene {
     pub async fn settled(&self) {
         eventually("no launch is open", PATIENCE, async || {
             let list = self.cluster.get("/apis/spotkeeper.dev/v1alpha1/launches").await?;
-            let template = |launch: &&Value| launch["spec"]["recipe"]["launchTemplateID"] == self.template;
+            let template = |launch: &&Value| launch["spec"]["recipe"]["launchTemplate"] == self.template;
             let left = list["items"].as_array().into_iter().flatten().filter(template).count();
             if left == 0 { Ok(()) } else { Err(list.to_string()) }
         })
