@@ -4,6 +4,7 @@ pub mod node;
 pub mod notice;
 pub mod offering;
 pub mod pod;
+pub mod policy;
 pub mod requirements;
 pub mod time;
 pub mod wire;

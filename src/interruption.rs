@@ -11,6 +11,7 @@
 //! - [`merge`]: notices into one episode: which are new, which are confirmed, which deadline holds.
 //! - [`drain`]: which pods, in what order, with what grace, and when asking ends and deleting begins.
 //! - [`mark`]: what is done to the Node, and how exactly that is undone.
+//! - [`policy`]: what a person may choose.
 //! - [`queue`]: what becomes of a message that was read from the queue.
 //! - [`because`]: the reasons of decisions.
 //! - [`invariants`]: what must always hold, as predicates over the stream of inputs and effects.
@@ -26,6 +27,7 @@ use crate::domain::pod::{Pod, PodUid};
 use crate::domain::time::{Deadline, Instant};
 pub use because::Because;
 pub use mark::Mark;
+pub use policy::{DrainBy, DrainStart, Policy, Rebalance};
 pub use run::Keeper;
 
 pub mod because;
@@ -33,6 +35,7 @@ pub mod drain;
 pub mod invariants;
 pub mod mark;
 pub mod merge;
+pub mod policy;
 pub mod queue;
 mod run;
 
@@ -42,42 +45,6 @@ pub struct Identity {
     pub instance: InstanceId,
     pub node: String,
     pub provider_id: String,
-}
-
-/// How it is to act.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    pub rebalance: Rebalance,
-    /// The time before the deadline at which a pod should have ended (`m`).
-    pub margin: Duration,
-    /// How long before a scheduled event the drain begins, beside the longest grace on the node.
-    pub scheduled_lead: Duration,
-    /// Mark the node, and evict nothing.
-    pub cordon_only: bool,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            rebalance: Rebalance::Avoid,
-            margin: Duration::from_secs(5),
-            scheduled_lead: Duration::from_secs(600),
-            cordon_only: false,
-        }
-    }
-}
-
-/// What a rebalance recommendation does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "agent", derive(clap::ValueEnum))]
-#[cfg_attr(feature = "agent", value(rename_all = "PascalCase"))]
-pub enum Rebalance {
-    /// It is logged, and nothing else.
-    Ignore,
-    /// The node takes no new pods; those that run stay.
-    Avoid,
-    /// The node is emptied, by asking only.
-    Drain,
 }
 
 /// What has happened.

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::interruption::Phase;
+use crate::api::interruption::{NoticeEntry, Phase, PolicyStatus};
 use crate::api::launch::{LaunchSpec, LaunchStatus, Launched};
 use crate::api::node_claim::{NodeClaimSpec, NodeClaimStatus, Recipe, Subnet};
 use crate::domain::notice::{InstanceId, Kind};
@@ -49,7 +49,7 @@ mod writes;
 /// How it is to act.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The rebalance policy of the agents is `Replace`: a recommendation is replaced, too.
+    /// A rebalance recommendation is replaced in any case; else where the node is kept with the policy `Replace`.
     pub replace_on_rebalance: bool,
     /// The ladder of claims that say nothing else.
     pub order: Vec<CapacityType>,
@@ -118,6 +118,10 @@ pub struct Doomed {
     pub episode: i64,
     pub phase: Phase,
     pub kind: Option<Kind>,
+    /// How its node is kept, where its agent has written that.
+    pub policy: Option<PolicyStatus>,
+    /// What was announced.
+    pub notices: Vec<NoticeEntry>,
     /// What its status says of its replacement.
     pub replacement: Replacement,
 }
@@ -130,6 +134,10 @@ pub struct Replacement {
     pub capacity_type: Option<CapacityType>,
     /// The replacement's Node is Ready.
     pub ready: bool,
+    /// None comes, or none is needed.
+    pub none_comes: bool,
+    /// The episode of the Interruption that it is about.
+    pub episode: i64,
     pub because: String,
 }
 

@@ -8,6 +8,7 @@
 //!                │ agents:     Keeper + Witness, killed and started again at any step
 //!                │ api:        Nodes, Pods, Interruptions; slow, away, throttling, conflicting, losing answers
 //!                │ workloads:  kubelets that honour grace, budgets, controllers that replace
+//!                │ providing:  a provisioner that answers early, late, never, or that none comes
 //!                │ queue:      messages that come late, twice, out of order, or are forged
 //!                └ verdict:    the invariants, and that everything comes to an end
 //! ```
@@ -15,6 +16,7 @@
 mod agents;
 mod api;
 mod draw;
+mod providing;
 mod queue;
 pub mod scenario;
 mod script;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use crate::config::{LogFormat, duration, log_filter};
-use crate::interruption::{Policy, Rebalance};
+use crate::domain::policy::MARGIN_MAX;
+use crate::interruption::{DrainBy, DrainStart, Policy, Rebalance};
 
 /// Empties this node in time when AWS announces that its instance will be taken.
 ///
@@ -41,11 +42,17 @@ pub struct Config {
     #[arg(long, env = "SPOTKEEPER_QUEUE_ONLY", requires = "queue_url")]
     pub queue_only: bool,
 
-    /// What a rebalance recommendation does: Ignore it, Avoid the node for new pods, or Drain it (asking only).
+    /// What a rebalance recommendation does: Ignore it, Avoid the node for new pods, Replace it (Avoid, then Drain when
+    /// the replacement is Ready), or Drain it (asking only). The Node's annotation spotkeeper.dev/rebalance goes before.
     #[arg(long, env = "SPOTKEEPER_REBALANCE", value_enum, default_value = "Avoid", ignore_case = true)]
     pub rebalance: Rebalance,
 
-    /// How long before the deadline every pod should have ended.
+    /// When a drain evicts: Immediate, or CapacityFirst: when the replacement is Ready, as far as every pod can still end
+    /// in time then. The Node's annotation spotkeeper.dev/drain goes before.
+    #[arg(long, env = "SPOTKEEPER_DRAIN", value_enum, default_value = "Immediate", ignore_case = true)]
+    pub drain: DrainStart,
+
+    /// How long before the deadline every pod should have ended. The Node's annotation spotkeeper.dev/margin goes before.
     #[arg(long, env = "SPOTKEEPER_MARGIN", value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub margin: Duration,
 
@@ -128,7 +135,7 @@ impl Config {
         if self.imds_interval < Duration::from_millis(200) {
             return Err("--imds-interval: below 200ms IMDS throttles the whole instance".to_owned());
         }
-        if self.margin > Duration::from_secs(60) {
+        if self.margin > MARGIN_MAX {
             return Err("--margin: more than 60s leaves too little of a spot notice's 120s".to_owned());
         }
         log_filter(&self.log)
@@ -138,9 +145,11 @@ impl Config {
     pub fn policy(&self) -> Policy {
         Policy {
             rebalance: self.rebalance,
+            drain: self.drain,
             margin: self.margin,
             scheduled_lead: self.scheduled_lead,
             cordon_only: self.cordon_only || self.pod_access == PodAccess::None,
+            drain_by: DrainBy::Agent,
         }
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::notice::{InstanceId, Kind, Source, words};
 use crate::domain::offering::CapacityType;
+use crate::domain::policy::{DrainBy, DrainStart, Rebalance};
 
 #[cfg(feature = "api")]
 use {kube::CustomResource, kube::KubeSchema, schemars::JsonSchema};
@@ -183,6 +184,10 @@ pub struct InterruptionStatus {
     #[serde(default)]
     #[cfg_attr(feature = "api", schemars(range(min = 0)))]
     pub heartbeat: i64,
+    /// How the node is kept: the agent's flags, and what the Node's annotations say over them. Whoever takes over acts
+    /// by it, and the provisioner learns here whether a rebalance recommendation is to be replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyStatus>,
     /// What stands in for the node; written by the provisioner alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replacement: Option<ReplacementStatus>,
@@ -197,7 +202,8 @@ pub struct InterruptionStatus {
 #[cfg_attr(feature = "api", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReplacementStatus {
-    /// The NodeClaim.
+    /// The NodeClaim; empty where none is made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[cfg_attr(feature = "api", schemars(length(max = 253)))]
     pub claim: String,
     /// `reserved`, `spot` or `on-demand`, once there is an instance.
@@ -206,10 +212,38 @@ pub struct ReplacementStatus {
     /// Its Node is Ready.
     #[serde(default)]
     pub ready: bool,
+    /// None comes, or none is needed: a drain that waits for one goes on.
+    #[serde(default)]
+    pub none_comes: bool,
+    /// The episode that it is about.
+    #[serde(default)]
+    #[cfg_attr(feature = "api", schemars(range(min = 0)))]
+    pub episode: i64,
     /// The reason of its last change, for people.
     #[serde(default)]
     #[cfg_attr(feature = "api", schemars(length(max = 1024)))]
     pub because: String,
+}
+
+/// How a node is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "api", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStatus {
+    /// What a rebalance recommendation does.
+    pub rebalance: Rebalance,
+    /// When a drain begins to evict.
+    pub drain: DrainStart,
+    /// How many seconds before the deadline every pod should have ended.
+    #[cfg_attr(feature = "api", schemars(range(min = 0)))]
+    pub margin_seconds: i64,
+    /// How many seconds before a scheduled event the drain begins, beside the longest grace on the node.
+    #[cfg_attr(feature = "api", schemars(range(min = 0)))]
+    pub scheduled_lead_seconds: i64,
+    /// The node is marked, and nothing is evicted.
+    pub cordon_only: bool,
+    /// Who cordons and drains.
+    pub drain_by: DrainBy,
 }
 
 /// When each step was done.

@@ -32,6 +32,18 @@ pub enum Because {
     MarkFailed { why: String },
     /// The pods are being asked to go.
     Draining { pods: usize, left: Option<Duration> },
+    /// Evictions wait for the replacement (`CapacityFirst`).
+    Held { claim: String },
+    /// The replacement is Ready: what waited for it goes on.
+    ReplacementReady { claim: String },
+    /// No replacement comes, or none is needed.
+    NoReplacement { why: String },
+    /// The provisioner has not said a word about a replacement.
+    NobodyAnswers,
+    /// A drain without a deadline has waited for a replacement for as long as it does.
+    WaitedLongEnough { waited: Duration },
+    /// An annotation of the Node cannot be used.
+    PolicyUnread { why: String },
     /// Asked as the plan says.
     Planned,
     /// A PodDisruptionBudget (or what else is named) did not allow it; asked again until the latest start.
@@ -88,6 +100,12 @@ impl Because {
             Self::Cordoned => "Cordoned",
             Self::MarkFailed { .. } => "MarkFailed",
             Self::Draining { .. } => "Draining",
+            Self::Held { .. } => "Held",
+            Self::ReplacementReady { .. } => "ReplacementReady",
+            Self::NoReplacement { .. } => "NoReplacement",
+            Self::NobodyAnswers => "NobodyAnswers",
+            Self::WaitedLongEnough { .. } => "WaitedLongEnough",
+            Self::PolicyUnread { .. } => "PolicyUnread",
             Self::Planned => "Planned",
             Self::Blocked { .. } => "Blocked",
             Self::LatestStart { .. } => "LatestStart",
@@ -114,6 +132,7 @@ impl Because {
                 | Self::Missed { .. }
                 | Self::Contradicted { .. }
                 | Self::RecordFailed { .. }
+                | Self::PolicyUnread { .. }
         )
     }
 }
@@ -155,6 +174,18 @@ impl fmt::Display for Because {
             Self::Draining { pods, left: Some(left) } => write!(f, "{pods} pods are to go, {} left", secs(left)),
             Self::Draining { pods, left: None } => {
                 write!(f, "{pods} pods are asked to go, without a deadline")
+            }
+            Self::Held { claim } => write!(f, "evictions wait for the replacement, NodeClaim {claim}"),
+            Self::ReplacementReady { claim } => write!(f, "the replacement is Ready: NodeClaim {claim}"),
+            Self::NoReplacement { why } => write!(f, "no replacement is waited for: {why}"),
+            Self::NobodyAnswers => {
+                f.write_str("no provisioner has said anything of a replacement: the pods are asked to go now")
+            }
+            Self::WaitedLongEnough { waited } => {
+                write!(f, "the replacement did not become Ready within {}: it is waited for no longer", secs(waited))
+            }
+            Self::PolicyUnread { why } => {
+                write!(f, "an annotation of the node is ignored and the agent's flag holds: {why}")
             }
             Self::Planned => f.write_str("as planned"),
             Self::Blocked { pod, by } => write!(f, "{pod} cannot be evicted yet: {by}"),

@@ -5,6 +5,7 @@
 //! - a pod is asked through the eviction API with `gracePeriodSeconds = clamp(D − m − now, 1 s, g)`, longest g first;
 //! - its latest start is `L = max(first ask + 10 s, D − m − g)`, and never later than `D − m − 1 s`: until L a budget
 //!   that says no is asked again, at L the pod is deleted;
+//! - with `CapacityFirst` a pod is asked when the replacement is Ready, and at the latest 15 s before `D − m − g`;
 //! - after D nothing is asked any more;
 //! - without a deadline pods are only ever asked, with their own grace.
 
@@ -19,6 +20,9 @@ use crate::domain::time::Instant;
 
 /// How long every budget is asked, also where the pod's grace is longer than the time left.
 pub const ASKED_FOR: Duration = Duration::from_secs(10);
+
+/// How much earlier than it must a drain ceases to wait for a replacement: one call may be lost and tried again.
+pub const HOLD_SPARE: Duration = Duration::from_secs(5);
 
 /// The shortest grace that is given to a pod whose own is not zero. Zero would remove the object without the kubelet's
 /// word, and a StatefulSet would start a twin beside the old writer.
@@ -42,12 +46,14 @@ pub struct Terms {
     pub margin: Duration,
     /// There is no time to let anyone work: pods that asked to wait do not.
     pub at_once: bool,
+    /// The replacement is waited for: a pod is asked only when it could not end in time otherwise.
+    pub held: bool,
 }
 
 impl Terms {
     /// The terms of one who only asks.
     pub fn without_deadline(margin: Duration) -> Self {
-        Self { deadline: None, margin, at_once: false }
+        Self { deadline: None, margin, at_once: false, held: false }
     }
 
     /// When every pod should have ended: `D − m`.
@@ -130,10 +136,12 @@ impl Entry {
 
     /// When it is asked for the first time.
     fn first_due(&self, at: Instant, terms: &Terms) -> Option<Instant> {
-        if self.pod.policy != OnInterruption::Wait || terms.at_once {
-            return Some(at);
+        match self.pod.policy {
+            OnInterruption::Wait if !terms.at_once => Some(at.max(terms.end()? - self.pod.grace)),
+            // A budget is to be asked for a while, also after the waiting.
+            _ if terms.held => Some(at.max(terms.end()? - self.pod.grace - ASKED_FOR - HOLD_SPARE)),
+            _ => Some(at),
         }
-        Some(at.max(terms.end()? - self.pod.grace))
     }
 }
 

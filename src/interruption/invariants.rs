@@ -30,6 +30,7 @@ use super::{Answer, Ask, Because, Effect, Input, Policy, Rebalance, Verb};
 use crate::api::interruption::{InterruptionStatus, Phase};
 use crate::domain::notice::Kind;
 use crate::domain::pod::{Pod, PodUid};
+use crate::domain::policy::OnNode;
 use crate::domain::time::Instant;
 use notices::Announced;
 
@@ -105,6 +106,7 @@ impl fmt::Display for Violation {
 /// Watches one life of one agent.
 #[derive(Debug)]
 pub struct Witness {
+    flags: Policy,
     policy: Policy,
     announced: Announced,
     pods: BTreeMap<PodUid, Followed>,
@@ -134,6 +136,7 @@ impl Witness {
     pub fn new(policy: Policy) -> Self {
         Self {
             announced: Announced::new(policy.clone()),
+            flags: policy.clone(),
             policy,
             pods: BTreeMap::new(),
             statuses: StatusOrder::default(),
@@ -142,6 +145,10 @@ impl Witness {
 
     /// Sees an input, before the core does.
     pub fn input(&mut self, now: Instant, input: &Input) -> Vec<Violation> {
+        if let Input::NodeSeen(node) = input {
+            self.policy = self.flags.on(&OnNode::read(&node.annotations));
+            self.announced.obeys(self.policy.clone());
+        }
         self.announced.input(now, input);
         match input {
             Input::PodsListed(pods) => {
@@ -216,7 +223,9 @@ impl Witness {
     fn asks(&mut self, now: Instant, ask: &Ask, violations: &mut Vec<Violation>) {
         let path = format!("{}/{}", ask.namespace, ask.name);
         let drains = self.announced.confirmed().any(|said| {
-            said.subject.kind() != Kind::RebalanceRecommendation || self.policy.rebalance == Rebalance::Drain
+            said.subject.kind() != Kind::RebalanceRecommendation
+                || self.policy.rebalance == Rebalance::Drain
+                || (self.policy.rebalance == Rebalance::Replace && self.announced.replaced())
         });
         if !drains || self.policy.cordon_only {
             violations.push(

@@ -93,6 +93,8 @@ impl Course {
 #[derive(Debug, Default)]
 pub struct Notices {
     pub heard: BTreeMap<NoticeKey, Heard>,
+    /// The node's replacement is Ready: it stays so, as far as these notices are concerned.
+    pub replaced: bool,
 }
 
 impl Notices {
@@ -136,7 +138,7 @@ impl Notices {
         let confirmed = || self.heard.values().filter(|h| h.confirmed.is_some());
         let mut course = Course::Wait;
         for heard in confirmed() {
-            let next = course_of(heard, policy, now, &begins);
+            let next = self.course_of(heard, policy, now, &begins);
             if rank(&next) > rank(&course) {
                 course = next;
             }
@@ -144,11 +146,29 @@ impl Notices {
         if let Course::Drain { deadline, .. } = &mut course {
             // A rebalance with policy Drain and a scheduled event that is near: both drain, the deadline holds.
             *deadline = confirmed()
-                .filter(|h| matches!(course_of(h, policy, now, &begins), Course::Drain { .. }))
+                .filter(|h| matches!(self.course_of(h, policy, now, &begins), Course::Drain { .. }))
                 .filter_map(|h| h.deadline)
                 .min_by_key(|d| d.at);
         }
         course
+    }
+
+    /// What one confirmed notice asks for.
+    fn course_of(&self, heard: &Heard, policy: &Policy, now: Instant, begins: &impl Fn(Deadline) -> Instant) -> Course {
+        let (kind, deadline) = (heard.subject.kind(), heard.deadline);
+        match (&heard.subject, deadline) {
+            (Subject::RebalanceRecommendation, _) => match policy.rebalance {
+                Rebalance::Ignore => Course::Wait,
+                Rebalance::Avoid => Course::Mark { kind },
+                Rebalance::Replace if !self.replaced => Course::Mark { kind },
+                Rebalance::Replace | Rebalance::Drain => Course::Drain { kind, deadline: None, at_once: false },
+            },
+            (Subject::ScheduledChange(_), Some(deadline)) if now < begins(deadline) => Course::Later { kind, deadline },
+            (Subject::SpotInterruption(action), deadline) => {
+                Course::Drain { kind, deadline, at_once: *action == Action::Hibernate }
+            }
+            _ => Course::Drain { kind, deadline, at_once: false },
+        }
     }
 
     /// Confirms what may be confirmed, given the latest word of IMDS; returns what was newly confirmed.
@@ -291,22 +311,6 @@ fn urgency(kind: Kind) -> u8 {
         Kind::CapacityBlockEnding => 5,
         Kind::CapacityReservationInterruption => 6,
         Kind::SpotInterruption => 7,
-    }
-}
-
-fn course_of(heard: &Heard, policy: &Policy, now: Instant, begins: &impl Fn(Deadline) -> Instant) -> Course {
-    let (kind, deadline) = (heard.subject.kind(), heard.deadline);
-    match (&heard.subject, deadline) {
-        (Subject::RebalanceRecommendation, _) => match policy.rebalance {
-            Rebalance::Ignore => Course::Wait,
-            Rebalance::Avoid => Course::Mark { kind },
-            Rebalance::Drain => Course::Drain { kind, deadline: None, at_once: false },
-        },
-        (Subject::ScheduledChange(_), Some(deadline)) if now < begins(deadline) => Course::Later { kind, deadline },
-        (Subject::SpotInterruption(action), deadline) => {
-            Course::Drain { kind, deadline, at_once: *action == Action::Hibernate }
-        }
-        _ => Course::Drain { kind, deadline, at_once: false },
     }
 }
 

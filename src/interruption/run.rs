@@ -6,6 +6,7 @@
 
 mod episode;
 mod hearing;
+mod hold;
 mod node_writes;
 mod record;
 #[cfg(test)]
@@ -22,8 +23,10 @@ use super::mark::{INTERRUPTION, Mark};
 use super::merge::{Anchor, Heard, Imds, Written, settled};
 use super::{Effect, Identity, Input, Outcome, Pace, Policy, Record};
 use crate::api::interruption::Phase;
+use crate::api::interruption::ReplacementStatus;
 use crate::domain::node::Node;
 use crate::domain::notice::Kind;
+use crate::domain::policy::OnNode;
 use crate::domain::time::{Epoch, Instant};
 use crate::engine::Core;
 use episode::Episode;
@@ -43,6 +46,9 @@ const SETTLED_MAX: usize = 256;
 #[derive(Debug)]
 pub struct Keeper {
     me: Identity,
+    /// What this program was told.
+    flags: Policy,
+    /// The same, as far as the Node does not say otherwise.
     policy: Policy,
     epoch: Epoch,
     /// When it was last called.
@@ -52,6 +58,10 @@ pub struct Keeper {
     /// The latest record, while it waits for the node; since when.
     awaiting_node: Option<(Instant, Record)>,
     record: RecordKnown,
+    /// What the record says of a replacement.
+    replacement: Option<ReplacementStatus>,
+    /// What of the Node's annotations was said to be nonsense.
+    unread: Vec<String>,
     /// Notices of episodes that are over.
     settled: Vec<String>,
     /// The number of the latest episode.
@@ -101,6 +111,7 @@ impl Keeper {
     pub fn new(me: Identity, policy: Policy, epoch: Epoch) -> Self {
         Self {
             me,
+            flags: policy.clone(),
             policy,
             epoch,
             now: Instant::default(),
@@ -108,6 +119,8 @@ impl Keeper {
             node: None,
             awaiting_node: None,
             record: RecordKnown::default(),
+            replacement: None,
+            unread: Vec::new(),
             settled: Vec::new(),
             number: 0,
             episode: None,
@@ -148,7 +161,7 @@ impl Keeper {
             effects.push(Effect::StandUp);
         }
         self.said.clear();
-        self.status.want(episode.status(&self.me, &self.settled, self.node.as_ref()));
+        self.status.want(episode.status(&self.me, &self.policy, &self.settled, self.node.as_ref()));
         self.carried = episode.plan.carry_over();
     }
 
@@ -166,6 +179,7 @@ impl Keeper {
         self.confirm_and_refute(now, effects);
         self.begin_next_if_later();
         if let Some(episode) = &mut self.episode {
+            episode.hears_of(self.replacement.as_ref());
             let terms = episode.begin(now, &self.me, &self.policy, &self.epoch, effects);
             let drains = terms.is_some();
             if drains && !self.stood_down {
@@ -255,6 +269,18 @@ impl Keeper {
         }
     }
 
+    /// The Node says how it is to be treated, over what this program was told. What cannot be used is said once.
+    fn node_seen(&mut self, node: Node, effects: &mut Vec<Effect>) {
+        let on_node = OnNode::read(&node.annotations);
+        self.policy = self.flags.on(&on_node);
+        if self.unread != on_node.nonsense {
+            let new = on_node.nonsense.iter().filter(|why| !self.unread.contains(why));
+            effects.extend(new.map(|why| Effect::Decided(Because::PolicyUnread { why: why.clone() })));
+            self.unread = on_node.nonsense;
+        }
+        self.node = Some(node);
+    }
+
     fn marked(&mut self, now: Instant, outcome: Outcome, effects: &mut Vec<Effect>) {
         match self.node_writes.answered(now, outcome, effects) {
             Some(Some(_)) => {
@@ -288,7 +314,7 @@ impl Core for Keeper {
             }
             Input::Noticed { .. } => {}
             Input::RecordSeen(record) => self.record_seen(now, record, effects),
-            Input::NodeSeen(node) => self.node = Some(node),
+            Input::NodeSeen(node) => self.node_seen(node, effects),
             Input::PodsListed(pods) => self.with_plan(|plan| plan.list(now, pods)),
             Input::PodSeen(pod) => self.with_plan(|plan| plan.see(now, pod)),
             Input::PodGone(uid) => self.with_plan(|plan| plan.gone(&uid)),

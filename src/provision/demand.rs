@@ -7,6 +7,7 @@ use crate::api::interruption::Phase;
 use crate::api::node_claim::{NodeClaimSpec, Replaces};
 use crate::domain::notice::Kind;
 use crate::domain::offering::{CapacityType, Catalog};
+use crate::domain::policy::Rebalance;
 use crate::domain::requirements::{ARCH, CPU, GPU_COUNT, INSTANCE_TYPE, MEMORY, Operator, Requirement};
 
 /// The label that Karpenter puts on its nodes.
@@ -21,7 +22,10 @@ pub(super) fn claim_name(doomed: &Doomed) -> String {
 pub(super) fn wants(doomed: &Doomed, settings: &Settings) -> bool {
     let confirmed = doomed.phase >= Phase::Confirmed && !doomed.phase.ends_episode();
     let taken = match doomed.kind {
-        Some(Kind::RebalanceRecommendation) => settings.replace_on_rebalance,
+        Some(Kind::RebalanceRecommendation) => {
+            let replaces = doomed.policy.is_some_and(|policy| policy.rebalance == Rebalance::Replace);
+            replaces || settings.replace_on_rebalance
+        }
         Some(_) => true,
         None => false,
     };
@@ -123,6 +127,26 @@ mod tests {
     use crate::provision::Replacement;
 
     #[test]
+    fn a_rebalance_recommendation_is_replaced_where_its_node_is_kept_so() {
+        let kept = |rebalance| crate::interruption::Policy { rebalance, ..Default::default() }.recorded();
+        let doomed = |policy| Doomed {
+            instance: "i-00000001".parse().unwrap(),
+            node: "n".into(),
+            episode: 1,
+            phase: Phase::Cordoned,
+            kind: Some(Kind::RebalanceRecommendation),
+            policy,
+            notices: Vec::new(),
+            replacement: Replacement::default(),
+        };
+        let settings = Settings::default();
+        assert!(wants(&doomed(Some(kept(Rebalance::Replace))), &settings));
+        assert!(!wants(&doomed(Some(kept(Rebalance::Avoid))), &settings));
+        assert!(!wants(&doomed(None), &settings));
+        assert!(wants(&doomed(None), &Settings { replace_on_rebalance: true, ..settings }));
+    }
+
+    #[test]
     fn no_claim_is_made_before_it_is_known_what_there_is() {
         let id: crate::domain::notice::InstanceId = "i-00000001".parse().unwrap();
         let doomed = Doomed {
@@ -131,6 +155,8 @@ mod tests {
             episode: 1,
             phase: Phase::Confirmed,
             kind: Some(Kind::SpotInterruption),
+            policy: None,
+            notices: Vec::new(),
             replacement: Replacement::default(),
         };
         let offering =

@@ -7,6 +7,7 @@
 mod answers;
 mod asking;
 mod classes;
+mod declining;
 mod tidy;
 mod writing;
 
@@ -55,6 +56,8 @@ pub struct Provisioner {
     doomed: BTreeMap<InstanceId, Doomed>,
     /// What the Interruptions are to say, and which change of the claim it was made from.
     replacements: BTreeMap<InstanceId, (u64, Writes<Replacement>)>,
+    /// The Interruptions for which no claim is made, and what their records are to say.
+    declined: BTreeMap<InstanceId, Replacement>,
     nodes: BTreeMap<String, NodeView>,
     nodes_synced: bool,
     instances: BTreeMap<InstanceId, Instance>,
@@ -109,6 +112,7 @@ impl Provisioner {
             launches: BTreeMap::new(),
             doomed: BTreeMap::new(),
             replacements: BTreeMap::new(),
+            declined: BTreeMap::new(),
             nodes: BTreeMap::new(),
             nodes_synced: false,
             instances: BTreeMap::new(),
@@ -156,6 +160,7 @@ impl Provisioner {
         self.claims.clear();
         self.launches.clear();
         self.replacements.clear();
+        self.declined.clear();
         self.instances.clear();
         self.reading = Reading::default();
         self.tidy = Tidy::default();
@@ -279,14 +284,10 @@ impl Provisioner {
                     self.claims.insert(name.clone(), claim::Run::new(now, name, *spec));
                 }
                 Some((_, Wish::Later)) => {}
-                Some((_, Wish::None(because))) => {
-                    self.said.insert(name.clone());
-                    self.say(&name, because, effects);
-                }
+                Some((doomed, Wish::None(because))) => self.decline(&doomed, &name, because, effects),
                 Some((doomed, Wish::Unknown)) if self.reading.is_unknown(now, &doomed.instance) => {
-                    self.said.insert(name.clone());
-                    let why = "EC2 does not know its instance any more".into();
-                    self.say(&name, Because::NothingToCopy { node: doomed.node, why }, effects);
+                    let (node, why) = (doomed.node.clone(), "EC2 does not know its instance any more".into());
+                    self.decline(&doomed, &name, Because::NothingToCopy { node, why }, effects);
                 }
                 Some((doomed, Wish::Unknown)) => {
                     // One that was just read and not shown is read again at its time.

@@ -38,7 +38,7 @@ pub struct Config {
     #[arg(long, env = "SPOTKEEPER_SPOT_PATIENCE", value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub spot_patience: Duration,
 
-    /// A rebalance recommendation is replaced as well (the agents' --rebalance should be Drain then).
+    /// A rebalance recommendation is replaced also where its node is not kept with the policy Replace.
     #[arg(long, env = "SPOTKEEPER_REPLACE_ON_REBALANCE")]
     pub replace_on_rebalance: bool,
 

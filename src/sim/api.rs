@@ -270,6 +270,7 @@ impl World {
             self.tell(node, || format!("the record says: episode {}, {:?}", after.0, after.1));
         }
         self.record_changed(node);
+        self.provisioner_sees(node);
         Outcome::Done
     }
 }

@@ -1,11 +1,12 @@
 //! Worlds drawn from a seed.
 
 use super::scenario::{
-    ApiState, Faults, ImdsState, Message, NodeSpec, PodSpec, Scenario, Step, a_cluster, a_node, a_pod,
+    ApiState, Faults, ImdsState, Message, NodeSpec, PodSpec, ProvisionerSpec, Scenario, Step, a_cluster, a_node, a_pod,
 };
 use crate::domain::notice::{Action, InstanceState, ScheduleCode, Subject};
 use crate::domain::pod::OnInterruption;
-use crate::interruption::Rebalance;
+use crate::domain::policy::{DRAIN, MARGIN, REBALANCE};
+use crate::interruption::{DrainStart, Rebalance};
 
 /// What is drawn from is independent of what the world draws while it runs.
 const SALT: u64 = 0x5eed_0f5c_e4a7_1005;
@@ -38,6 +39,7 @@ impl Scenario {
         }
         draw.faults();
         draw.api_trouble();
+        draw.capacity();
         draw.scenario.ends_ms = draw.last_deadline + 45_000;
         draw.scenario
     }
@@ -350,6 +352,34 @@ impl Draw {
             slow_ms: self.pick(&[0, 0, 200, 1_500]),
             watch_lag_ms: self.pick(&[0, 0, 100, 2_000]),
         };
+    }
+
+    /// Whether evictions wait for capacity, and what becomes of it.
+    fn capacity(&mut self) {
+        if self.one_in(3) {
+            self.scenario.policy.drain = DrainStart::CapacityFirst;
+        }
+        if self.scenario.policy.rebalance == Rebalance::Drain && self.one_in(2) {
+            self.scenario.policy.rebalance = Rebalance::Replace;
+        }
+        let answers_in_ms = self.pick(&[20, 200, 1_500, 2_500, 10_000]);
+        let ready_in_ms = self.pick(&[None, Some(0), Some(5_000), Some(40_000), Some(90_000)]);
+        self.scenario.provisioner = match self.rng.u32(0..5) {
+            0 => ProvisionerSpec::Absent,
+            1 => ProvisionerSpec::Declines { answers_in_ms },
+            _ => ProvisionerSpec::Provides { answers_in_ms, ready_in_ms },
+        };
+        for node in &mut self.scenario.nodes {
+            let said = match self.rng.u32(0..12) {
+                0 => (DRAIN, "CapacityFirst"),
+                1 => (DRAIN, "Immediate"),
+                2 => (REBALANCE, "Replace"),
+                3 => (MARGIN, "9s"),
+                4 => (MARGIN, "soon"),
+                _ => continue,
+            };
+            node.annotations.push((said.0.to_owned(), said.1.to_owned()));
+        }
     }
 
     fn api_trouble(&mut self) {

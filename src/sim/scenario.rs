@@ -16,8 +16,21 @@ pub struct Scenario {
     pub nodes: Vec<NodeSpec>,
     pub budgets: Vec<BudgetSpec>,
     pub faults: Faults,
+    pub provisioner: ProvisionerSpec,
     pub script: Vec<(u64, Step)>,
     pub ends_ms: u64,
+}
+
+/// How replacements are provided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProvisionerSpec {
+    /// There is no provisioner.
+    #[default]
+    Absent,
+    /// It says so late after a confirmed notice, and its replacement is Ready so long after that; `None`: never.
+    Provides { answers_in_ms: u64, ready_in_ms: Option<u64> },
+    /// It says that none comes.
+    Declines { answers_in_ms: u64 },
 }
 
 /// One node, its instance and its agent.
@@ -28,6 +41,8 @@ pub struct NodeSpec {
     pub cordoned: bool,
     pub excluded: bool,
     pub taints: Vec<String>,
+    /// Annotations that say how it is to be treated.
+    pub annotations: Vec<(String, String)>,
 }
 
 /// One pod.
@@ -200,6 +215,7 @@ pub fn a_cluster() -> Scenario {
         nodes: Vec::new(),
         budgets: Vec::new(),
         faults: Faults::default(),
+        provisioner: ProvisionerSpec::default(),
         script: Vec::new(),
         ends_ms: 0,
     }
@@ -207,7 +223,14 @@ pub fn a_cluster() -> Scenario {
 
 /// A node without pods.
 pub fn a_node(name: &str) -> NodeSpec {
-    NodeSpec { name: name.to_owned(), pods: Vec::new(), cordoned: false, excluded: false, taints: Vec::new() }
+    NodeSpec {
+        name: name.to_owned(),
+        pods: Vec::new(),
+        cordoned: false,
+        excluded: false,
+        taints: Vec::new(),
+        annotations: Vec::new(),
+    }
 }
 
 /// A pod of a Deployment, given as `namespace/name`, that stops within two of its thirty seconds.
@@ -286,6 +309,11 @@ impl PodSpec {
 }
 
 impl NodeSpec {
+    pub fn annotated(mut self, key: &str, value: &str) -> Self {
+        self.annotations.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
     pub fn with(mut self, pod: PodSpec) -> Self {
         self.pods.push(pod);
         self

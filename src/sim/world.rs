@@ -11,8 +11,10 @@ use super::scenario::{ApiState, BudgetSpec, ImdsState, NodeSpec, PodSpec, Scenar
 use super::watches::Change;
 use super::workloads::PodSim;
 use super::{Figures, Finding, NodeAtEnd, Report, scenario};
+use crate::api::interruption::ReplacementStatus;
 use crate::domain::node::{Node, Taint};
 use crate::domain::notice::{Action, InstanceId};
+use crate::domain::policy::{DrainStart, OnNode};
 use crate::domain::time::Instant;
 use crate::interruption::invariants::Violation;
 use crate::interruption::invariants::ledger::{Foreign, Ledger};
@@ -74,6 +76,8 @@ pub(super) struct NodeSim {
     pub object: Node,
     pub foreign: Foreign,
     pub record: Option<RecordObject>,
+    /// The episode that the provisioner has heard of.
+    pub answered: Option<i64>,
     pub imds: ImdsSim,
     pub alive: bool,
     pub boots: u32,
@@ -192,6 +196,11 @@ pub(super) enum Event {
         reader: usize,
         life: u32,
     },
+    /// The provisioner writes of a replacement in an episode.
+    Provides {
+        node: usize,
+        replacement: Box<ReplacementStatus>,
+    },
     ReaderDeletes {
         message: usize,
         reader: usize,
@@ -257,15 +266,18 @@ impl World {
             taints: foreign.taints.clone(),
             ..Node::default()
         };
+        object.annotations.extend(spec.annotations);
         if foreign.excluded {
             object.labels.insert(EXCLUDE_FROM_LOAD_BALANCERS.into(), "true".into());
         }
+        let policy = self.scenario.policy.on(&OnNode::read(&object.annotations));
         self.nodes.push(NodeSim {
             name: spec.name,
             instance,
             object,
             foreign,
             record: None,
+            answered: None,
             imds: ImdsSim {
                 state: ImdsState::Well,
                 spot: None,
@@ -279,7 +291,8 @@ impl World {
             agent: None,
             lives: 0,
             ledger: Ledger {
-                margin: self.scenario.policy.margin,
+                margin: policy.margin,
+                capacity_first: policy.drain == DrainStart::CapacityFirst,
                 slack: self.scenario.faults.slack(),
                 ..Ledger::default()
             },
@@ -357,6 +370,7 @@ impl World {
             Event::Recreate { node, pod } => self.recreate(node, *pod),
             Event::Receive { message } => self.receive(message),
             Event::ReaderWrites { message, reader, life } => self.reader_writes(message, reader, life),
+            Event::Provides { node, replacement } => self.provides(node, *replacement),
             Event::ReaderDeletes { message, reader, life } => self.reader_deletes(message, reader, life),
         }
     }

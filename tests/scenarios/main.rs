@@ -1,5 +1,6 @@
 //! Interruptions by hand, in the simulator: one test for each thing that the agent promises.
 
+mod capacity;
 mod drains;
 mod notices;
 mod seeds;

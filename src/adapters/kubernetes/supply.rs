@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::wire::{self, WireTaint};
 use super::{Kubernetes, one_line};
 use crate::api::GROUP;
-use crate::api::interruption::{Interruption, Phase};
+use crate::api::interruption::{Interruption, Phase, ReplacementStatus};
 use crate::api::launch::{Launch as LaunchObject, LaunchSpec, LaunchStatus};
 use crate::api::node_claim::{NodeClaim, NodeClaimSpec, NodeClaimStatus};
 use crate::domain::notice::InstanceId;
@@ -102,10 +102,14 @@ pub fn doomed(object: Interruption) -> Doomed {
         episode: status.episode,
         phase: status.phase.unwrap_or(Phase::Noticed),
         kind: status.kind,
+        policy: status.policy,
+        notices: object.spec.notices,
         replacement: Replacement {
             claim: replacement.claim,
             capacity_type: replacement.capacity_type,
             ready: replacement.ready,
+            none_comes: replacement.none_comes,
+            episode: replacement.episode,
             because: replacement.because,
         },
     }
@@ -236,10 +240,15 @@ impl Kubernetes {
 
     /// Says in the Interruption what stands in for its node.
     pub async fn write_replacement(&self, of: &InstanceId, what: &Replacement) -> Result<(), kube::Error> {
-        let mut replacement = serde_json::json!({ "claim": what.claim, "ready": what.ready, "because": what.because });
-        if let Some(capacity) = what.capacity_type {
-            replacement["capacityType"] = capacity.as_str().into();
-        }
+        let because: String = what.because.chars().take(1024).collect();
+        let replacement = ReplacementStatus {
+            claim: what.claim.clone(),
+            capacity_type: what.capacity_type,
+            ready: what.ready,
+            none_comes: what.none_comes,
+            episode: what.episode,
+            because,
+        };
         let status = serde_json::json!({ "replacement": replacement });
         let apply = applied("Interruption", of.as_str(), None, &status);
         self.timed("apply", "interruptions/status", async {

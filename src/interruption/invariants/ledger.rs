@@ -9,13 +9,15 @@ use crate::api::interruption::InterruptionStatus;
 use crate::domain::node::{Node, Taint};
 use crate::domain::pod::OnInterruption;
 use crate::domain::time::Instant;
-use crate::interruption::drain::ASKED_FOR;
+use crate::interruption::drain::{ASKED_FOR, HOLD_SPARE};
 use crate::interruption::mark::{EXCLUDE_FROM_LOAD_BALANCERS, INTERRUPTION};
 
 /// What happened to one node and its pods.
 #[derive(Debug, Default)]
 pub struct Ledger {
     pub margin: Duration,
+    /// Evictions may wait for a replacement: until a pod could not end in time otherwise, and no longer.
+    pub capacity_first: bool,
     /// How long an agent may take to do what it can do: to be asked, to list, to try again after a lost answer.
     pub slack: Duration,
     /// The node's wall clock was off: when a pod ends cannot be read from its `deletionTimestamp`, so that an ask which
@@ -98,8 +100,10 @@ impl Ledger {
         let end = able.deadline - self.margin;
         let latest_by_grace = end - pod.grace;
         let mut due = able.from.max(pod.created);
-        if pod.policy == OnInterruption::Wait {
-            due = due.max(latest_by_grace);
+        match pod.policy {
+            OnInterruption::Wait => due = due.max(latest_by_grace),
+            _ if self.capacity_first => due = due.max(latest_by_grace - ASKED_FOR - HOLD_SPARE),
+            _ => {}
         }
         let window_ends = able.to.min(end);
         if pod.out_at.is_some_and(|out| out <= due + self.slack) {

@@ -39,6 +39,8 @@ pub(super) struct Announced {
     /// Announcements that are over, and are not heard again.
     over: VecDeque<String>,
     record_read: bool,
+    /// A replacement of the node was Ready.
+    replaced: bool,
     anchor: Anchor,
     /// A record that waits for its node; since when.
     awaiting_node: Option<(Instant, Option<Record>)>,
@@ -78,9 +80,20 @@ impl Announced {
             said: BTreeMap::new(),
             over: VecDeque::new(),
             record_read: false,
+            replaced: false,
             anchor: Anchor::default(),
             awaiting_node: None,
         }
+    }
+
+    /// The Node may say how it is to be treated.
+    pub(super) fn obeys(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    /// Whether a replacement of the node was Ready.
+    pub(super) fn replaced(&self) -> bool {
+        self.replaced
     }
 
     /// The announcements that count.
@@ -114,6 +127,8 @@ impl Announced {
                 self.hear(now, key, notice.subject.clone(), *deadline, true);
             }
             Input::RecordSeen(record) => {
+                let replacement = record.as_ref().and_then(|record| record.status.replacement.as_ref());
+                self.replaced |= replacement.is_some_and(|of| of.ready);
                 let since = self.awaiting_node.as_ref().map_or(now, |(since, _)| *since);
                 self.awaiting_node = Some((since, record.clone()));
             }

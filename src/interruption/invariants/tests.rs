@@ -203,6 +203,7 @@ fn i_6_objects_to_giving_up_what_was_confirmed() {
 
 fn ledger(asks: Vec<Asked>) -> Ledger {
     Ledger {
+        capacity_first: false,
         margin: Duration::from_secs(5),
         slack: Duration::from_secs(2),
         clock_was_off: false,

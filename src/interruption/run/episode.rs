@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::hold::Hold;
 use super::{Mark, PEEK};
-use crate::api::interruption::{InterruptionStatus, Phase, Timeline};
+use crate::api::interruption::{InterruptionStatus, Phase, ReplacementStatus, Timeline};
 use crate::domain::node::Node;
 use crate::domain::notice::{Kind, Subject};
 use crate::domain::pod::PodUid;
@@ -34,6 +35,9 @@ pub(super) struct Episode {
     /// The latest scheduled event that the drain has begun for: it does not cease when the longest grace has ended.
     begun: Option<Instant>,
     confirmed_at: Option<Instant>,
+    /// What the provisioner says of a replacement in this episode.
+    replacement: Option<ReplacementStatus>,
+    hold: Hold,
     said_later: bool,
     said_draining: bool,
     said_missed: bool,
@@ -57,6 +61,8 @@ impl Episode {
             terms: None,
             begun: None,
             confirmed_at: None,
+            replacement: None,
+            hold: Hold::default(),
             said_later: false,
             said_draining: false,
             said_missed: false,
@@ -75,6 +81,12 @@ impl Episode {
         self.said_later = false;
         self.said_draining = false;
         self.said_missed = false;
+    }
+
+    /// Takes in what the record says of a replacement, as far as it is about this episode.
+    pub(super) fn hears_of(&mut self, replacement: Option<&ReplacementStatus>) {
+        self.replacement = replacement.filter(|of| of.episode == self.number).cloned();
+        self.notices.replaced |= self.replacement.as_ref().is_some_and(|of| of.ready);
     }
 
     /// Moves to a later phase; earlier ones are passed over.
@@ -140,12 +152,17 @@ impl Episode {
     ) -> Option<Terms> {
         let course = self.notices.course(policy, now, |deadline| self.begins(policy, deadline));
         self.tell(now, me, &course, epoch, effects);
-        let terms = match &course {
+        let mut terms = match &course {
             Course::Drain { deadline, at_once, .. } => {
-                Some(Terms { deadline: deadline.map(|d| d.at), margin: policy.margin, at_once: *at_once })
+                Some(Terms { deadline: deadline.map(|d| d.at), margin: policy.margin, at_once: *at_once, held: false })
             }
             _ => None,
         };
+        if let Some(terms) = &mut terms {
+            let (held, because) = self.hold.decide(now, policy, terms, self.replacement.as_ref());
+            terms.held = held;
+            effects.extend(because.map(Effect::Decided));
+        }
         match &course {
             Course::Later { deadline, .. } if !self.said_later => {
                 self.said_later = true;
@@ -314,6 +331,7 @@ impl Episode {
             later,
             self.notices.next_refutation(now, policy.margin),
             self.next_heartbeat.filter(|_| terms.is_some() && self.phase == Phase::Draining),
+            self.terms.and_then(|terms| self.hold.wakeup(&terms, self.replacement.is_some())),
         ]
         .into_iter()
         .flatten()
@@ -322,7 +340,13 @@ impl Episode {
     }
 
     /// What the record is to say.
-    pub(super) fn status(&self, me: &Identity, settled: &[String], node: Option<&Node>) -> InterruptionStatus {
+    pub(super) fn status(
+        &self,
+        me: &Identity,
+        policy: &Policy,
+        settled: &[String],
+        node: Option<&Node>,
+    ) -> InterruptionStatus {
         InterruptionStatus {
             episode: self.number,
             phase: Some(self.phase),
@@ -334,6 +358,7 @@ impl Episode {
             pods: self.plan.counts(),
             drainer: self.terms.map(|_| me.node.clone()),
             heartbeat: self.heartbeat,
+            policy: Some(policy.recorded()),
             replacement: None,
             settled: settled.to_vec(),
         }

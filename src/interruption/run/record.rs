@@ -65,6 +65,7 @@ impl Keeper {
         self.record.present = record.is_some();
         let Some(record) = record else {
             self.awaiting_node = None;
+            self.replacement = None;
             self.record.contradicts = false;
             // There is nothing to take over; what is in it later is our own.
             self.record.adopted = true;
@@ -79,6 +80,7 @@ impl Keeper {
             }
             return;
         }
+        self.replacement = record.status.replacement.clone();
         let since = self.awaiting_node.as_ref().map_or(now, |(since, _)| *since);
         self.awaiting_node = Some((since, record));
     }
@@ -273,7 +275,7 @@ impl Keeper {
     /// Writes the status where it has changed and the record exists.
     pub(super) fn write_status(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         if let Some(episode) = &self.episode {
-            let status = episode.status(&self.me, &self.settled, self.node.as_ref());
+            let status = episode.status(&self.me, &self.policy, &self.settled, self.node.as_ref());
             self.status.want(status);
         }
         let held =

@@ -50,6 +50,7 @@ impl Provisioner {
             }
         }
         self.write_replacements(now, effects);
+        self.write_declined(now, effects);
     }
 
     /// What the Interruptions say of their replacements.
@@ -69,6 +70,8 @@ impl Provisioner {
                 claim: run.name.clone(),
                 capacity_type: run.status.offering.as_ref().map(|offering| offering.capacity_type),
                 ready: run.phase() == ClaimPhase::Ready,
+                none_comes: run.phase() == ClaimPhase::Failed,
+                episode: of.episode,
                 because: run.status.because.clone().unwrap_or_default(),
             };
             let next = writes.1.next(now, &replacement);

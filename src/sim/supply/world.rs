@@ -353,6 +353,8 @@ impl World {
             episode: 1,
             phase: Phase::Confirmed,
             kind: Some(Kind::SpotInterruption),
+            policy: None,
+            notices: Vec::new(),
             replacement: Replacement::default(),
         };
         if self.doomed.contains_key(&id) {

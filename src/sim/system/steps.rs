@@ -161,6 +161,8 @@ impl System {
             episode: status.episode,
             phase,
             kind: status.kind,
+            policy: status.policy,
+            notices: record.notices.clone(),
             replacement: Default::default(),
         };
         let doomed = phase >= Phase::Confirmed && !phase.ends_episode();
@@ -184,6 +186,8 @@ impl System {
             claim: said.claim,
             capacity_type: said.capacity_type,
             ready: said.ready,
+            none_comes: said.none_comes,
+            episode: said.episode,
             because: said.because,
         });
         self.agents.record_changed(node);

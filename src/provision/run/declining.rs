@@ -1,0 +1,34 @@
+//! Where no replacement comes, whoever waits for one is told so.
+
+use super::Provisioner;
+use crate::domain::time::Instant;
+use crate::provision::writes::Writes;
+use crate::provision::{Because, Doomed, Effect, Replacement};
+
+impl Provisioner {
+    /// No claim is made for this one: the log says why, and so does its record.
+    pub(super) fn decline(&mut self, doomed: &Doomed, name: &str, because: Because, effects: &mut Vec<Effect>) {
+        self.said.insert(name.to_owned());
+        let said = Replacement {
+            none_comes: true,
+            episode: doomed.episode,
+            because: because.to_string(),
+            ..Replacement::default()
+        };
+        self.declined.insert(doomed.instance.clone(), said);
+        self.say(name, because, effects);
+    }
+
+    /// Writes what was declined.
+    pub(super) fn write_declined(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let doomed = &self.doomed;
+        self.declined.retain(|instance, said| doomed.get(instance).is_some_and(|of| of.episode == said.episode));
+        for (instance, said) in &self.declined {
+            let known = doomed.get(instance).map(|of| of.replacement.clone());
+            let writes = self.replacements.entry(instance.clone()).or_insert_with(|| (0, Writes::from(known)));
+            if let Some(replacement) = writes.1.next(now, said) {
+                effects.push(Effect::WriteReplacement { instance: instance.clone(), replacement });
+            }
+        }
+    }
+}
