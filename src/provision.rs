@@ -15,6 +15,7 @@
 //! - [`ladder`]: what a rung asks for.
 //! - `launch`: one call's life: the same token until its fate is known or presumed.
 //! - `run::tidy`: two instances for one claim, instances without a claim.
+//! - [`retire`]: a node of ours that is to go is drained before its instance is ended.
 //! - [`shortage`], [`bucket`], [`leadership`], [`failure`]: memory, pace, authority, what errors mean.
 //! - [`because`]: the reasons of decisions.
 //! - [`invariants`]: what must always hold, as predicates over the stream of inputs and effects.
@@ -31,6 +32,7 @@ use crate::domain::offering::{CapacityType, Catalog, Offering};
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
 pub use because::Because;
+pub use retire::Request;
 pub use run::Provisioner;
 
 pub mod because;
@@ -42,6 +44,7 @@ pub mod invariants;
 pub mod ladder;
 mod launch;
 pub mod leadership;
+pub mod retire;
 mod run;
 pub mod shortage;
 mod writes;
@@ -126,6 +129,13 @@ pub struct Doomed {
     pub replacement: Replacement,
 }
 
+impl Doomed {
+    /// Our own request that its node be drained, where it has one.
+    pub fn request(&self) -> Option<Request> {
+        self.notices.iter().find_map(Request::of)
+    }
+}
+
 /// What an Interruption's status says of the replacement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replacement {
@@ -146,10 +156,14 @@ pub struct Replacement {
 pub struct NodeView {
     pub name: String,
     pub instance: Option<InstanceId>,
+    /// `aws:///ZONE/INSTANCE`, as the Node has it.
+    pub provider_id: Option<String>,
     pub labels: BTreeMap<String, String>,
     pub ready: bool,
     /// Taints that are to go before workloads come.
     pub starting: bool,
+    /// It takes no new pods.
+    pub cordoned: bool,
     /// Pods run on it that are no DaemonSet's.
     pub workloads: bool,
 }
@@ -255,6 +269,16 @@ pub enum Input {
         launch: String,
         found: Result<Vec<Launched>, String>,
     },
+    /// [`Effect::Request`] was answered.
+    Requested {
+        instance: InstanceId,
+        outcome: Outcome,
+    },
+    /// [`Effect::Withdraw`] was answered.
+    Withdrawn {
+        instance: InstanceId,
+        outcome: Outcome,
+    },
     /// [`Effect::End`] was answered.
     Ended {
         instance: InstanceId,
@@ -273,6 +297,7 @@ impl Input {
                 | Self::LaunchWritten { .. }
                 | Self::LaunchDeleted { .. }
                 | Self::ReplacementWritten { .. }
+                | Self::Requested { .. }
                 | Self::ClaimSeen(Claim { deleting: false, .. })
         )
     }
@@ -360,6 +385,20 @@ pub enum Effect {
     LookUp {
         launch: String,
         token: String,
+    },
+    /// Ask for the drain of a node of ours: a notice of ours in its Interruption, without a deadline. Its agent cordons
+    /// it and asks its pods to go; it deletes none. Answered by [`Input::Requested`].
+    Request {
+        instance: InstanceId,
+        node: String,
+        provider_id: String,
+        event_id: String,
+        action: Option<String>,
+    },
+    /// Take that notice back: the agent undoes what it did to the node. Answered by [`Input::Withdrawn`].
+    Withdraw {
+        instance: InstanceId,
+        event_id: String,
     },
     /// Terminate it, unless `not_after` has passed.
     End {

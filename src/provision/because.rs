@@ -54,6 +54,10 @@ pub enum Because {
     Leaked { instance: InstanceId, launch: String },
     /// So many at once that it is rather the claims that are missing.
     TooManyLeaks { instances: usize },
+    /// A node of ours is to go: its drain is asked for.
+    Retires { node: String, why: &'static str },
+    /// It is empty: its instance is ended.
+    Ends { instance: InstanceId, why: &'static str },
     /// It is not wanted any more.
     NoLongerWanted { why: &'static str },
     /// This replica leads from now on.
@@ -104,6 +108,8 @@ impl Because {
             Self::Surplus { .. } => "Surplus",
             Self::Leaked { .. } => "Leaked",
             Self::TooManyLeaks { .. } => "TooManyLeaks",
+            Self::Retires { .. } => "Retires",
+            Self::Ends { .. } => "Ends",
             Self::NoLongerWanted { .. } => "NoLongerWanted",
             Self::Leads => "Leads",
             Self::Follows => "Follows",
@@ -192,6 +198,8 @@ impl fmt::Display for Because {
                 f,
                 "{instances} instances of this cluster belong to no claim: rather the claims are missing, so none is ended"
             ),
+            Self::Retires { node, why } => write!(f, "{node} is to go, {why}: its drain is asked for"),
+            Self::Ends { instance, why } => write!(f, "{instance} is empty, and {why}: it is ended"),
             Self::NoLongerWanted { why } => write!(f, "no longer wanted: {why}"),
             Self::Leads => f.write_str("this replica leads"),
             Self::Follows => f.write_str("this replica does not lead any more"),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::retire::Reason;
 use super::writes::Writes;
 use super::{Because, Claim, Created, Launch};
 use crate::api::launch::Launched;
@@ -51,8 +52,10 @@ pub(super) struct Run {
     pub(super) status: NodeClaimStatus,
     pub(super) writes: Writes<NodeClaimStatus>,
     pub(super) wanted_since: Instant,
-    /// Somebody has deleted it.
+    /// It is to go: somebody has deleted it, or it is not wanted any more.
     pub(super) deleting: bool,
+    /// Why it is to go, where nobody has deleted it.
+    pub(super) leaves: Option<Reason>,
     /// The rung that is next.
     pub(super) rung: usize,
     /// Nothing is asked before this.
@@ -82,6 +85,7 @@ impl Run {
             writes: Writes::from(None),
             wanted_since: now,
             deleting: false,
+            leaves: None,
             rung: 0,
             not_before: None,
             launch: None,

@@ -30,7 +30,8 @@ pub(super) fn wants(doomed: &Doomed, settings: &Settings) -> bool {
         None => false,
     };
     // An instance that is gone is still to be replaced, where that was not asked for while it was there.
-    taken && (confirmed || doomed.phase == Phase::Gone)
+    // Whatever we retire has somebody in its place, or needs nobody, also when it is taken meanwhile.
+    taken && doomed.request().is_none() && (confirmed || doomed.phase == Phase::Gone)
 }
 
 /// Whether what was wanted is not wanted any more: it was not true, or was withdrawn.

@@ -111,6 +111,8 @@ impl Witness {
                 | Effect::DeleteLaunch { .. }
                 | Effect::WriteClaim { .. }
                 | Effect::WriteLaunch { .. }
+                | Effect::Request { .. }
+                | Effect::Withdraw { .. }
         );
         if acts && self.until.is_none_or(|until| until <= now + CALL_TIMEOUT) {
             broken(Invariant::Leadership, format!("{effect:?} at {now:?}, the term ends at {:?}", self.until));

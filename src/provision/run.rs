@@ -8,6 +8,7 @@ mod answers;
 mod asking;
 mod classes;
 mod declining;
+mod retire;
 mod tidy;
 mod writing;
 
@@ -20,6 +21,7 @@ use super::claim;
 use super::demand::{Wish, claim_name, wants, wish, withdrawn};
 use super::launch;
 use super::leadership::Leadership;
+use super::retire as retiring;
 use super::shortage::Shortages;
 use super::writes::Writes;
 use super::{Because, Claim, Doomed, Effect, Input, Instance, Launch, NodeView, Replacement, Settings};
@@ -65,6 +67,8 @@ pub struct Provisioner {
     shortages: Shortages,
     bucket: Bucket,
     tidy: Tidy,
+    /// The nodes whose drain is asked for.
+    retiring: BTreeMap<InstanceId, retiring::Run>,
     said: BTreeSet<String>,
 }
 
@@ -120,6 +124,7 @@ impl Provisioner {
             shortages: Shortages::default(),
             bucket: Bucket::new(size, per_sec),
             tidy: Tidy::default(),
+            retiring: BTreeMap::new(),
             said: BTreeSet::new(),
         }
     }
@@ -164,6 +169,7 @@ impl Provisioner {
         self.instances.clear();
         self.reading = Reading::default();
         self.tidy = Tidy::default();
+        self.retiring.clear();
         self.said.clear();
         self.term = Term::Following;
     }
@@ -236,9 +242,11 @@ impl Provisioner {
             return;
         }
         let changed = changed || self.tidy.wakeup().is_some_and(|at| at <= now);
+        let changed = changed || self.retire_wakeup().is_some_and(|at| at <= now);
         if changed {
             self.demand(now, effects);
             self.follow_nodes(now, effects);
+            self.claims_that_leave(effects);
         }
         self.read(now, effects);
         self.never_registered(now, effects);
@@ -262,7 +270,11 @@ impl Provisioner {
                 if withdrawn(doomed) && early && !run.deleting {
                     wanted.push((name, None));
                 }
-            } else if wants(doomed, &self.settings) && doomed.replacement.claim != name && !self.said.contains(&name) {
+            } else if wants(doomed, &self.settings)
+                && !self.retires(&doomed.instance)
+                && doomed.replacement.claim != name
+                && !self.said.contains(&name)
+            {
                 let of = self.instances.get(&doomed.instance);
                 // What stands in for another was launched by a claim: the next one is like it.
                 let ours = self.claims.values().find(|run| run.instance() == Some(&doomed.instance));
@@ -396,6 +408,8 @@ impl Core for Provisioner {
             }
             Input::Called { launch, answer } => self.called(now, &launch, answer, effects),
             Input::LookedUp { launch, found } => self.looked_up(now, &launch, &found),
+            Input::Requested { instance, outcome } => self.requested(now, &instance, false, outcome, effects),
+            Input::Withdrawn { instance, outcome } => self.requested(now, &instance, true, outcome, effects),
             Input::Ended { instance, outcome } => self.ended(now, &instance, outcome),
         }
         self.advance(now, changed, effects);
@@ -420,7 +434,7 @@ impl Core for Provisioner {
             [run.wakeup(self.now), unwritten].into_iter().flatten().min()
         });
         let replacements = self.replacements.values().filter_map(|(_, writes)| writes.retry());
-        [reading, term_ends, self.bucket_wakeup(), self.tidy.wakeup()]
+        [reading, term_ends, self.bucket_wakeup(), self.tidy.wakeup(), self.retire_wakeup()]
             .into_iter()
             .flatten()
             .chain(claims)

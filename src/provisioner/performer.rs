@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::observer::Observer;
 use crate::adapters::ec2::view::Subnets;
 use crate::adapters::ec2::{Ec2, Ec2Error};
-use crate::adapters::kubernetes::{Kubernetes, one_line, outcome};
+use crate::adapters::kubernetes::{Kubernetes, Subject, one_line, outcome};
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
 use crate::driver::{Clock, Surroundings};
@@ -222,6 +222,15 @@ impl Surroundings<Provisioner> for Performer {
                 tracing::info!(instance = instance.as_str(), "ending it: {because}");
                 let outcome = shared.end(&instance).await;
                 Some(Input::Ended { instance, outcome })
+            }),
+            Effect::Request { instance, node, provider_id, event_id, action } => self.start(async move {
+                let of = Subject { instance: instance.clone(), node, provider_id, node_uid: None };
+                let outcome = outcome(&shared.kubernetes.request_drain(&of, &event_id, action).await);
+                Some(Input::Requested { instance, outcome })
+            }),
+            Effect::Withdraw { instance, event_id } => self.start(async move {
+                let outcome = outcome(&shared.kubernetes.withdraw_request(&instance, &event_id).await);
+                Some(Input::Withdrawn { instance, outcome })
             }),
             Effect::WriteReplacement { instance, replacement } => self.start(async move {
                 let _turn = shared.progress.acquire().await;

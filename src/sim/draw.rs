@@ -246,12 +246,21 @@ impl Draw {
     fn request(&mut self, node: &str, at: u64) {
         let node = node.to_owned();
         let deadline_ms = self.rng.bool().then(|| at + self.rng.u64(20_000..120_000));
-        self.push(at, Step::Request { node: node.clone(), deadline_ms });
+        let ours = self.rng.u32(0..3) == 0;
+        let request = Step::Request { node: node.clone(), deadline_ms };
+        self.push(at, if ours { Step::Retire { node: node.clone() } } else { request });
+        let deadline_ms = deadline_ms.filter(|_| !ours);
         self.last_deadline = self.last_deadline.max(deadline_ms.unwrap_or(at + 60_000));
         match self.rng.u32(0..4) {
             0 | 1 => {
                 let later = at + self.rng.u64(100..60_000);
-                self.push(later, Step::Withdraw { node });
+                self.push(later, Step::Withdraw { node: node.clone() });
+                // And wanted again, by the same words.
+                if self.rng.bool() {
+                    let again = if ours { Step::Retire { node } } else { Step::Request { node, deadline_ms: None } };
+                    let at = later + self.rng.u64(100..30_000);
+                    self.push(at, again);
+                }
             }
             2 => {
                 let later = at + self.rng.u64(100..60_000);

@@ -163,6 +163,10 @@ pub enum Step {
         node: String,
         deadline_ms: Option<u64>,
     },
+    /// The provisioner's: it is to go, and nobody takes it.
+    Retire {
+        node: String,
+    },
     Withdraw {
         node: String,
     },

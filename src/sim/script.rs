@@ -35,7 +35,8 @@ impl World {
             }
             Step::ImdsLifecycle { state, .. } => imds.lifecycle = Some(state),
             Step::Imds { state, .. } => imds.state = state,
-            Step::Request { deadline_ms, .. } => self.request(node, deadline_ms),
+            Step::Request { deadline_ms, .. } => self.request(node, Source::Operator, "by-hand", deadline_ms),
+            Step::Retire { .. } => self.request(node, Source::Provisioner, "surplus", None),
             Step::Withdraw { .. } => self.withdraw(node),
             Step::DeleteRecord { .. } => self.delete_record(node),
             Step::Kill { down_ms, .. } => {
@@ -79,11 +80,11 @@ impl World {
         }
     }
 
-    fn request(&mut self, node: usize, deadline_ms: Option<u64>) {
+    fn request(&mut self, node: usize, source: Source, event_id: &str, deadline_ms: Option<u64>) {
         let entry = NoticeEntry {
-            source: Source::Operator,
+            source,
             kind: Kind::Requested,
-            event_id: "by-hand".into(),
+            event_id: event_id.into(),
             action: None,
             reporter: None,
             noticed_at: Some(World::wall(self.now)),
@@ -94,7 +95,7 @@ impl World {
 
     fn withdraw(&mut self, node: usize) {
         if let Some(record) = &mut self.nodes[node].record {
-            record.notices.retain(|entry| entry.source != Source::Operator);
+            record.notices.retain(|entry| !matches!(entry.source, Source::Operator | Source::Provisioner));
             self.record_changed(node);
         }
     }
@@ -146,6 +147,7 @@ impl Step {
             | Self::ImdsLifecycle { node, .. }
             | Self::Imds { node, .. }
             | Self::Request { node, .. }
+            | Self::Retire { node }
             | Self::Withdraw { node }
             | Self::DeleteRecord { node }
             | Self::Kill { node, .. }

@@ -9,6 +9,7 @@
 //!               └ verdict:   one live instance for a claim, none leaked, everybody served
 //! ```
 
+mod agents;
 pub(super) mod cloud;
 mod draw;
 mod replicas;
@@ -32,6 +33,8 @@ pub struct Report {
     pub figures: Figures,
     /// Every claim that there was, by name.
     pub claims: BTreeMap<String, ClaimAtEnd>,
+    /// The claims that the API server still has.
+    pub claims_left: Vec<String>,
 }
 
 /// How much happened.

@@ -30,9 +30,10 @@ async fn every_right_of_the_provisioner_is_needed_and_every_call_is_allowed() {
     scene.doom(&node).await;
     scene.claim_is(&node, "Ready").await;
     scene.settled().await;
-    // A person deletes the claim: its instance is ended, and the claim goes.
+    // A person deletes the claim: its node is drained, its instance is ended, and the claim goes.
     let path = format!("/apis/spotkeeper.dev/v1alpha1/nodeclaims/{}-1", node.instance);
     scene.cluster.delete(&path).await.expect("it can be deleted");
+    scene.cordons(&scene.ec2.launched()[0], "claim-deleted").await;
     scene.gone(&node).await;
     assert_eq!(scene.ec2.alive().await.len(), 0, "its instance was ended");
     // One that has found nothing yet when its announcement is withdrawn is deleted by the provisioner.

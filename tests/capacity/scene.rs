@@ -82,6 +82,19 @@ impl Scene {
         self.patch_status(node, &status).await;
     }
 
+    /// Waits for the drain of this node to be asked for, by these words, and cordons it as its agent would.
+    pub async fn cordons(&self, node: &NodeHandle, event_id: &str) {
+        eventually(&format!("the drain of {} is asked for", node.name), PATIENCE, async || {
+            let record = self.cluster.interruption(node).await;
+            let notice = &record["spec"]["notices"][0];
+            let asked = notice["source"] == "provisioner" && notice["kind"] == "Requested";
+            if asked && notice["eventID"] == event_id { Ok(()) } else { Err(record.to_string()) }
+        })
+        .await;
+        let cordoned = self.cluster.patch_node(node, &json!({ "spec": { "unschedulable": true } })).await;
+        cordoned.expect("the node is cordoned");
+    }
+
     /// What the agent says has changed.
     pub async fn patch_status(&self, node: &NodeHandle, status: &Value) {
         let path = format!("/apis/spotkeeper.dev/v1alpha1/interruptions/{}/status", node.instance);

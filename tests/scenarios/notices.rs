@@ -1,10 +1,10 @@
 //! What is announced, by whom, and what follows.
 
 use spotkeeper::domain::notice::{Action, InstanceState, ScheduleCode, Subject};
-use spotkeeper::interruption::Rebalance;
+use spotkeeper::interruption::{Rebalance, Verb};
 use spotkeeper::sim::scenario::{ImdsState, Scenario, Step, a_node, a_pod};
 
-use super::{NODE, ran, two_pods};
+use super::{NODE, one_node, ran, two_pods};
 
 fn rebalance(scenario: Scenario, policy: Rebalance, at: u64) -> Scenario {
     scenario.policy(|p| p.rebalance = policy).at(at, Step::ImdsRebalance { node: NODE.into() })
@@ -264,4 +264,31 @@ fn a_persons_request_is_carried_out_and_undone_when_it_is_withdrawn() {
     let ended = ran(withdrawn);
     assert!(!ended.is_marked());
     assert_eq!(ended.phase(), "Cancelled");
+}
+
+#[test]
+fn a_node_that_is_retired_is_asked_only_as_budgets_allow_and_nothing_is_deleted() {
+    let retire = || Step::Retire { node: NODE.into() };
+    let ended = ran(one_node([a_pod("ns/db-0").budget("never")]).budget("never", 0, None).at(1_000, retire()));
+    assert!(ended.is_marked() && ended.pod("ns/db-0").asked.iter().all(|(_, verb)| *verb == Verb::Evict));
+    assert_eq!(ended.node().record.clone().unwrap_or_default().pods.left, 1, "it waits for the budget");
+    ran(two_pods().at(1_000, retire())).all_out_by(6_000);
+}
+
+#[test]
+fn what_was_withdrawn_and_is_requested_again_by_the_same_words_is_done_again() {
+    let retire = || Step::Retire { node: NODE.into() };
+    let withdrawn = || two_pods().at(1_000, retire()).at(30_000, Step::Withdraw { node: NODE.into() });
+    let ended = ran(withdrawn());
+    assert_eq!((ended.is_marked(), ended.phase().as_str()), (false, "Cancelled"));
+    let ended = ran(withdrawn().at(60_000, retire()));
+    assert_eq!((ended.is_marked(), ended.episode(), ended.phase().as_str()), (true, 2, "Drained"));
+}
+
+#[test]
+fn an_interruption_of_a_node_that_is_being_retired_sets_its_deadline() {
+    let scenario = one_node([a_pod("ns/db-0").budget("never")]).budget("never", 0, None);
+    let ended = ran(scenario.at(1_000, Step::Retire { node: NODE.into() }).spot_interruption(20_000, NODE, 140_000));
+    ended.all_out_by(135_000);
+    assert_eq!(ended.episode(), 1);
 }

@@ -4,4 +4,5 @@
 
 mod faults;
 mod loops;
+mod retire;
 mod seeds;

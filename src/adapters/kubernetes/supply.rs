@@ -34,6 +34,7 @@ pub type FleetNode = Object<FleetNodeSpec, FleetNodeStatus>;
 pub struct FleetNodeSpec {
     #[serde(rename = "providerID")]
     provider_id: Option<String>,
+    unschedulable: bool,
     taints: Vec<WireTaint>,
 }
 
@@ -73,12 +74,14 @@ fn is_startup(key: &str) -> bool {
 /// A Node in the words of the core. Whether workloads run on it is not known here.
 pub fn node_view(object: FleetNode) -> NodeView {
     let ready = object.status.iter().flat_map(|status| &status.conditions);
-    let provider = object.spec.provider_id.unwrap_or_default();
+    let provider = object.spec.provider_id.filter(|id| !id.is_empty());
     NodeView {
         name: object.metadata.name.unwrap_or_default(),
-        instance: provider.rsplit('/').next().and_then(|id| id.parse().ok()),
+        instance: provider.as_ref().and_then(|id| id.rsplit('/').next()?.parse().ok()),
+        provider_id: provider,
         labels: object.metadata.labels.unwrap_or_default(),
         ready: ready.filter(|c| c.r#type == "Ready" && c.status == "True").count() > 0,
+        cordoned: object.spec.unschedulable,
         starting: object.spec.taints.iter().any(|taint| is_startup(&taint.key)),
         workloads: true,
     }

@@ -232,6 +232,9 @@ impl Announced {
         let missing: Vec<NoticeKey> = self.said.keys().filter(|key| missing(key)).cloned().collect();
         for key in missing {
             self.give_up(&key);
+            // Taken out of the record by whoever had put it there: in there again it is another wish.
+            let taken_out = format!("{key}@");
+            self.over.retain(|what| !what.starts_with(&taken_out));
         }
         let Some(record) = record else { return };
         let status = &record.status;

@@ -109,6 +109,9 @@ impl Keeper {
             .collect();
         for key in missing {
             self.drop_notice(now, &key, Phase::Cancelled, Because::Withdrawn { notice: key.clone() }, effects);
+            // It went because somebody took it out of the record: in there again it is a new wish, whatever its id.
+            let forgotten = format!("{key}@");
+            self.settled.retain(|what| !what.starts_with(&forgotten));
         }
     }
 

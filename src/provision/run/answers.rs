@@ -160,8 +160,10 @@ impl Provisioner {
                     let because = run.launched(now, &self.epoch, got, self.settings.registration);
                     said.push((of.name.clone(), because));
                 }
-                // It is known already, or the claim is gone: whether the instance is one too many is seen by `tidy`.
-                (_, Some(_)) => {}
+                // It is known already.
+                (Some(run), Some(got)) if run.instance() == Some(&got.instance_id) => {}
+                // The claim is gone, or has another. The record of this launch may be gone before EC2 shows the instance.
+                (_, Some(got)) => self.tidy.is_surplus(now, &got.instance_id, name),
                 (Some(run), None) if run.launch.as_deref() == Some(name) => {
                     let because = if let Some(error) = wrong.filter(|_| status.instances.is_empty()) {
                         run.misconfigured(now, error.code.clone(), error.message.clone())

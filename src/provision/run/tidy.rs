@@ -8,6 +8,7 @@ use crate::api::node_claim::ClaimPhase;
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
+use crate::provision::retire::Reason;
 use crate::provision::{Because, Effect};
 
 const END_AGAIN: Duration = Duration::from_secs(5);
@@ -21,6 +22,8 @@ const LEAKS_ALARM: usize = 10;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tidy {
     ending: BTreeMap<InstanceId, Ending>,
+    /// Instances that are one too many: the launch of each, and since when.
+    surplus: BTreeMap<InstanceId, (String, Instant)>,
     /// Instances of ours without a claim, since when.
     leaked: BTreeMap<InstanceId, Instant>,
     /// When such instances were ended.
@@ -42,6 +45,21 @@ impl Tidy {
     pub(super) fn wakeup(&self) -> Option<Instant> {
         let ending = self.ending.values().filter(|one| !one.on_its_way && !one.done).filter_map(|one| one.again);
         ending.chain(self.wakeup).min()
+    }
+
+    /// The instances that are one too many.
+    pub(super) fn surplus(&self) -> impl Iterator<Item = &InstanceId> {
+        self.surplus.keys()
+    }
+
+    /// Whether an instance is being ended.
+    pub(super) fn ends(&self, instance: &InstanceId) -> bool {
+        self.ending.contains_key(instance)
+    }
+
+    /// An instance came for a claim that does not want it.
+    pub(super) fn is_surplus(&mut self, now: Instant, instance: &InstanceId, launch: &str) {
+        self.surplus.entry(instance.clone()).or_insert((launch.to_owned(), now));
     }
 
     fn end(&mut self, instance: &InstanceId, because: Because) -> bool {
@@ -101,8 +119,9 @@ impl Provisioner {
 
     /// Ends what should not be.
     pub(super) fn sweep(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        self.unwanted(effects);
         self.surplus(now, effects);
+        self.retire(now, effects);
+        self.unwanted(now, effects);
         let Some(not_after) = self.lead.act_until() else { return };
         for (instance, ending) in &mut self.tidy.ending {
             if !ending.done && !ending.on_its_way && ending.again.is_none_or(|at| at <= now) {
@@ -128,15 +147,20 @@ impl Provisioner {
         }
     }
 
-    /// The instances of claims that are to go, where nothing runs on them.
-    fn unwanted(&mut self, effects: &mut Vec<Effect>) {
-        let busy: BTreeSet<&InstanceId> =
-            self.nodes.values().filter(|node| node.workloads).filter_map(|node| node.instance.as_ref()).collect();
-        for run in self.claims.values().filter(|run| run.deleting) {
-            let Some(instance) = run.instance().filter(|instance| !busy.contains(instance)) else { continue };
-            let because = Because::NoLongerWanted { why: "its NodeClaim is being deleted" };
-            if self.tidy.end(instance, because.clone()) {
-                effects.push(Effect::Decided { about: run.name.clone(), because });
+    /// The instances of claims that are to go, and those that are one too many, where nothing runs on them.
+    fn unwanted(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let leaving = self.claims.values().filter(|run| run.deleting).filter_map(|run| {
+            let (instance, why) = (run.instance()?.clone(), run.leaves.unwrap_or(Reason::ClaimDeleted).words());
+            Some((instance.clone(), run.name.clone(), Because::Ends { instance, why }))
+        });
+        let surplus = self.tidy.surplus.iter().map(|(instance, (launch, _))| {
+            let because = Because::Surplus { instance: instance.clone(), launch: launch.clone() };
+            (instance.clone(), String::new(), because)
+        });
+        let drained = leaving.chain(surplus).filter(|(instance, ..)| self.is_drained(now, instance));
+        for (instance, about, because) in drained.collect::<Vec<_>>() {
+            if self.tidy.end(&instance, because.clone()) {
+                effects.push(Effect::Decided { about, because });
             }
         }
     }
@@ -154,24 +178,34 @@ impl Provisioner {
         let busy: BTreeSet<&InstanceId> =
             self.nodes.values().filter(|node| node.workloads).filter_map(|node| node.instance.as_ref()).collect();
         let mut leaks = Vec::new();
-        let mut surplus = Vec::new();
+        let mut surplus = std::mem::take(&mut self.tidy.surplus);
+        surplus.retain(|id, (_, since)| !named.contains(id) && self.may_live(now, id, *since));
         for instance in self.instances.values().filter(|one| one.alive && !named.contains(&one.id)) {
             let Some(launch) = &instance.launch else { continue };
-            if self.tidy.ending.contains_key(&instance.id) || busy.contains(&instance.id) {
-                continue;
-            }
             match open.get(launch.as_str()) {
                 Some(true) => {}
-                Some(false) => surplus.push((instance.id.clone(), launch.clone())),
+                Some(false) => drop(surplus.entry(instance.id.clone()).or_insert((launch.clone(), now))),
+                // The record of its launch has gone while it is drained.
+                None if surplus.contains_key(&instance.id) || self.is_surplus(&instance.id) => {
+                    surplus.entry(instance.id.clone()).or_insert((launch.clone(), now));
+                }
+                None if self.tidy.ending.contains_key(&instance.id) || busy.contains(&instance.id) => {}
                 None => leaks.push((instance.id.clone(), launch.clone())),
             }
         }
-        for (instance, launch) in surplus {
-            let because = Because::Surplus { instance: instance.clone(), launch };
-            self.tidy.end(&instance, because.clone());
-            effects.push(Effect::Decided { about: String::new(), because });
-        }
+        self.tidy.surplus = surplus;
         self.leaks(now, leaks, effects);
+    }
+
+    /// Whether an instance is alive, or may not be shown yet.
+    fn may_live(&self, now: Instant, instance: &InstanceId, since: Instant) -> bool {
+        self.instances.get(instance).map_or(now.since(since) < NOT_SHOWN_YET, |one| one.alive)
+    }
+
+    /// Whether an earlier leader has asked for its drain, because it is one too many.
+    fn is_surplus(&self, instance: &InstanceId) -> bool {
+        let request = self.doomed.get(instance).and_then(|doomed| doomed.request());
+        request.is_some_and(|request| request.event_id == Reason::Surplus.as_str())
     }
 
     fn leaks(&mut self, now: Instant, leaks: Vec<(InstanceId, String)>, effects: &mut Vec<Effect>) {

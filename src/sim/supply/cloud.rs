@@ -214,6 +214,10 @@ impl World {
         self.tell(|| format!("-- {} is Ready", node.name));
         self.node_changed(node);
         self.outward(Told::Ready { instance: index });
+        if self.told.is_none() {
+            let later = self.now + 1_000 + self.below(20_000);
+            self.schedule(later, Event::PodsCome { instance: index });
+        }
     }
 
     /// The instance ends, whoever ends it.

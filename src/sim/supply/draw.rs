@@ -42,6 +42,7 @@ impl Supply {
             Step::Api(State::Well),
             Step::Ec2(State::Well),
             Step::Join(true),
+            Step::Block(false),
             Step::Left { capacity: CapacityType::OnDemand, zone: None, left: None },
             Step::Refuse { capacity: CapacityType::Spot, code: None },
             Step::Refuse { capacity: CapacityType::OnDemand, code: None },
@@ -73,7 +74,7 @@ fn steps(rng: &mut fastrand::Rng, nodes: usize) -> Vec<(u64, Step)> {
     let down_ms = [500, 5_000, 40_000][rng.usize(..3)];
     let later = [rng.u64(1_000..30_000), rng.u64(MINUTE..20 * MINUTE)][rng.usize(..2)];
     let capacity = [CapacityType::Spot, CapacityType::OnDemand][rng.usize(..2)];
-    match rng.u8(..13) {
+    match rng.u8(..15) {
         0..4 => vec![(0, Step::Doom { node })],
         4 => vec![(0, Step::DoomMany { from: 0, count: nodes })],
         5 => vec![(0, Step::Doom { node }), (rng.u64(..3_000), Step::Withdraw { node })],
@@ -98,6 +99,8 @@ fn steps(rng: &mut fastrand::Rng, nodes: usize) -> Vec<(u64, Step)> {
             let code = Some(codes[rng.usize(..codes.len())]);
             vec![(0, Step::Refuse { capacity, code }), (later, Step::Refuse { capacity, code: None })]
         }
+        12 => vec![(rng.u64(..10 * MINUTE), Step::DeleteClaim)],
+        13 => vec![(0, Step::Block(true)), (later, Step::Block(false))],
         _ => vec![(rng.u64(..3 * MINUTE), Step::DoomStandIn)],
     }
 }

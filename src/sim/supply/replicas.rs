@@ -297,8 +297,22 @@ impl World {
                 Input::Called { launch, answer }
             }
             Effect::LookUp { launch, token } => Input::LookedUp { launch, found: Ok(self.tagged(&token)) },
+            Effect::Request { instance, event_id, action, .. } => {
+                if self.told.is_some() {
+                    self.outward(Told::Requested { instance: instance.clone(), event_id, action });
+                } else {
+                    self.asked_to_drain(&instance, event_id, action);
+                }
+                Input::Requested { instance, outcome: Outcome::Done }
+            }
+            Effect::Withdraw { instance, event_id } => {
+                self.left_alone(&instance);
+                self.outward(Told::Withdrawn { instance: instance.clone(), event_id });
+                Input::Withdrawn { instance, outcome: Outcome::Done }
+            }
             Effect::End { instance, .. } => {
                 self.figures.ended += 1;
+                self.check_empty(&instance);
                 self.find(&instance).into_iter().for_each(|index| self.dies(index));
                 Input::Ended { instance, outcome: Outcome::Done }
             }
@@ -361,6 +375,8 @@ fn failed(effect: &Effect, why: &str) -> Option<Input> {
         Effect::WriteReplacement { instance, .. } => Input::ReplacementWritten { instance, outcome: outcome() },
         Effect::Call { launch, .. } => Input::Called { launch, answer: Answer::Unknown(why.to_owned()) },
         Effect::LookUp { launch, .. } => Input::LookedUp { launch, found: Err(why.to_owned()) },
+        Effect::Request { instance, .. } => Input::Requested { instance, outcome: outcome() },
+        Effect::Withdraw { instance, .. } => Input::Withdrawn { instance, outcome: outcome() },
         Effect::End { instance, .. } => Input::Ended { instance, outcome: outcome() },
         Effect::Decided { .. } => return None,
     })

@@ -19,6 +19,8 @@ pub struct Supply {
     pub boot_ms: u64,
     /// How much longer than that a boot may take.
     pub boot_spread_ms: u64,
+    /// The longest that a drain takes that was asked for.
+    pub drain_ms: u64,
     /// EC2's own buckets: size and rate a second.
     pub bucket: (u32, f64),
     pub faults: Faults,
@@ -87,6 +89,10 @@ pub enum Step {
     },
     /// The instance of a stand-in is interrupted, whoever stands in.
     DoomStandIn,
+    /// A person deletes the NodeClaim of a stand-in.
+    DeleteClaim,
+    /// Budgets allow no eviction from now on, or do again.
+    Block(bool),
 }
 
 /// How a service does.
@@ -111,6 +117,7 @@ pub fn a_cluster(nodes: usize) -> Supply {
         on_demand: None,
         boot_ms: 45_000,
         boot_spread_ms: 10_000,
+        drain_ms: 20_000,
         bucket: (50, 5.0),
         faults: Faults::default(),
         script: Vec::new(),

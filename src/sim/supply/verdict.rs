@@ -41,7 +41,9 @@ impl World {
                 lives.entry(of.uid.clone()).or_default().push((one.born_ms, one.died_ms.unwrap_or(self.now)));
             }
         }
-        let allowed = TWINS_MS + self.bad_ms + self.bad_since.map_or(0, |since| self.now - since);
+        // The second of two that runs pods is drained first.
+        let allowed =
+            TWINS_MS + 3 * self.supply.drain_ms + self.bad_ms + self.bad_since.map_or(0, |since| self.now - since);
         for (claim, mut spans) in lives {
             spans.sort();
             for pair in spans.windows(2) {
@@ -77,6 +79,9 @@ impl World {
         for doomed in self.doomed.values().filter(|doomed| doomed.phase != Phase::Cancelled) {
             let name = format!("{}-{}", doomed.instance, doomed.episode);
             let failed = self.claims.get(&name).is_some_and(|claim| claim.status.never_registered >= 2);
+            if self.unwanted.contains(doomed.instance.as_str()) || self.unwanted.contains(&name) {
+                continue;
+            }
             if self.history.get(&name).is_some_and(|claim| claim.ready_ms.is_none()) && !failed {
                 unserved.push(name);
             }

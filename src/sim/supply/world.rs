@@ -1,6 +1,6 @@
 //! The world: everything that is, and the events that move it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -30,6 +30,10 @@ pub(in crate::sim) struct World {
     pub rng: fastrand::Rng,
     pub supply: Supply,
     pub catalog: Arc<Catalog>,
+    /// Budgets allow no eviction.
+    pub blocked: bool,
+    /// Instances that somebody wants to go, and claims that somebody has deleted: nobody is to stand in for them.
+    pub unwanted: BTreeSet<String>,
     pub api: State,
     /// For how long something was not well, so far.
     pub bad_since: Option<u64>,
@@ -76,6 +80,17 @@ pub(in crate::sim) enum Told {
     Ready {
         instance: usize,
     },
+    /// A drain is asked for.
+    Requested {
+        instance: InstanceId,
+        event_id: String,
+        action: Option<String>,
+    },
+    /// That is taken back.
+    Withdrawn {
+        instance: InstanceId,
+        event_id: String,
+    },
     /// An instance has ended.
     Died {
         instance: usize,
@@ -103,6 +118,9 @@ pub(in crate::sim) enum Event {
     Boots { instance: usize },
     NodeReady { instance: usize },
     Dies { instance: usize },
+    PodsCome { instance: usize },
+    Cordons { instance: usize, episode: i64 },
+    Empties { instance: usize, episode: i64 },
 }
 
 pub(in crate::sim) fn moment(millis: u64) -> Instant {
@@ -129,6 +147,8 @@ impl World {
             events: BTreeMap::new(),
             rng: fastrand::Rng::with_seed(supply.seed),
             catalog: Arc::new(catalog),
+            blocked: false,
+            unwanted: BTreeSet::new(),
             api: State::Well,
             bad_since: None,
             bad_ms: 0,
@@ -234,6 +254,7 @@ impl World {
             story: self.story,
             figures: self.figures,
             claims: self.history,
+            claims_left: self.claims.into_keys().collect(),
         }
     }
 
@@ -258,6 +279,9 @@ impl World {
             Event::Boots { instance } => self.boots(instance),
             Event::NodeReady { instance } => self.node_ready(instance),
             Event::Dies { instance } => self.dies(instance),
+            Event::PodsCome { instance } => self.pods_come(instance),
+            Event::Cordons { instance, episode } => self.cordons(instance, episode),
+            Event::Empties { instance, episode } => self.empties(instance, episode),
         }
     }
 
@@ -328,6 +352,8 @@ impl World {
                     self.doom(index);
                 }
             }
+            Step::DeleteClaim => self.delete_claim(),
+            Step::Block(blocked) => self.block(blocked),
         }
     }
 
@@ -357,7 +383,14 @@ impl World {
             notices: Vec::new(),
             replacement: Replacement::default(),
         };
-        if self.doomed.contains_key(&id) {
+        if let Some(known) = self.doomed.get_mut(&id) {
+            // It is being drained already: what is announced now has a deadline.
+            if known.kind != Some(Kind::Requested) || known.phase.ends_episode() {
+                return;
+            }
+            known.kind = Some(Kind::SpotInterruption);
+            self.doomed_changed(&id);
+            self.schedule(self.now + TWO_MINUTES, Event::Dies { instance: index });
             return;
         }
         self.history.insert(format!("{id}-1"), ClaimAtEnd { wanted_ms: self.now, ..ClaimAtEnd::default() });
@@ -415,6 +448,6 @@ impl World {
 fn wanted(doomed: &Doomed, settings: &Settings) -> bool {
     match doomed.kind {
         Some(Kind::RebalanceRecommendation) => settings.replace_on_rebalance,
-        kind => kind.is_some(),
+        kind => kind.is_some() && doomed.request().is_none(),
     }
 }

@@ -3,8 +3,8 @@
 use super::outcome::NodeState;
 use super::scenario::{ApiState, State, Step, Which};
 use super::world::{Event, System, is_spot};
-use crate::api::interruption::{Phase, ReplacementStatus};
-use crate::domain::notice::{Action, InstanceId, Subject};
+use crate::api::interruption::{NoticeEntry, Phase, ReplacementStatus};
+use crate::domain::notice::{Action, InstanceId, Kind, Source, Subject};
 use crate::provision::Doomed;
 use crate::sim::scenario::Message;
 use crate::sim::world::SpotSaid;
@@ -174,6 +174,29 @@ impl System {
                 self.supply.release_lease(replica);
             }
         }
+    }
+
+    /// The provisioner asks for the drain of a node.
+    pub fn drain_requested(&mut self, instance: &InstanceId, event_id: &str, action: Option<String>) {
+        let Some(node) = self.agents.node_of(instance) else { return };
+        let entry = NoticeEntry {
+            source: Source::Provisioner,
+            kind: Kind::Requested,
+            event_id: event_id.to_owned(),
+            action,
+            reporter: None,
+            noticed_at: None,
+            deadline: None,
+        };
+        self.agents.write_notice(node, entry);
+    }
+
+    pub fn request_withdrawn(&mut self, instance: &InstanceId, event_id: &str) {
+        let Some(node) = self.agents.node_of(instance) else { return };
+        let Some(record) = &mut self.agents.nodes[node].record else { return };
+        let ours = |entry: &NoticeEntry| entry.source == Source::Provisioner && entry.event_id == event_id;
+        record.notices.retain(|entry| !ours(entry));
+        self.agents.record_changed(node);
     }
 
     /// The provisioner has written what stands in for a node.

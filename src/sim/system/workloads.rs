@@ -214,6 +214,7 @@ impl System {
 
     /// Whether a node takes pods may have changed.
     pub fn look_at(&mut self, node: usize) {
+        self.set_cordoned(node);
         let object = &self.agents.nodes[node].object;
         let shut = object.unschedulable || object.taints.iter().any(|taint| taint.effect.starts_with("No"));
         let one = &mut self.nodes[node];

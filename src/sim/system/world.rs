@@ -251,6 +251,8 @@ impl System {
         use supply::world::Told;
         match told {
             Told::Replacement { instance } => self.replacement_written(&instance),
+            Told::Requested { instance, event_id, action } => self.drain_requested(&instance, &event_id, action),
+            Told::Withdrawn { instance, event_id } => self.request_withdrawn(&instance, &event_id),
             Told::Launched { instance } => self.tell(|world| {
                 let one = &world.supply.cloud.instances[instance];
                 format!("-- EC2 starts {}: {}", one.id, one.offering)
@@ -357,6 +359,17 @@ impl System {
             && view.workloads != busy
         {
             let view = crate::provision::NodeView { workloads: busy, ..view.clone() };
+            self.supply.node_changed(view);
+        }
+    }
+
+    /// Whether a node takes pods is told to the provisioners, whenever it changes.
+    pub fn set_cordoned(&mut self, node: usize) {
+        let cordoned = self.agents.nodes[node].object.unschedulable;
+        if let Some(view) = self.supply.nodes.get(&self.nodes[node].name)
+            && view.cordoned != cordoned
+        {
+            let view = crate::provision::NodeView { cordoned, ..view.clone() };
             self.supply.node_changed(view);
         }
     }

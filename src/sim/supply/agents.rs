@@ -1,0 +1,138 @@
+//! The agents, as far as the provisioner depends on them: a node whose drain is asked for is cordoned, and empty a while
+//! later, as budgets allow; what was done is undone when the request is taken back.
+
+use super::world::{Event, World};
+use crate::api::interruption::{NoticeEntry, Phase};
+use crate::domain::notice::{InstanceId, Kind, Source};
+use crate::provision::{Doomed, Input, Replacement, Request};
+
+impl World {
+    /// The scheduler finds the new node.
+    pub fn pods_come(&mut self, index: usize) {
+        self.node_is(index, |node| node.workloads |= node.ready && !node.cordoned);
+    }
+
+    fn node_is(&mut self, index: usize, change: impl FnOnce(&mut crate::provision::NodeView)) {
+        let name = self.cloud.instances[index].node();
+        let Some(node) = self.nodes.get_mut(&name) else { return };
+        let before = node.clone();
+        change(node);
+        let node = node.clone();
+        if node != before {
+            self.node_changed(node);
+        }
+    }
+
+    /// The provisioner asks for a drain.
+    pub fn asked_to_drain(&mut self, instance: &InstanceId, event_id: String, action: Option<String>) {
+        let Some(index) = self.find(instance) else { return };
+        self.unwanted.insert(instance.to_string());
+        let node = self.cloud.instances[index].node();
+        let fresh = Doomed {
+            instance: instance.clone(),
+            node,
+            episode: 0,
+            phase: Phase::Cancelled,
+            kind: None,
+            policy: None,
+            notices: Vec::new(),
+            replacement: Replacement::default(),
+        };
+        let doomed = self.doomed.entry(instance.clone()).or_insert(fresh);
+        let begins = doomed.phase.ends_episode();
+        doomed.notices.retain(|entry| Request::of(entry).is_none_or(|known| known.event_id != event_id));
+        doomed.notices.push(NoticeEntry {
+            source: Source::Provisioner,
+            kind: Kind::Requested,
+            event_id,
+            action,
+            reporter: None,
+            noticed_at: None,
+            deadline: None,
+        });
+        if begins {
+            doomed.episode += 1;
+            doomed.phase = Phase::Confirmed;
+            doomed.kind = Some(Kind::Requested);
+            doomed.replacement = Replacement::default();
+        }
+        let episode = doomed.episode;
+        self.doomed_changed(instance);
+        if begins {
+            let later = self.now + 100 + self.below(2_000);
+            self.schedule(later, Event::Cordons { instance: index, episode });
+        }
+    }
+
+    fn reaches(&mut self, index: usize, episode: i64, phase: Phase) -> bool {
+        let id = self.cloud.instances[index].id.clone();
+        let alive = self.cloud.instances[index].died_ms.is_none();
+        let Some(doomed) = self.doomed.get_mut(&id).filter(|d| alive && d.episode == episode && d.phase < phase) else {
+            return false;
+        };
+        doomed.phase = phase;
+        self.doomed_changed(&id);
+        true
+    }
+
+    pub fn cordons(&mut self, index: usize, episode: i64) {
+        if self.reaches(index, episode, Phase::Cordoned) {
+            self.node_is(index, |node| node.cordoned = true);
+            let later = self.now + 500 + self.below(self.supply.drain_ms);
+            self.schedule(later, Event::Empties { instance: index, episode });
+        }
+    }
+
+    pub fn empties(&mut self, index: usize, episode: i64) {
+        if self.blocked {
+            self.schedule(self.now + 5_000, Event::Empties { instance: index, episode });
+        } else if self.reaches(index, episode, Phase::Drained) {
+            self.node_is(index, |node| node.workloads = false);
+        }
+    }
+
+    /// The request is taken back: the agent undoes what it did, unless there is more than the request.
+    pub fn left_alone(&mut self, instance: &InstanceId) {
+        if self.told.is_some() {
+            return;
+        }
+        let Some(doomed) = self.doomed.get_mut(instance) else { return };
+        doomed.notices.retain(|entry| Request::of(entry).is_none());
+        let over = doomed.kind == Some(Kind::Requested) && !doomed.phase.ends_episode();
+        if over {
+            doomed.phase = Phase::Cancelled;
+        }
+        self.doomed_changed(instance);
+        if let Some(index) = self.find(instance).filter(|_| over) {
+            self.node_is(index, |node| node.cordoned = false);
+            self.schedule(self.now + 5_000, Event::PodsCome { instance: index });
+        }
+    }
+
+    /// P-6: no instance of ours is ended that runs workload pods.
+    pub fn check_empty(&mut self, instance: &InstanceId) {
+        let Some(index) = self.find(instance).filter(|index| self.cloud.instances[*index].died_ms.is_none()) else {
+            return;
+        };
+        if self.nodes.get(&self.cloud.instances[index].node()).is_some_and(|node| node.workloads) {
+            self.found("P-6", format!("{instance} is ended, and pods run on it"));
+        }
+    }
+
+    /// A person deletes the first claim that has a Node.
+    pub fn delete_claim(&mut self) {
+        let Some(claim) = self.claims.values_mut().find(|claim| claim.status.node_name.is_some() && !claim.deleting)
+        else {
+            return;
+        };
+        claim.deleting = true;
+        let claim = claim.clone();
+        self.unwanted.insert(claim.name.clone());
+        self.unwanted.extend(claim.status.instance_id.as_ref().map(ToString::to_string));
+        self.broadcast(&Input::ClaimSeen(claim));
+    }
+
+    pub fn block(&mut self, blocked: bool) {
+        self.blocked = blocked;
+    }
+}
