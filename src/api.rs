@@ -6,6 +6,7 @@
 pub mod interruption;
 pub mod launch;
 pub mod node_claim;
+pub mod node_pool;
 
 /// The group of all our resources.
 pub const GROUP: &str = "spotkeeper.dev";

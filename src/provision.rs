@@ -11,6 +11,7 @@
 //!
 //! - `run`: the state machine; [`Provisioner`] implements [`Core`](crate::engine::Core).
 //! - `demand`: which interruptions want a replacement, and of what shape.
+//! - [`pools`]: NodePools: which one serves a node, and what it allows.
 //! - `claim`: one claim's life; no claim waits for another but through a shared belief in a shortage.
 //! - [`ladder`]: what a rung asks for.
 //! - `launch`: one call's life: the same token until its fate is known or presumed.
@@ -20,18 +21,20 @@
 //! - [`because`]: the reasons of decisions.
 //! - [`invariants`]: what must always hold, as predicates over the stream of inputs and effects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::interruption::{NoticeEntry, Phase, PolicyStatus};
 use crate::api::launch::{LaunchSpec, LaunchStatus, Launched};
 use crate::api::node_claim::{NodeClaimSpec, NodeClaimStatus, Recipe, Subnet};
+use crate::domain::node::Taint;
 use crate::domain::notice::{InstanceId, Kind};
 use crate::domain::offering::{CapacityType, Catalog, Offering};
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
 pub use because::Because;
+pub use pools::Pool;
 pub use retire::Request;
 pub use run::Provisioner;
 
@@ -44,6 +47,7 @@ pub mod invariants;
 pub mod ladder;
 mod launch;
 pub mod leadership;
+pub mod pools;
 pub mod retire;
 mod run;
 pub mod shortage;
@@ -159,6 +163,10 @@ pub struct NodeView {
     /// `aws:///ZONE/INSTANCE`, as the Node has it.
     pub provider_id: Option<String>,
     pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    pub taints: Vec<Taint>,
+    /// Extended resources that can be had on it, such as `nvidia.com/gpu`.
+    pub resources: BTreeSet<String>,
     pub ready: bool,
     /// Taints that are to go before workloads come.
     pub starting: bool,
@@ -204,6 +212,13 @@ pub enum Input {
     ClaimGone {
         name: String,
     },
+    /// A NodePool is new or has changed.
+    PoolSeen(Pool),
+    PoolGone {
+        name: String,
+    },
+    /// All NodePools have been seen once.
+    PoolsSynced,
     /// An EC2NodeClass was resolved: what is launched with it, or in words why nothing can be.
     ClassSeen {
         name: String,

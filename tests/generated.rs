@@ -7,6 +7,7 @@ use spotkeeper::adapters::metrics;
 use spotkeeper::api::interruption::Interruption;
 use spotkeeper::api::launch::Launch;
 use spotkeeper::api::node_claim::NodeClaim;
+use spotkeeper::api::node_pool::NodePool;
 
 /// Compares `generated` with the file; with `SPOTKEEPER_GENERATE=1` writes it instead.
 fn compare(path: &str, generated: &str) {
@@ -37,6 +38,7 @@ fn compare_crd<K: CustomResourceExt>(module: &str) {
 fn the_crds_are_those_of_the_rust_types() {
     compare_crd::<Interruption>("interruption");
     compare_crd::<NodeClaim>("node_claim");
+    compare_crd::<NodePool>("node_pool");
     compare_crd::<Launch>("launch");
 }
 

@@ -21,6 +21,7 @@ use super::kubernetes::one_line;
 use crate::api::launch::{LaunchSpec, Launched, Override};
 use crate::domain::notice::InstanceId;
 use crate::domain::offering::{CapacityType, Catalog, InstanceType, MicroDollars, Offering};
+use crate::domain::quantity;
 use crate::provision::leadership::CALL_TIMEOUT;
 use crate::provision::{Answer, FleetError, Instance};
 
@@ -264,7 +265,7 @@ impl Ec2 {
             let page = page.map_err(|error| failed("ec2:DescribeSpotPriceHistory", error))?;
             for of in page.spot_price_history.unwrap_or_default() {
                 let (Some(name), Some(zone)) = (of.instance_type, of.availability_zone) else { continue };
-                let Some(price) = of.spot_price.as_deref().and_then(view::dollars) else { continue };
+                let Some(price) = of.spot_price.as_deref().and_then(quantity::dollars) else { continue };
                 let offering =
                     Offering { instance_type: name.as_str().to_owned(), zone, capacity_type: CapacityType::Spot };
                 prices.insert(offering, price);

@@ -43,6 +43,10 @@ pub struct LaunchSpec {
     pub count: i64,
     /// What is launched.
     pub recipe: Recipe,
+    /// The NodePool of all its claims.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "api", schemars(length(min = 1, max = 63)))]
+    pub node_pool: Option<String>,
     /// Any of these will do.
     #[cfg_attr(feature = "api", schemars(length(min = 1, max = 300)))]
     pub overrides: Vec<Override>,

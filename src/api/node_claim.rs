@@ -26,10 +26,13 @@ use {kube::CustomResource, kube::KubeSchema, schemars::JsonSchema};
         status = "NodeClaimStatus",
         doc = "One node that is wanted, and how far it has come.",
         validation = Rule::new("self.spec == oldSelf.spec").message("a NodeClaim's spec is immutable"),
+        validation = Rule::new("has(self.spec.recipe) || has(self.spec.nodePool)")
+            .message("a NodeClaim names its spec.nodePool or has a spec.recipe"),
         printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
         printcolumn = r#"{"name":"Capacity","type":"string","jsonPath":".status.offering.capacityType"}"#,
         printcolumn = r#"{"name":"Type","type":"string","jsonPath":".status.offering.instanceType"}"#,
         printcolumn = r#"{"name":"Zone","type":"string","jsonPath":".status.offering.zone"}"#,
+        printcolumn = r#"{"name":"Pool","type":"string","jsonPath":".spec.nodePool"}"#,
         printcolumn = r#"{"name":"Node","type":"string","jsonPath":".status.nodeName"}"#,
         printcolumn = r#"{"name":"Replaces","type":"string","jsonPath":".spec.replaces.nodeName"}"#,
         printcolumn = r#"{"name":"Because","type":"string","jsonPath":".status.because"}"#,
@@ -49,8 +52,17 @@ pub struct NodeClaimSpec {
     #[serde(default)]
     #[cfg_attr(feature = "api", schemars(range(min = 0, max = 86_400)))]
     pub spot_patience_seconds: i64,
-    /// What is launched.
-    pub recipe: Recipe,
+    /// What is launched; none where the class of its NodePool says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<Recipe>,
+    /// The NodePool that it belongs to: its class, limits and floor hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "api", schemars(length(min = 1, max = 63)))]
+    pub node_pool: Option<String>,
+    /// Extended resources, such as `nvidia.com/gpu`, that its Node must have before it is Ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "api", schemars(length(max = 16), inner(length(max = 316))))]
+    pub resources: Vec<String>,
     /// The node that it stands in for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<Replaces>,
@@ -152,6 +164,10 @@ pub struct NodeClaimStatus {
     /// What it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offering: Option<Offering>,
+    /// What it cost in US dollars an hour when it was launched; none where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "api", schemars(length(max = 32)))]
+    pub hourly_price: Option<String>,
     /// The Node that runs on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,

@@ -9,6 +9,8 @@ pub const INSTANCE_TYPE: &str = "node.kubernetes.io/instance-type";
 pub const ZONE: &str = "topology.kubernetes.io/zone";
 pub const ARCH: &str = "kubernetes.io/arch";
 pub const OS: &str = "kubernetes.io/os";
+/// Which NodePool a node belongs to.
+pub const NODE_POOL: &str = "spotkeeper.dev/nodepool";
 pub const CAPACITY_TYPE: &str = "spotkeeper.dev/capacity-type";
 pub const FAMILY: &str = "spotkeeper.dev/instance-family";
 pub const CATEGORY: &str = "spotkeeper.dev/instance-category";
@@ -40,7 +42,18 @@ words! {
 
 /// One constraint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "api", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "api", derive(kube::KubeSchema))]
+#[cfg_attr(
+    feature = "api",
+    x_kube(
+        validation = Rule::new("self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0 : true")
+            .message("In and NotIn take at least one value"),
+        validation = Rule::new("self.operator in ['Exists', 'DoesNotExist'] ? !has(self.values) || self.values.size() == 0 : true")
+            .message("Exists and DoesNotExist take no value"),
+        validation = Rule::new("self.operator in ['Gt', 'Lt'] ? has(self.values) && self.values.size() == 1 && self.values[0].matches('^[0-9]{1,18}$') : true")
+            .message("Gt and Lt take one value, a whole number"),
+    )
+)]
 #[serde(rename_all = "camelCase")]
 pub struct Requirement {
     /// A label's key, such as `kubernetes.io/arch` or `spotkeeper.dev/instance-cpu`.
@@ -50,7 +63,7 @@ pub struct Requirement {
     pub operator: Operator,
     /// At least one for `In` and `NotIn`, exactly one number for `Gt` and `Lt`, none for the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "api", schemars(length(max = 100)))]
+    #[cfg_attr(feature = "api", schemars(length(max = 100), inner(length(max = 63))))]
     pub values: Vec<String>,
 }
 

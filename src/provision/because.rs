@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::failure::Class;
+use super::pools::Fault;
 use crate::domain::notice::{InstanceId, Kind};
 use crate::domain::offering::{CapacityType, Offering};
 
@@ -16,6 +17,12 @@ pub enum Because {
     LeftToKarpenter { node: String },
     /// Nothing is known that could be copied.
     NothingToCopy { node: String, why: String },
+    /// The pool that is to serve cannot, as it is.
+    PoolCannotWork { pool: String, fault: Fault },
+    /// The pool can serve.
+    PoolReady { pool: String },
+    /// Nothing can be launched for a claim of a pool yet.
+    NothingToLaunch { why: String },
     /// EC2 is asked.
     Asking { capacity: CapacityType, count: usize, offerings: usize },
     /// An instance came.
@@ -89,6 +96,9 @@ impl Because {
             Self::Wanted { .. } => "Wanted",
             Self::LeftToKarpenter { .. } => "LeftToKarpenter",
             Self::NothingToCopy { .. } => "NothingToCopy",
+            Self::PoolCannotWork { .. } => "PoolCannotWork",
+            Self::PoolReady { .. } => "PoolReady",
+            Self::NothingToLaunch { .. } => "NothingToLaunch",
             Self::Asking { .. } => "Asking",
             Self::Launched { .. } => "Launched",
             Self::FellThrough { .. } => "FellThrough",
@@ -123,6 +133,8 @@ impl Because {
         matches!(
             self,
             Self::NothingToCopy { .. }
+                | Self::PoolCannotWork { .. }
+                | Self::NothingToLaunch { .. }
                 | Self::Exhausted { .. }
                 | Self::Misconfigured { .. }
                 | Self::Unknown { .. }
@@ -147,6 +159,9 @@ impl fmt::Display for Because {
             Self::Wanted { node, kind: None } => write!(f, "{node} is doomed: another node is wanted in its place"),
             Self::LeftToKarpenter { node } => write!(f, "{node} is Karpenter's, which replaces it itself"),
             Self::NothingToCopy { node, why } => write!(f, "{node} cannot be replaced: {why}"),
+            Self::PoolCannotWork { pool, fault } => write!(f, "NodePool {pool} cannot work: {fault}"),
+            Self::PoolReady { pool } => write!(f, "NodePool {pool} can serve"),
+            Self::NothingToLaunch { why } => write!(f, "nothing can be launched yet: {why}"),
             Self::Asking { capacity, count, offerings } => {
                 write!(f, "EC2 is asked for {count} × {capacity} out of {offerings} offerings")
             }
@@ -184,7 +199,7 @@ impl fmt::Display for Because {
             }
             Self::RecipeNeverRegisters { template } => write!(
                 f,
-                "two instances of launch template {template} in a row never became a node: look at its user data, \
+                "two instances of {template} in a row never became a node: look at its user data, \
                  security groups and role; then delete this claim"
             ),
             Self::InstanceGone { instance } => write!(f, "{instance} has ended"),

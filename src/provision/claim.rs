@@ -153,6 +153,22 @@ impl Run {
         self.status.because = Some(because.to_string());
     }
 
+    /// What stood in its way may be gone: it looks for capacity from the first rung on.
+    pub(super) fn look_again(&mut self) {
+        if self.looks() {
+            (self.rung, self.not_before) = (0, None);
+        }
+    }
+
+    /// Nothing can be asked for it, for a reason of its own. Returns whether that is news.
+    pub(super) fn waits(&mut self, because: &Because) -> bool {
+        let news = self.status.because.as_deref() != Some(&because.to_string());
+        if news {
+            self.set(ClaimPhase::Pending, because);
+        }
+        news
+    }
+
     /// How the API server answered its creation.
     pub(super) fn created(&mut self, now: Instant, outcome: Created) -> Option<String> {
         // The late answer to a request of before the last listing.
@@ -280,7 +296,11 @@ impl Run {
         if self.status.never_registered < NEVER_REGISTERED_MAX {
             return None;
         }
-        let failed = Because::RecipeNeverRegisters { template: self.spec.recipe.launch_template.clone() };
+        let template = match (&self.spec.recipe, &self.spec.node_pool) {
+            (Some(recipe), _) => format!("launch template {}", recipe.launch_template),
+            (None, pool) => format!("the class of NodePool {}", pool.as_deref().unwrap_or_default()),
+        };
+        let failed = Because::RecipeNeverRegisters { template };
         self.set(ClaimPhase::Failed, &failed);
         Some(failed)
     }

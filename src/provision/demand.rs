@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::pools::serving::{Service, needs};
+use super::pools::{Classes, Pools};
 use super::{Because, Doomed, Instance, NodeView, Settings, copy_of};
 use crate::api::interruption::Phase;
 use crate::api::node_claim::{NodeClaimSpec, Replaces};
@@ -46,6 +48,8 @@ pub(super) enum Wish {
     None(Because),
     /// EC2 is to be asked about the instance first.
     Unknown,
+    /// The pool that is to serve cannot; the wish is looked at again with the next input.
+    Waits(Because),
     /// It is not known yet what EC2 offers: a claim that is made now could name no other type than the lost one.
     Later,
 }
@@ -66,13 +70,36 @@ pub(super) fn wish(
     nodes: &BTreeMap<String, NodeView>,
     instance: Option<&Instance>,
     catalog: &Catalog,
+    (pools, classes): (&Pools, &Classes),
     settings: &Settings,
 ) -> Wish {
     let node = doomed.node.clone();
+    let view = nodes.get(&node);
     if nodes.get(&node).is_some_and(|node| node.labels.contains_key(KARPENTER)) {
         return Wish::None(Because::LeftToKarpenter { node });
     }
     let Some(instance) = instance else { return Wish::Unknown };
+    let resources = view.map(|node| node.resources.iter().cloned().collect()).unwrap_or_default();
+    let (pool, rules) = match pools.serving(view, &instance.offering, catalog, classes) {
+        _ if catalog.is_empty() => return Wish::Later,
+        Service::Waits(because) => return Wish::Waits(because),
+        Service::Pool(served, rules) => (served.pool.name.clone(), rules),
+        Service::Copy => return copy(doomed, instance, resources, catalog, settings),
+    };
+    Wish::Claim(Box::new(NodeClaimSpec {
+        requirements: needs(rules, catalog.types.get(&instance.offering.instance_type), catalog),
+        order: rules.order.clone(),
+        spot_patience_seconds: i64::try_from(rules.spot_patience.as_secs()).unwrap_or(i64::MAX),
+        recipe: None,
+        node_pool: Some(pool),
+        resources,
+        replaces: Some(replaces(doomed)),
+    }))
+}
+
+/// A claim for a copy of the lost instance.
+fn copy(doomed: &Doomed, instance: &Instance, resources: Vec<String>, catalog: &Catalog, settings: &Settings) -> Wish {
+    let node = doomed.node.clone();
     let Some(recipe) = copy_of(instance) else {
         let why = if instance.template.is_none() {
             "its instance was made without a launch template, so there is nothing to launch another with"
@@ -81,9 +108,6 @@ pub(super) fn wish(
         };
         return Wish::None(Because::NothingToCopy { node, why: why.into() });
     };
-    if catalog.is_empty() {
-        return Wish::Later;
-    }
     let order = match instance.offering.capacity_type {
         CapacityType::Spot => settings.order.clone(),
         CapacityType::OnDemand => vec![CapacityType::OnDemand],
@@ -93,7 +117,9 @@ pub(super) fn wish(
         requirements: like(&instance.offering.instance_type, catalog),
         order,
         spot_patience_seconds: i64::try_from(settings.spot_patience.as_secs()).unwrap_or(i64::MAX),
-        recipe,
+        recipe: Some(recipe),
+        node_pool: None,
+        resources,
         replaces: Some(replaces(doomed)),
     }))
 }
@@ -170,7 +196,16 @@ mod tests {
             template: Some(("lt-1".into(), "1".into())),
             launch: None,
         };
-        let wish = |catalog: &Catalog| wish(&doomed, &BTreeMap::new(), Some(&instance), catalog, &Settings::default());
+        let wish = |catalog: &Catalog| {
+            wish(
+                &doomed,
+                &BTreeMap::new(),
+                Some(&instance),
+                catalog,
+                (&Pools::default(), &Classes::new()),
+                &Settings::default(),
+            )
+        };
         assert!(matches!(wish(&Catalog::default()), Wish::Later));
         let mut catalog = Catalog::default();
         let of = InstanceType { name: "m7g.large".into(), arch: "arm64".into(), vcpus: 2, ..InstanceType::default() };

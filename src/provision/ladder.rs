@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::shortage::{Shortages, Standing};
 use crate::api::launch::Override;
-use crate::api::node_claim::NodeClaimSpec;
+use crate::api::node_claim::Recipe;
 use crate::domain::offering::{CapacityType, Catalog, MicroDollars, Offering};
-use crate::domain::requirements::met;
+use crate::domain::requirements::{Requirement, met};
 use crate::domain::time::Instant;
 
 /// What one rung has for a claim.
@@ -23,10 +23,17 @@ pub enum Rung {
 /// How near the end of a belief is near enough: probes that would come one by one go together.
 const NEARLY: std::time::Duration = std::time::Duration::from_secs(20);
 
+/// What is wanted: an instance that meets these, launched by this recipe.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    pub requirements: &'a [Requirement],
+    pub recipe: &'a Recipe,
+}
+
 /// What may be asked for on the rung of `capacity`, at most `max` overrides.
 pub fn rung(
     now: Instant,
-    spec: &NodeClaimSpec,
+    wanted: Wanted,
     capacity: CapacityType,
     catalog: &Catalog,
     shortages: &Shortages,
@@ -36,11 +43,11 @@ pub fn rung(
     let mut until: Option<Option<Instant>> = None;
     let mut any = false;
     for (of, offering) in catalog.offerings(capacity) {
-        let boots = spec.recipe.architecture.as_ref().is_none_or(|arch| *arch == of.arch);
-        if !boots || !met(&spec.requirements, of, &offering) {
+        let boots = wanted.recipe.architecture.as_ref().is_none_or(|arch| *arch == of.arch);
+        if !boots || !met(wanted.requirements, of, &offering) {
             continue;
         }
-        for subnet in spec.recipe.subnets.iter().filter(|subnet| subnet.zone == offering.zone) {
+        for subnet in wanted.recipe.subnets.iter().filter(|subnet| subnet.zone == offering.zone) {
             any = true;
             let one =
                 Override { instance_type: of.name.clone(), subnet_id: subnet.id.clone(), zone: offering.zone.clone() };
@@ -104,9 +111,9 @@ pub fn offering(of: &Override, capacity: CapacityType) -> Offering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::node_claim::{Recipe, Subnet};
+    use crate::api::node_claim::Subnet;
     use crate::domain::offering::InstanceType;
-    use crate::domain::requirements::{CPU, Operator, Requirement};
+    use crate::domain::requirements::{CPU, Operator};
     use crate::provision::shortage::Scarce;
 
     fn catalog(types: usize, zones: &[&str]) -> Catalog {
@@ -125,29 +132,26 @@ mod tests {
         catalog
     }
 
-    fn spec(zones: &[&str], requirements: Vec<Requirement>) -> NodeClaimSpec {
+    fn recipe(zones: &[&str]) -> Recipe {
         let subnets = zones.iter().map(|zone| Subnet { id: format!("subnet-{zone}"), zone: (*zone).into() }).collect();
-        NodeClaimSpec {
-            requirements,
-            order: vec![CapacityType::Spot],
-            spot_patience_seconds: 0,
-            recipe: Recipe {
-                launch_template: "lt-1".into(),
-                launch_template_version: "1".into(),
-                subnets,
-                ..Recipe::default()
-            },
-            replaces: None,
-        }
+        Recipe { launch_template: "lt-1".into(), launch_template_version: "1".into(), subnets, ..Recipe::default() }
+    }
+
+    fn spot(
+        catalog: &Catalog,
+        recipe: &Recipe,
+        requirements: &[Requirement],
+        shortages: &Shortages,
+        max: usize,
+    ) -> Rung {
+        rung(Instant::default(), Wanted { requirements, recipe }, CapacityType::Spot, catalog, shortages, max)
     }
 
     #[test]
     fn one_call_asks_for_all_that_will_do_cheapest_first_and_from_every_zone() {
         let catalog = catalog(400, &["a", "b", "c"]);
-        let spec = spec(&["a", "b"], vec![Requirement::new(CPU, Operator::Gt, ["99"])]);
-        let Rung::Ask(asked) =
-            rung(Instant::default(), &spec, CapacityType::Spot, &catalog, &Shortages::default(), 300)
-        else {
+        let over_99 = [Requirement::new(CPU, Operator::Gt, ["99"])];
+        let Rung::Ask(asked) = spot(&catalog, &recipe(&["a", "b"]), &over_99, &Shortages::default(), 300) else {
             panic!("there is enough");
         };
         assert_eq!(asked.len(), 300);
@@ -159,58 +163,45 @@ mod tests {
 
     #[test]
     fn what_is_short_is_left_out_and_when_all_is_short_the_first_end_is_named() {
-        let (catalog, spec) = (catalog(2, &["a"]), spec(&["a"], vec![]));
+        let catalog = catalog(2, &["a"]);
         let mut shortages = Shortages::default();
         let now = Instant::default();
-        let ask = |shortages: &Shortages| rung(now, &spec, CapacityType::Spot, &catalog, shortages, 300);
+        let ask = |shortages: &Shortages| spot(&catalog, &recipe(&["a"]), &[], shortages, 300);
         let Rung::Ask(all) = ask(&shortages) else { panic!() };
         let first = shortages.failed(now, &Scarce::Offering(offering(&all[0], CapacityType::Spot)), "l").unwrap();
         assert_eq!(ask(&shortages), Rung::Ask(all[1..].to_vec()));
         let second = shortages.failed(now, &Scarce::Offering(offering(&all[1], CapacityType::Spot)), "l").unwrap();
         assert_eq!(ask(&shortages), Rung::Short(Some(first.min(second))));
-        let none = spec_with(vec![Requirement::new(CPU, Operator::Gt, ["1000"])]);
-        assert_eq!(rung(now, &none, CapacityType::Spot, &catalog, &shortages, 300), Rung::Nothing);
+        let none = [Requirement::new(CPU, Operator::Gt, ["1000"])];
+        assert_eq!(spot(&catalog, &recipe(&["a"]), &none, &shortages, 300), Rung::Nothing);
     }
 
     #[test]
     fn what_the_image_does_not_run_on_is_not_asked_for() {
-        let (mut catalog, mut spec) = (catalog(2, &["a"]), spec(&["a"], vec![]));
+        let (mut catalog, mut recipe) = (catalog(2, &["a"]), recipe(&["a"]));
         catalog.types.values_mut().for_each(|of| of.arch = "amd64".into());
         catalog.types.get_mut("m0.large").unwrap().arch = "arm64".into();
-        let ask = |spec: &NodeClaimSpec| match rung(
-            Instant::default(),
-            spec,
-            CapacityType::Spot,
-            &catalog,
-            &Shortages::default(),
-            300,
-        ) {
+        let ask = |recipe: &Recipe| match spot(&catalog, recipe, &[], &Shortages::default(), 300) {
             Rung::Ask(asked) => asked.into_iter().map(|one| one.instance_type).collect(),
             other => vec![format!("{other:?}")],
         };
-        assert_eq!(ask(&spec).len(), 2, "nothing is known of the image");
-        spec.recipe.architecture = Some("arm64".into());
-        assert_eq!(ask(&spec), ["m0.large"]);
-        spec.recipe.architecture = Some("mips".into());
-        assert_eq!(ask(&spec), ["Nothing"]);
-    }
-
-    fn spec_with(requirements: Vec<Requirement>) -> NodeClaimSpec {
-        spec(&["a"], requirements)
+        assert_eq!(ask(&recipe).len(), 2, "nothing is known of the image");
+        recipe.architecture = Some("arm64".into());
+        assert_eq!(ask(&recipe), ["m0.large"]);
+        recipe.architecture = Some("mips".into());
+        assert_eq!(ask(&recipe), ["Nothing"]);
     }
 
     #[test]
     fn of_two_subnets_in_a_zone_one_is_asked_and_the_other_when_it_is_full() {
         let catalog = catalog(1, &["a"]);
-        let mut spec = spec(&["a"], vec![]);
-        spec.recipe.subnets.push(Subnet { id: "subnet-a2".into(), zone: "a".into() });
+        let mut recipe = recipe(&["a"]);
+        recipe.subnets.push(Subnet { id: "subnet-a2".into(), zone: "a".into() });
         let mut shortages = Shortages::default();
-        let ask =
-            |shortages: &Shortages| match rung(Instant::default(), &spec, CapacityType::Spot, &catalog, shortages, 300)
-            {
-                Rung::Ask(asked) => asked.into_iter().map(|one| one.subnet_id).collect::<Vec<_>>(),
-                other => panic!("{other:?}"),
-            };
+        let ask = |shortages: &Shortages| match spot(&catalog, &recipe, &[], shortages, 300) {
+            Rung::Ask(asked) => asked.into_iter().map(|one| one.subnet_id).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
         assert_eq!(ask(&shortages), ["subnet-a"]);
         shortages.failed(Instant::default(), &Scarce::Subnet("subnet-a".into()), "l");
         assert_eq!(ask(&shortages), ["subnet-a2"]);

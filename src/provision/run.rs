@@ -8,6 +8,7 @@ mod answers;
 mod asking;
 mod classes;
 mod declining;
+mod pooling;
 mod retire;
 mod tidy;
 mod writing;
@@ -21,6 +22,7 @@ use super::claim;
 use super::demand::{Wish, claim_name, wants, wish, withdrawn};
 use super::launch;
 use super::leadership::Leadership;
+use super::pools::Pools;
 use super::retire as retiring;
 use super::shortage::Shortages;
 use super::writes::Writes;
@@ -50,9 +52,12 @@ pub struct Provisioner {
     now: Instant,
     lead: Leadership,
     term: Term,
+    /// Since when what there is is known.
+    leads_since: Instant,
     catalog: Arc<Catalog>,
     /// What is launched with each EC2NodeClass, or why nothing can be.
     classes: BTreeMap<String, Result<Recipe, String>>,
+    pools: Pools,
     claims: BTreeMap<String, claim::Run>,
     launches: BTreeMap<String, launch::Run>,
     doomed: BTreeMap<InstanceId, Doomed>,
@@ -110,8 +115,10 @@ impl Provisioner {
             now: Instant::default(),
             lead: Leadership::default(),
             term: Term::Following,
+            leads_since: Instant::default(),
             catalog: Arc::default(),
             classes: BTreeMap::new(),
+            pools: Pools::default(),
             claims: BTreeMap::new(),
             launches: BTreeMap::new(),
             doomed: BTreeMap::new(),
@@ -170,6 +177,7 @@ impl Provisioner {
         self.reading = Reading::default();
         self.tidy = Tidy::default();
         self.retiring.clear();
+        self.pools.forget();
         self.said.clear();
         self.term = Term::Following;
     }
@@ -179,6 +187,7 @@ impl Provisioner {
             return;
         }
         self.term = Term::Leading;
+        self.leads_since = now;
         for claim in claims {
             let run = claim::Run::resume(now, claim, self.settings.registration);
             self.claims.insert(claim.name.clone(), run);
@@ -279,8 +288,9 @@ impl Provisioner {
                 // What stands in for another was launched by a claim: the next one is like it.
                 let ours = self.claims.values().find(|run| run.instance() == Some(&doomed.instance));
                 let wish = match ours {
-                    Some(run) => Wish::like(&run.spec, doomed),
-                    None => wish(doomed, &self.nodes, of, &self.catalog, &self.settings),
+                    _ if !self.pools.are_known(now, self.leads_since) => Wish::Later,
+                    Some(run) if self.is_up_to_date(&run.spec) => Wish::like(&run.spec, doomed),
+                    _ => wish(doomed, &self.nodes, of, &self.catalog, (&self.pools, &self.classes), &self.settings),
                 };
                 wanted.push((name, Some((doomed.clone(), wish))));
             }
@@ -296,6 +306,11 @@ impl Provisioner {
                     self.claims.insert(name.clone(), claim::Run::new(now, name, *spec));
                 }
                 Some((_, Wish::Later)) => {}
+                Some((_, Wish::Waits(because))) => {
+                    if self.said.insert(format!("{name}: {because}")) {
+                        self.say(&name, because, effects);
+                    }
+                }
                 Some((doomed, Wish::None(because))) => self.decline(&doomed, &name, because, effects),
                 Some((doomed, Wish::Unknown)) if self.reading.is_unknown(now, &doomed.instance) => {
                     let (node, why) = (doomed.node.clone(), "EC2 does not know its instance any more".into());
@@ -375,9 +390,15 @@ impl Core for Provisioner {
             }
             Input::ClaimSeen(claim) => self.claim_seen(now, &claim),
             Input::ClaimGone { name } => self.claim_gone(&name),
+            Input::PoolSeen(pool) => self.pool_seen(pool),
+            Input::PoolGone { name } => self.pools.gone(&name),
+            Input::PoolsSynced => self.pools.synced(),
             Input::ClassSeen { name, recipe } => self.class_seen(now, name, recipe),
             Input::ClassGone { name } => drop(self.classes.remove(&name)),
-            Input::CatalogRead(catalog) => self.catalog = catalog,
+            Input::CatalogRead(catalog) => {
+                self.pools.offered(&catalog);
+                self.catalog = catalog;
+            }
             Input::InterruptionSeen(doomed) => drop(self.doomed.insert(doomed.instance.clone(), doomed)),
             Input::InterruptionGone { instance } => {
                 self.doomed.remove(&instance);
@@ -434,7 +455,8 @@ impl Core for Provisioner {
             [run.wakeup(self.now), unwritten].into_iter().flatten().min()
         });
         let replacements = self.replacements.values().filter_map(|(_, writes)| writes.retry());
-        [reading, term_ends, self.bucket_wakeup(), self.tidy.wakeup(), self.retire_wakeup()]
+        let pools = self.pools.wakeup(self.leads_since).filter(|at| *at > self.now);
+        [reading, term_ends, self.bucket_wakeup(), self.tidy.wakeup(), self.retire_wakeup(), pools]
             .into_iter()
             .flatten()
             .chain(claims)

@@ -8,7 +8,7 @@ use kube::runtime::watcher::{self, Event};
 use tokio::sync::{mpsc, watch};
 
 use super::observer::Observer;
-use crate::adapters::kubernetes::supply::{FleetPod, claim, doomed, keeps_busy, node_view};
+use crate::adapters::kubernetes::supply::{FleetPod, claim, doomed, keeps_busy, node_view, pool};
 use crate::adapters::kubernetes::{Kubernetes, watches};
 use crate::api::interruption::Phase;
 use crate::driver::Clock;
@@ -31,10 +31,11 @@ pub fn watch(
     tokio::task::spawn_local(nodes(kubernetes.clone(), fleet.clone()));
     tokio::task::spawn_local(pods(kubernetes.clone(), fleet.clone()));
     tokio::task::spawn_local(interruptions(kubernetes.clone(), own_node, standing, fleet.clone()));
+    tokio::task::spawn_local(pools(kubernetes.clone(), fleet.clone()));
     tokio::task::spawn_local(claims(kubernetes.clone(), clock, fleet));
 }
 
-const WATCHES: [&str; 4] = ["nodes", "pods", "interruptions", "nodeclaims"];
+const WATCHES: [&str; 5] = ["nodes", "pods", "interruptions", "nodeclaims", "nodepools"];
 
 /// Which watches have told everything there is; readiness waits for all.
 struct Synced {
@@ -224,6 +225,12 @@ async fn interruptions(
 
 fn is_going(doomed: &Doomed) -> bool {
     doomed.phase >= Phase::Confirmed && !doomed.phase.ends_episode()
+}
+
+async fn pools(kubernetes: Kubernetes, fleet: Rc<Fleet>) {
+    let apply = |object| vec![Input::PoolSeen(pool(object))];
+    let delete = |name: &str| vec![Input::PoolGone { name: name.to_owned() }];
+    follow("nodepools", kubernetes.pools(), &fleet, apply, delete, || vec![Input::PoolsSynced], name).await;
 }
 
 async fn claims(kubernetes: Kubernetes, clock: Clock, fleet: Rc<Fleet>) {

@@ -35,6 +35,8 @@ pub struct Report {
     pub claims: BTreeMap<String, ClaimAtEnd>,
     /// The claims that the API server still has.
     pub claims_left: Vec<String>,
+    /// The pool of each claim that is there at the end.
+    pub pool_of: BTreeMap<String, String>,
 }
 
 /// How much happened.

@@ -101,7 +101,7 @@ fn l6_a_claim_that_cannot_launch_stops_no_other() {
     // The recipe of spot is refused as a whole for a while; on-demand nodes are wanted and had meanwhile.
     let refused = Step::Refuse { capacity: Spot, code: Some("InvalidParameterValue") };
     let supply = a_cluster(2).at(1_000, refused).at(2_000, Step::Doom { node: 0 });
-    let supply = supply.at(3_000, Step::Refuse { capacity: Spot, code: None }).at(4_000, Step::Doom { node: 1 });
+    let supply = supply.at(4_000, Step::Refuse { capacity: Spot, code: None }).at(5_000, Step::Doom { node: 1 });
     let report = holds(supply.until(60 * MINUTE));
     assert!(report.says("InvalidParameterValue: as the scenario has it; change it"), "{}", report.told());
     let (stuck, free) = (&report.claims.values().next().unwrap(), report.claims.values().nth(1).unwrap());

@@ -4,5 +4,6 @@
 
 mod faults;
 mod loops;
+mod pools;
 mod retire;
 mod seeds;

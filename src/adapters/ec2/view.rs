@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{CLUSTER_TAG, LAUNCH_TAG};
 use crate::api::node_claim::Subnet;
 use crate::domain::notice::InstanceId;
-use crate::domain::offering::{MicroDollars, Offering};
+use crate::domain::offering::Offering;
 use crate::provision::Instance;
 
 /// EC2 puts these on what is launched with a launch template.
@@ -77,17 +77,6 @@ pub fn instances(described: Vec<Described>, cluster: &str, subnets: &Subnets) ->
     described.into_iter().map(view).collect()
 }
 
-/// `0.0831` as parts of a million; `None` for what is no price.
-pub fn dollars(text: &str) -> Option<MicroDollars> {
-    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    if whole.is_empty() || !digits(whole) || !digits(part) {
-        return None;
-    }
-    let part = format!("{:0<6}", part.get(..6).unwrap_or(part));
-    whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(part.parse().ok()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,15 +133,5 @@ mod tests {
         assert_eq!(with("me").launch.as_deref(), Some("token"));
         assert_eq!(with("another").launch, None);
         assert_eq!(with("me").template, Some(("lt-1".into(), "3".into())));
-    }
-
-    #[test]
-    fn prices_are_read_to_the_millionth_and_nonsense_is_none() {
-        assert_eq!(dollars("0.083100"), Some(83_100));
-        assert_eq!(dollars("12"), Some(12_000_000));
-        assert_eq!(dollars("0.00000199"), Some(1));
-        for nonsense in ["", ".", "-1", "1e9", "0,5", "1.2.3", "NaN", "99999999999999999999"] {
-            assert_eq!(dollars(nonsense), None, "{nonsense}");
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! NodeClaims, Launches, and what else the provisioner reads and writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -15,10 +15,12 @@ use crate::api::GROUP;
 use crate::api::interruption::{Interruption, Phase, ReplacementStatus};
 use crate::api::launch::{Launch as LaunchObject, LaunchSpec, LaunchStatus};
 use crate::api::node_claim::{NodeClaim, NodeClaimSpec, NodeClaimStatus};
+use crate::api::node_pool::NodePool;
+use crate::domain::node::Taint;
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
 use crate::driver::Clock;
-use crate::provision::{Claim, Created, Doomed, Launch, NodeView, Replacement};
+use crate::provision::{Claim, Created, Doomed, Launch, NodeView, Pool, Replacement};
 
 /// Keeps a claim until its instance is ended.
 pub const FINALIZER: &str = "spotkeeper.dev/instance";
@@ -42,6 +44,7 @@ pub struct FleetNodeSpec {
 #[serde(default)]
 pub struct FleetNodeStatus {
     conditions: Vec<NodeCondition>,
+    allocatable: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -80,10 +83,43 @@ pub fn node_view(object: FleetNode) -> NodeView {
         instance: provider.as_ref().and_then(|id| id.rsplit('/').next()?.parse().ok()),
         provider_id: provider,
         labels: object.metadata.labels.unwrap_or_default(),
+        annotations: ours(object.metadata.annotations.unwrap_or_default()),
+        resources: extended(&object.status),
         ready: ready.filter(|c| c.r#type == "Ready" && c.status == "True").count() > 0,
         cordoned: object.spec.unschedulable,
         starting: object.spec.taints.iter().any(|taint| is_startup(&taint.key)),
+        taints: object.spec.taints.into_iter().map(taint).collect(),
         workloads: true,
+    }
+}
+
+/// Annotations that are ours; the others change too often and say nothing to us.
+fn ours(all: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    all.into_iter().filter(|(key, _)| key.starts_with("spotkeeper.dev/")).collect()
+}
+
+/// The extended resources that can be had: those that a device plugin has registered.
+fn extended(status: &Option<FleetNodeStatus>) -> BTreeSet<String> {
+    let is_extended = |name: &str| {
+        let domain = name.split_once('/').map(|(domain, _)| domain);
+        domain.is_some_and(|domain| domain != "kubernetes.io" && !domain.ends_with(".kubernetes.io"))
+    };
+    let all = status.iter().flat_map(|status| &status.allocatable);
+    all.filter(|(name, amount)| is_extended(name) && *amount != "0").map(|(name, _)| name.clone()).collect()
+}
+
+fn taint(of: WireTaint) -> Taint {
+    Taint { key: of.key, value: of.value, effect: of.effect, time_added: of.time_added }
+}
+
+/// A NodePool in the words of the core.
+pub fn pool(object: NodePool) -> Pool {
+    Pool {
+        name: object.metadata.name.unwrap_or_default(),
+        uid: object.metadata.uid.unwrap_or_default(),
+        generation: object.metadata.generation.unwrap_or(0),
+        spec: object.spec,
+        status: object.status.unwrap_or_default(),
     }
 }
 
@@ -157,6 +193,10 @@ impl Kubernetes {
     }
 
     pub fn claims(&self) -> Api<NodeClaim> {
+        Api::all(self.own.clone())
+    }
+
+    pub fn pools(&self) -> Api<NodePool> {
         Api::all(self.own.clone())
     }
 

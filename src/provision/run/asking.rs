@@ -8,7 +8,7 @@ use crate::api::node_claim::Recipe;
 use crate::domain::offering::CapacityType;
 use crate::domain::requirements::Requirement;
 use crate::domain::time::Instant;
-use crate::provision::ladder::{self, Rung};
+use crate::provision::ladder::{self, Rung, Wanted};
 use crate::provision::leadership::CALL_TIMEOUT;
 use crate::provision::{Because, Effect, launch};
 
@@ -18,7 +18,8 @@ struct Alike {
     capacity: CapacityType,
     order: Vec<CapacityType>,
     requirements: Vec<Requirement>,
-    recipe: Recipe,
+    recipe: Option<Recipe>,
+    pool: Option<String>,
 }
 
 impl Provisioner {
@@ -39,6 +40,7 @@ impl Provisioner {
                             order: run.spec.order.clone(),
                             requirements: run.spec.requirements.clone(),
                             recipe: run.spec.recipe.clone(),
+                            pool: run.spec.node_pool.clone(),
                         };
                         groups.entry(alike).or_default().push(run.name.clone());
                     }
@@ -58,9 +60,15 @@ impl Provisioner {
 
     /// Lets those that are alike ask for one rung. Returns whether any of them went on to the next rung instead.
     fn ask(&mut self, now: Instant, alike: &Alike, mut names: Vec<String>, effects: &mut Vec<Effect>) -> bool {
+        let recipe = match self.recipe(alike.recipe.as_ref(), alike.pool.as_deref()) {
+            Ok(recipe) => recipe,
+            Err(why) => {
+                self.hold(&names, &Because::NothingToLaunch { why }, effects);
+                return false;
+            }
+        };
         while !names.is_empty() {
-            let Some(run) = self.claims.get(&names[0]) else { return false };
-            let overrides = match self.rung(now, &run.spec.clone(), alike.capacity) {
+            let overrides = match self.rung(now, &alike.requirements, &recipe, alike.capacity) {
                 Rung::Ask(overrides) => overrides,
                 Rung::Short(_) => {
                     return self.pass_over(now, alike.capacity, names, "all of it is known to be short", effects);
@@ -74,14 +82,15 @@ impl Provisioner {
                 return false;
             }
             let rest = names.split_off(names.len().min(self.settings.share_max));
-            self.launch(now, alike, &names, overrides, effects);
+            self.launch(now, alike, &recipe, &names, overrides, effects);
             names = rest;
         }
         false
     }
 
-    fn rung(&self, now: Instant, spec: &crate::api::node_claim::NodeClaimSpec, capacity: CapacityType) -> Rung {
-        ladder::rung(now, spec, capacity, &self.catalog, &self.shortages, self.settings.overrides_max)
+    fn rung(&self, now: Instant, requirements: &[Requirement], recipe: &Recipe, capacity: CapacityType) -> Rung {
+        let wanted = Wanted { requirements, recipe };
+        ladder::rung(now, wanted, capacity, &self.catalog, &self.shortages, self.settings.overrides_max)
     }
 
     /// Goes on to the next rung, unless there is patience left for this one.
@@ -109,15 +118,18 @@ impl Provisioner {
 
     /// The last rung is behind them.
     fn wait(&mut self, now: Instant, names: Vec<String>, effects: &mut Vec<Effect>) {
-        let mut known: BTreeMap<(Vec<CapacityType>, Vec<Requirement>, Recipe), Option<Instant>> = BTreeMap::new();
+        let mut known: BTreeMap<(Vec<CapacityType>, Vec<Requirement>, Option<Recipe>), Option<Instant>> =
+            BTreeMap::new();
         for name in names {
             let Some(run) = self.claims.get(&name) else { continue };
             let spec = run.spec.clone();
-            let key = (spec.order.clone(), spec.requirements.clone(), spec.recipe.clone());
+            let recipe = self.recipe(spec.recipe.as_ref(), spec.node_pool.as_deref()).ok();
+            let key = (spec.order.clone(), spec.requirements.clone(), recipe.clone());
             let until = *known.entry(key).or_insert_with(|| {
                 let mut first: Option<Instant> = None;
+                let recipe = recipe?;
                 for capacity in &spec.order {
-                    match self.rung(now, &spec, *capacity) {
+                    match self.rung(now, &spec.requirements, &recipe, *capacity) {
                         // Nothing is known to be short, and yet nothing came: at the claim's own pace.
                         Rung::Ask(_) => return None,
                         Rung::Short(Some(until)) => first = Some(first.map_or(until, |first| first.min(until))),
@@ -135,6 +147,7 @@ impl Provisioner {
         &mut self,
         now: Instant,
         alike: &Alike,
+        recipe: &Recipe,
         names: &[String],
         overrides: Vec<crate::api::launch::Override>,
         effects: &mut Vec<Effect>,
@@ -156,7 +169,8 @@ impl Provisioner {
             claims.push(ClaimRef { name: of.clone(), uid });
         }
         let count = i64::try_from(claims.len()).unwrap_or(i64::MAX);
-        let spec = LaunchSpec { claims, capacity_type: capacity, count, recipe: alike.recipe.clone(), overrides };
+        let (recipe, node_pool) = (recipe.clone(), alike.pool.clone());
+        let spec = LaunchSpec { claims, capacity_type: capacity, count, recipe, node_pool, overrides };
         self.say(&name, because, effects);
         let mut run = launch::Run::new(name.clone(), spec);
         run.create(now, effects);

@@ -45,6 +45,11 @@ pub(in crate::sim) fn zone(index: usize) -> String {
     format!("zone-{}", char::from(b'a' + (index % 26) as u8))
 }
 
+/// One of each zone.
+pub(super) fn subnets(catalog: &Catalog) -> Vec<Subnet> {
+    catalog.zones.keys().map(|zone| Subnet { id: format!("subnet-{zone}"), zone: zone.clone() }).collect()
+}
+
 pub(in crate::sim) fn catalog(types: usize, zones: usize) -> Catalog {
     let mut catalog = Catalog::default();
     for n in 0..types {
@@ -245,12 +250,11 @@ impl World {
     }
 
     fn described(&self, one: &InstanceSim) -> Instance {
-        let subnets = self.catalog.zones.keys().map(|zone| Subnet { id: format!("subnet-{zone}"), zone: zone.clone() });
         Instance {
             id: one.id.clone(),
             alive: one.died_ms.is_none(),
             offering: one.offering.clone(),
-            subnets: subnets.collect(),
+            subnets: subnets(&self.catalog),
             template: Some(("lt-0123".into(), "7".into())),
             launch: one.token.clone(),
         }

@@ -51,6 +51,12 @@ impl World {
         let mut inputs = vec![Input::CatalogRead(self.catalog.clone())];
         inputs.extend(self.nodes.values().cloned().map(Input::NodeSeen));
         inputs.push(Input::NodesSynced);
+        inputs.extend(self.classes.iter().map(|(name, recipe)| {
+            let (name, recipe) = (name.clone(), recipe.clone());
+            Input::ClassSeen { name, recipe }
+        }));
+        inputs.extend(self.pools.values().cloned().map(Input::PoolSeen));
+        inputs.push(Input::PoolsSynced);
         inputs.extend(self.doomed.values().cloned().map(Input::InterruptionSeen));
         for input in inputs {
             self.hear(replica, &input);
@@ -320,7 +326,7 @@ impl World {
         })
     }
 
-    fn uid(&mut self) -> String {
+    pub fn uid(&mut self) -> String {
         self.uids += 1;
         format!("uid-{}", self.uids)
     }

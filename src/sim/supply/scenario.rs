@@ -1,5 +1,8 @@
 //! What a world of supply begins with, and what is done to it. All times are milliseconds since the world began.
 
+use std::collections::BTreeMap;
+
+use crate::api::node_pool::{Fallback, IntOrString, Limits, NodePoolSpec};
 use crate::domain::offering::CapacityType;
 use crate::provision::Settings;
 
@@ -24,6 +27,10 @@ pub struct Supply {
     /// EC2's own buckets: size and rate a second.
     pub bucket: (u32, f64),
     pub faults: Faults,
+    /// NodePools by name; all of class [`CLASS`].
+    pub pools: BTreeMap<String, NodePoolSpec>,
+    /// The pool that the cluster's nodes are labelled for.
+    pub labelled: Option<String>,
     pub script: Vec<(u64, Step)>,
     pub ends_ms: u64,
 }
@@ -87,6 +94,11 @@ pub enum Step {
     KillLeader {
         down_ms: u64,
     },
+    /// A NodePool is made or changed.
+    Pool(&'static str, Box<NodePoolSpec>),
+    PoolGone(&'static str),
+    /// The class of all pools can be launched, or why not.
+    Class(Result<(), &'static str>),
     /// The instance of a stand-in is interrupted, whoever stands in.
     DoomStandIn,
     /// A person deletes the NodeClaim of a stand-in.
@@ -105,6 +117,47 @@ pub enum State {
     Throttles,
 }
 
+/// The EC2NodeClass of all pools.
+pub const CLASS: &str = "default";
+
+/// A pool that takes everything.
+pub fn a_pool() -> NodePoolSpec {
+    let mut spec = NodePoolSpec::default();
+    spec.template.spec.node_class_ref.name = CLASS.into();
+    spec.fallback =
+        Some(Fallback { order: Some(vec![CapacityType::Spot, CapacityType::OnDemand]), ..Fallback::default() });
+    spec
+}
+
+impl NodePoolSpec {
+    /// At most so many nodes.
+    pub fn nodes_max(mut self, nodes: i64) -> Self {
+        self.limits = Some(Limits { nodes: Some(nodes), ..self.limits.unwrap_or_default() });
+        self
+    }
+
+    /// At most so many vCPUs.
+    pub fn vcpus_max(mut self, vcpus: i64) -> Self {
+        let cpu = Some(IntOrString::Int(vcpus));
+        self.limits = Some(Limits { cpu, ..self.limits.unwrap_or_default() });
+        self
+    }
+
+    /// At least so many on-demand: `2` or `20%`.
+    pub fn floor(mut self, floor: &str) -> Self {
+        let floor = Some(IntOrString::String(floor.into()));
+        self.fallback = Some(Fallback { on_demand_floor: floor, ..self.fallback.unwrap_or_default() });
+        self
+    }
+
+    /// Fallback costs at most so much an hour.
+    pub fn cost_max(mut self, dollars: &str) -> Self {
+        let cost = Some(dollars.to_owned());
+        self.fallback = Some(Fallback { max_hourly_fallback_cost: cost, ..self.fallback.unwrap_or_default() });
+        self
+    }
+}
+
 /// A quiet cluster with room everywhere, to which a scenario does something.
 pub fn a_cluster(nodes: usize) -> Supply {
     Supply {
@@ -120,12 +173,26 @@ pub fn a_cluster(nodes: usize) -> Supply {
         drain_ms: 20_000,
         bucket: (50, 5.0),
         faults: Faults::default(),
+        pools: BTreeMap::new(),
+        labelled: None,
         script: Vec::new(),
         ends_ms: 15 * 60_000,
     }
 }
 
 impl Supply {
+    /// All nodes are labelled for this pool.
+    pub fn of(mut self, name: &str, pool: NodePoolSpec) -> Self {
+        self.labelled = Some(name.to_owned());
+        self.beside(name, pool)
+    }
+
+    /// There is this pool, too.
+    pub fn beside(mut self, name: &str, pool: NodePoolSpec) -> Self {
+        self.pools.insert(name.to_owned(), pool);
+        self
+    }
+
     pub fn at(mut self, at_ms: u64, step: Step) -> Self {
         self.script.push((at_ms, step));
         self.ends_ms = self.ends_ms.max(at_ms + 15 * 60_000);

@@ -7,14 +7,17 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::cloud::{self, Cloud};
 use super::replicas::{Call, Replica};
+use super::scenario::CLASS;
 use super::scenario::{State, Step, Supply};
 use super::{ClaimAtEnd, Figures, Report};
 use crate::api::interruption::Phase;
 use crate::api::launch::LaunchSpec;
+use crate::api::node_claim::Recipe;
 use crate::domain::notice::{InstanceId, Kind};
 use crate::domain::offering::{CapacityType, Catalog, Offering};
+use crate::domain::requirements::NODE_POOL;
 use crate::domain::time::{Epoch, Instant};
-use crate::provision::{Because, Claim, Doomed, Input, Launch, NodeView, Replacement, Settings};
+use crate::provision::{Because, Claim, Doomed, Input, Launch, NodeView, Pool, Replacement, Settings};
 use crate::sim::Finding;
 
 /// How many effects one world may have: far more than any honest one needs.
@@ -43,6 +46,8 @@ pub(in crate::sim) struct World {
     pub launches: BTreeMap<String, Launch>,
     pub doomed: BTreeMap<InstanceId, Doomed>,
     pub nodes: BTreeMap<String, NodeView>,
+    pub pools: BTreeMap<String, Pool>,
+    pub classes: BTreeMap<String, Result<Recipe, String>>,
     /// The lease: who holds it, and until when.
     pub lease: Option<(usize, u64)>,
     /// When it was given up last.
@@ -157,6 +162,8 @@ impl World {
             launches: BTreeMap::new(),
             doomed: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            classes: BTreeMap::new(),
             lease: None,
             released_at: 0,
             replicas: Vec::new(),
@@ -175,6 +182,7 @@ impl World {
         for index in 0..world.supply.nodes {
             world.add_node(index);
         }
+        world.found_pools();
         for replica in 0..2 {
             world.replicas.push(Replica::default());
             world.schedule(replica as u64 * 100, Event::Start { replica });
@@ -184,6 +192,35 @@ impl World {
             world.schedule(at, Event::Step(index));
         }
         world
+    }
+
+    /// The pools and classes of the beginning.
+    fn found_pools(&mut self) {
+        let recipe = self.class_recipe();
+        self.classes.insert(CLASS.into(), Ok(recipe));
+        for (name, spec) in self.supply.pools.clone() {
+            self.pool_changed(&name, spec);
+        }
+    }
+
+    /// What the class of all pools launches.
+    fn class_recipe(&self) -> Recipe {
+        Recipe {
+            launch_template: "lt-class".into(),
+            launch_template_version: "1".into(),
+            subnets: cloud::subnets(&self.catalog),
+            ..Recipe::default()
+        }
+    }
+
+    fn pool_changed(&mut self, name: &str, spec: crate::api::node_pool::NodePoolSpec) {
+        let (uid, generation, status) = match self.pools.get(name) {
+            Some(pool) => (pool.uid.clone(), pool.generation + 1, pool.status.clone()),
+            None => (self.uid(), 1, Default::default()),
+        };
+        let pool = Pool { name: name.to_owned(), uid, generation, spec, status };
+        self.pools.insert(name.to_owned(), pool.clone());
+        self.broadcast(&Input::PoolSeen(pool));
     }
 
     /// A spot node of the cluster, in one zone after the other.
@@ -202,6 +239,7 @@ impl World {
         let node = NodeView {
             name: format!("node-{id}"),
             instance: Some(id.clone()),
+            labels: self.supply.labelled.iter().map(|pool| (NODE_POOL.to_owned(), pool.clone())).collect(),
             ready: true,
             workloads: true,
             ..NodeView::default()
@@ -254,6 +292,7 @@ impl World {
             story: self.story,
             figures: self.figures,
             claims: self.history,
+            pool_of: self.claims.values().filter_map(|c| Some((c.name.clone(), c.spec.node_pool.clone()?))).collect(),
             claims_left: self.claims.into_keys().collect(),
         }
     }
@@ -345,6 +384,17 @@ impl World {
             Step::KillLeader { down_ms } => {
                 let leader = self.lease.filter(|(_, until)| *until > self.now).map(|(holder, _)| holder);
                 leader.into_iter().for_each(|replica| self.kill(replica, down_ms));
+            }
+            Step::Pool(name, spec) => self.pool_changed(name, *spec),
+            Step::PoolGone(name) => {
+                if self.pools.remove(name).is_some() {
+                    self.broadcast(&Input::PoolGone { name: name.to_owned() });
+                }
+            }
+            Step::Class(state) => {
+                let recipe = state.map(|()| self.class_recipe()).map_err(str::to_owned);
+                self.classes.insert(CLASS.into(), recipe.clone());
+                self.broadcast(&Input::ClassSeen { name: CLASS.into(), recipe });
             }
             Step::DoomStandIn => {
                 let stands_in = |one: &cloud::InstanceSim| one.token.is_some() && one.died_ms.is_none();
