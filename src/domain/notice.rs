@@ -242,6 +242,15 @@ mod tests {
     }
 
     #[test]
+    fn any_text_is_an_instance_id_or_not() {
+        bolero::check!().with_type::<(bool, String)>().for_each(|(prefixed, text): &(bool, String)| {
+            let text = if *prefixed { format!("aws:///zone/i-{text}") } else { text.clone() };
+            drop(text.parse::<InstanceId>());
+            drop(InstanceId::from_provider_id(&text));
+        });
+    }
+
+    #[test]
     fn a_subject_survives_being_recorded() {
         let subjects = [
             Subject::SpotInterruption(Action::Hibernate),

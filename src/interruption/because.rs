@@ -70,6 +70,10 @@ pub enum Because {
     Contradicted { record: String },
     /// The record could not be written; the drain goes on without it.
     RecordFailed { why: String },
+    /// So many notices are known that one more by the queue is not heeded.
+    Crowded { notice: NoticeKey },
+    /// The agent lacks what it needs to keep its node.
+    NotReady { why: String },
 }
 
 /// Who confirmed a notice.
@@ -119,6 +123,8 @@ impl Because {
             Self::CordonOnly => "CordonOnly",
             Self::Contradicted { .. } => "Contradicted",
             Self::RecordFailed { .. } => "RecordFailed",
+            Self::Crowded { .. } => "Crowded",
+            Self::NotReady { .. } => "NotReady",
         }
     }
 
@@ -133,6 +139,8 @@ impl Because {
                 | Self::Contradicted { .. }
                 | Self::RecordFailed { .. }
                 | Self::PolicyUnread { .. }
+                | Self::Crowded { .. }
+                | Self::NotReady { .. }
         )
     }
 }
@@ -216,6 +224,10 @@ impl fmt::Display for Because {
             Self::RecordFailed { why } => {
                 write!(f, "the Interruption could not be written, the drain goes on without it: {why}")
             }
+            Self::Crowded { notice } => {
+                write!(f, "{notice} is not heeded: more notices of the queue wait for IMDS's word than can be true")
+            }
+            Self::NotReady { why } => write!(f, "the node is not kept: {why}"),
         }
     }
 }

@@ -137,3 +137,21 @@ fn taint_json(taint: &Taint) -> serde_json::Value {
     }
     json
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Somebody wrote nonsense where our annotation is: what we did is not known then, and is left.
+    #[test]
+    fn an_annotation_that_cannot_be_read_undoes_no_cordon() {
+        bolero::check!().with_type::<String>().for_each(|text: &String| {
+            let mut node = Node { unschedulable: true, ..Node::default() };
+            node.annotations.insert(INTERRUPTION.to_owned(), text.clone());
+            if Marked::of(&node).is_none() {
+                let patch = unmark_patch(&node).expect("the annotation is taken off");
+                assert!(patch["spec"].as_object().is_some_and(serde_json::Map::is_empty), "{patch}");
+            }
+        });
+    }
+}

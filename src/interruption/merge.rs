@@ -17,6 +17,10 @@ pub const REFUTED_AFTER: Duration = Duration::from_secs(120);
 /// Hibernation begins at once: the pods get what a budget is asked for, and no more.
 pub const HIBERNATES_IN: Duration = Duration::from_secs(16);
 
+/// The most notices of the queue that are kept in one episode: a record holds no more, and a queue that somebody
+/// floods must not fill the memory of an agent.
+pub const QUEUED_MAX: usize = 48;
+
 /// One notice of the episode.
 #[derive(Clone, Debug)]
 pub struct Heard {
@@ -108,22 +112,37 @@ impl Notices {
         self.heard.keys().find(|k| slides && k.source == key.source && k.kind == key.kind).cloned()
     }
 
+    /// Whether the queue has said as much as is heeded.
+    pub fn crowded(&self) -> bool {
+        self.heard.keys().filter(|key| key.source == Source::Sqs).count() >= QUEUED_MAX
+    }
+
     /// The most urgent kind that is announced, confirmed or not.
     pub fn kind(&self) -> Option<Kind> {
         self.heard.values().max_by_key(|h| (h.confirmed.is_some(), urgency(h.subject.kind()))).map(|h| h.subject.kind())
     }
 
-    /// The earliest deadline of the confirmed notices.
-    pub fn deadline(&self) -> Option<Deadline> {
-        self.heard.values().filter(|h| h.confirmed.is_some()).filter_map(|h| h.deadline).min_by_key(|d| d.at)
+    /// The confirmed notices that count.
+    ///
+    /// AWS Health names scheduled events otherwise than IMDS does, and its messages come late, twice and out of order:
+    /// where IMDS itself lists such events, its dates hold.
+    pub fn counting(&self) -> impl Iterator<Item = &Heard> {
+        let scheduled = |h: &Heard, by| h.entry.source == by && h.entry.kind == Kind::ScheduledChange;
+        let imds_lists = self.heard.values().any(|h| h.confirmed.is_some() && scheduled(h, Source::Imds));
+        let counts = move |h: &&Heard| h.confirmed.is_some() && !(imds_lists && scheduled(h, Source::Sqs));
+        self.heard.values().filter(counts)
     }
 
-    /// The earliest deadline of the confirmed notices as it was announced. It is not always that of
+    /// The earliest deadline of the notices that count.
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.counting().filter_map(|h| h.deadline).min_by_key(|d| d.at)
+    }
+
+    /// The earliest deadline of the notices that count as it was announced. It is not always that of
     /// [`deadline`](Self::deadline): hibernation begins before the time that is announced, and the wall clock may be
     /// stepped between two notices.
     pub fn announced(&self) -> Option<Timestamp> {
-        let confirmed = self.heard.values().filter(|h| h.confirmed.is_some());
-        confirmed.filter_map(|h| h.deadline).map(|deadline| deadline.announced).min()
+        self.counting().filter_map(|h| h.deadline).map(|deadline| deadline.announced).min()
     }
 
     /// Whether a notice waits for the word of IMDS.
@@ -135,9 +154,8 @@ impl Notices {
 
     /// What the confirmed notices ask for: the most urgent course that any of them does.
     pub fn course(&self, policy: &Policy, now: Instant, begins: impl Fn(Deadline) -> Instant) -> Course {
-        let confirmed = || self.heard.values().filter(|h| h.confirmed.is_some());
         let mut course = Course::Wait;
-        for heard in confirmed() {
+        for heard in self.counting() {
             let next = self.course_of(heard, policy, now, &begins);
             if rank(&next) > rank(&course) {
                 course = next;
@@ -145,7 +163,8 @@ impl Notices {
         }
         if let Course::Drain { deadline, .. } = &mut course {
             // A rebalance with policy Drain and a scheduled event that is near: both drain, the deadline holds.
-            *deadline = confirmed()
+            *deadline = self
+                .counting()
                 .filter(|h| matches!(self.course_of(h, policy, now, &begins), Course::Drain { .. }))
                 .filter_map(|h| h.deadline)
                 .min_by_key(|d| d.at);

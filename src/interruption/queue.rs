@@ -23,6 +23,14 @@ pub const JOINING_RECEIVES: u32 = 3;
 /// When such a message is looked at again. Three looks, this far apart, are about [`JOINING_AGE`].
 pub const LOOK_AGAIN: Duration = Duration::from_secs(20);
 
+/// From the receive after this one on, a message that cannot be dealt with is hidden for longer and longer: where no
+/// redrive policy takes it to a dead-letter queue, it must not come twice a minute for as long as the queue keeps it.
+const PATIENT_RECEIVES: u32 = 3;
+
+/// The first and the longest of these pauses.
+const PAUSE_FIRST: Duration = Duration::from_secs(60);
+const PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
+
 /// The queue's own word on a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
@@ -33,6 +41,12 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// How long it stays hidden where it could not be dealt with; `None` leaves that to its visibility time-out.
+    pub fn pause(self) -> Option<Duration> {
+        let beyond = self.receives.checked_sub(PATIENT_RECEIVES + 1)?;
+        Some(PAUSE_FIRST.saturating_mul(1 << beyond.min(8)).min(PAUSE_MAX))
+    }
+
     /// Whether a node for its instance is still waited for.
     fn may_be_joining(self) -> bool {
         self.age < JOINING_AGE && self.receives < JOINING_RECEIVES
@@ -58,8 +72,8 @@ pub struct ForNode {
 /// What is to be done with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// Write these, then do what follows. Where a write fails, neither delete nor release: the message comes again
-    /// when its visibility time-out ends, and what was written before is not changed by writing it again.
+    /// Write these, then do what follows. Where a write fails, do not delete it: the message comes again after
+    /// [`Delivery::pause`], and what was written before is not changed by writing it again.
     Record {
         entries: Vec<ForNode>,
         then: Then,
@@ -163,7 +177,7 @@ pub fn dispose(
             return Disposition::Delete { because: Discarded::NotForUs(why) };
         }
         Err(error) => {
-            return Disposition::Leave { because: Left::Unreadable(error), again_in: None };
+            return Disposition::Leave { because: Left::Unreadable(error), again_in: delivery.pause() };
         }
     };
     let instances = message.notices.len();
@@ -278,13 +292,12 @@ mod tests {
 
     #[test]
     fn poison_is_left_and_what_is_not_for_us_deleted_however_often_they_come() {
-        for receives in [1, 2, 3, 1_000] {
+        for (receives, pause_secs) in [(1, None), (3, None), (4, Some(60)), (6, Some(240)), (1_000, Some(900))] {
             let delivery = Delivery { receives, age: JOINING_AGE * receives };
             let error = ParseError::Missing { what: "the message", field: "id" };
-            assert!(matches!(
-                disposed(Err(error), delivery),
-                Disposition::Leave { because: Left::Unreadable(_), again_in: None }
-            ));
+            let again_in = pause_secs.map(Duration::from_secs);
+            let expected = Disposition::Leave { because: Left::Unreadable(error.clone()), again_in };
+            assert_eq!(disposed(Err(error), delivery), expected);
             assert_eq!(
                 disposed(Ok(Parsed::NotForUs(NotForUs::TestNotification)), delivery),
                 Disposition::Delete { because: Discarded::NotForUs(NotForUs::TestNotification) }

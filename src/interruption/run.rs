@@ -278,6 +278,9 @@ impl Keeper {
             effects.extend(new.map(|why| Effect::Decided(Because::PolicyUnread { why: why.clone() })));
             self.unread = on_node.nonsense;
         }
+        if self.node.as_ref().is_some_and(|known| known.uid != node.uid) {
+            self.node_writes.forget();
+        }
         self.node = Some(node);
     }
 

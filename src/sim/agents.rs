@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::api::Call;
 use super::scenario::{ApiState, ImdsState, interval_ms};
 use super::world::{Event, NodeSim, Told, World, moment};
@@ -43,7 +45,12 @@ pub(super) struct Agent {
     pub delivered: u64,
     /// It takes part in reading the queue.
     pub standing: bool,
+    /// From the node's wall clock to the one that is believed: the date of IMDS's last answer.
+    offset_secs: i64,
 }
+
+/// How far a wall clock may be off before IMDS's is believed.
+const CLOCK_TOLERANCE_SECS: u64 = 3;
 
 /// How far the watch on the pods has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,7 +103,12 @@ impl World {
             watching: Watching::No,
             delivered: self.now,
             standing: true,
+            offset_secs: 0,
         });
+        if self.nodes[node].imds.state == ImdsState::Well {
+            // It has asked which instance this is.
+            self.learn_time(node);
+        }
         self.tell(node, || format!("the agent starts (life {life})"));
         let (list, poll) = (self.rng.u64(1..60), self.rng.u64(1..60));
         self.schedule(self.now + list, Event::List { node, life });
@@ -254,6 +266,7 @@ impl World {
                 if seldom && let Some(agent) = &mut self.nodes[node].agent {
                     agent.asked_seldom = Some(now);
                 }
+                self.learn_time(node);
                 (self.rng.u64(1..20), Input::ImdsAnswered(self.reading(node, seldom)))
             }
             ImdsState::Hangs => (500, Input::ImdsFailed),
@@ -300,8 +313,23 @@ impl World {
         self.plan_wake(node, life);
     }
 
+    /// Every answer of IMDS says what time it is.
+    fn learn_time(&mut self, node: usize) {
+        let sim = &mut self.nodes[node];
+        let off = sim.skew_secs.unsigned_abs() > CLOCK_TOLERANCE_SECS;
+        if let Some(agent) = &mut sim.agent {
+            agent.offset_secs = if off { -sim.skew_secs } else { 0 };
+        }
+    }
+
+    /// What time the agent of a node believes it to be.
+    pub fn believes(&self, node: usize) -> Timestamp {
+        let offset = self.nodes[node].agent.as_ref().map_or(0, |agent| agent.offset_secs);
+        self.reads(node).checked_add(SignedDuration::from_secs(offset)).unwrap_or(Timestamp::MAX)
+    }
+
     fn reading(&mut self, node: usize, seldom: bool) -> Reading {
-        let (now, reads) = (self.now, self.reads(node));
+        let (now, reads) = (self.now, self.believes(node));
         let sim = &mut self.nodes[node];
         let Some(agent) = &sim.agent else {
             return Reading::default();

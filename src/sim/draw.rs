@@ -234,6 +234,11 @@ impl Draw {
             2 => {
                 let moved = not_before_ms + self.rng.u64(20_000..200_000);
                 self.push(later, said(moved, false));
+                if moved.is_multiple_of(2) {
+                    // AWS Health announces it anew under the same id, perhaps before its first word was read.
+                    let subject = Subject::ScheduledChange(ScheduleCode(code.into()));
+                    self.message(later.saturating_sub(moved % 5_000), node, subject, "arn:health-1", Some(moved));
+                }
                 self.last_deadline = self.last_deadline.max(moved);
             }
             _ => {
@@ -344,6 +349,9 @@ impl Draw {
         if self.one_in(30) {
             let at = self.rng.u64(0..end);
             self.push(at, Step::DeleteRecord { node: name() });
+        }
+        if self.scenario.seed % 41 == 7 {
+            self.push(end * (self.scenario.seed % 10) / 10, Step::Recreate { node: name() });
         }
     }
 

@@ -99,7 +99,7 @@ impl World {
                 provider_id: node.object.provider_id.clone()?,
             })
         };
-        dispose(body, delivery, &self.nodes[reader].name, self.reads(reader), node_of)
+        dispose(body, delivery, &self.nodes[reader].name, self.believes(reader), node_of)
     }
 
     /// What concerns the reader's own instance its core hears at once.
@@ -109,7 +109,7 @@ impl World {
         let Some(notice) = entries.map(|e| &e.notice).find(|notice| notice.instance == *own).cloned() else {
             return;
         };
-        let (now, reads) = (self.now, self.reads(reader));
+        let (now, reads) = (self.now, self.believes(reader));
         let Some(agent) = &self.nodes[reader].agent else {
             return;
         };

@@ -205,6 +205,11 @@ pub enum Step {
         node: String,
         down_ms: u64,
     },
+    /// Somebody deletes the Node, and the kubelet registers it anew: another uid, nothing on it, and its record goes
+    /// with the old one.
+    Recreate {
+        node: String,
+    },
     /// The instance is taken.
     Die {
         node: String,

@@ -5,6 +5,7 @@ use super::world::{Event, ScheduledSaid, SpotSaid, World};
 use crate::api::interruption::NoticeEntry;
 use crate::domain::node::Taint;
 use crate::domain::notice::{Kind, Source};
+use crate::interruption::invariants::ledger::Foreign;
 
 impl World {
     pub fn step(&mut self, index: usize) {
@@ -56,6 +57,7 @@ impl World {
             }
             Step::Relist { .. } => self.relist_pods(node),
             Step::Reboot { down_ms, .. } => self.reboot(node, down_ms),
+            Step::Recreate { .. } => self.recreate_node(node),
             Step::Die { .. } => {
                 self.check_drained(node);
                 self.kill_agent(node);
@@ -123,6 +125,19 @@ impl World {
         self.node_changed(node);
     }
 
+    fn recreate_node(&mut self, node: usize) {
+        let sim = &mut self.nodes[node];
+        sim.foreign = Foreign::default();
+        let object = &mut sim.object;
+        object.uid.push_str("-again");
+        object.unschedulable = false;
+        object.taints.clear();
+        object.labels.clear();
+        object.annotations.clear();
+        self.node_changed(node);
+        self.delete_record(node);
+    }
+
     /// The instance starts anew. What was announced for the boot before is not announced any more.
     fn reboot(&mut self, node: usize, down_ms: u64) {
         self.kill_agent(node);
@@ -157,6 +172,7 @@ impl Step {
             | Self::NewPod { node, .. }
             | Self::Relist { node }
             | Self::Reboot { node, .. }
+            | Self::Recreate { node }
             | Self::Die { node } => Some(node),
             Self::Queue(_) | Self::Api(_) => None,
         }

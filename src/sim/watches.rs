@@ -57,7 +57,7 @@ impl World {
     }
 
     pub fn deliver(&mut self, node: usize, life: u32, change: Change) {
-        let reads = self.reads(node);
+        let reads = self.believes(node);
         let now = self.now;
         let Some(agent) = self.nodes[node].agent.as_mut().filter(|agent| agent.life == life) else {
             return;

@@ -292,3 +292,111 @@ fn an_interruption_of_a_node_that_is_being_retired_sets_its_deadline() {
     ended.all_out_by(135_000);
     assert_eq!(ended.episode(), 1);
 }
+
+#[test]
+fn maintenance_that_is_moved_later_and_back_is_drained_for_the_first_date_after_all() {
+    let scenario = maintenance().maintenance(100_000, NODE, "event-1", 600_000);
+    let ended = ran(scenario.maintenance(160_000, NODE, "event-1", 300_000));
+    ended.all_out_by(295_000);
+}
+
+#[test]
+fn maintenance_that_imds_forgets_for_a_moment_is_drained_for_all_the_same() {
+    let unlisted = Step::ImdsUnscheduled { node: NODE.into(), event_id: "event-1".into() };
+    let scenario = maintenance().at(60_000, unlisted).maintenance(120_000, NODE, "event-1", 300_000);
+    let ended = ran(scenario);
+    ended.says("Withdrawn");
+    ended.all_out_by(295_000);
+    assert_eq!(ended.phase(), "Drained");
+}
+
+fn system_reboot() -> Subject {
+    Subject::ScheduledChange(ScheduleCode("system-reboot".into()))
+}
+
+#[test]
+fn a_health_event_that_is_revised_to_a_later_date_is_followed_where_imds_cannot_be_asked() {
+    let scenario = two_pods()
+        .node(a_node("node-b"))
+        .policy(|p| p.scheduled_lead = std::time::Duration::from_secs(60))
+        .imds(0, NODE, ImdsState::Refuses)
+        .queue_has(5_000, NODE, system_reboot(), "arn:1", Some(200_000))
+        .queue_has(60_000, NODE, system_reboot(), "arn:1", Some(400_000));
+    for seed in 0..20 {
+        let mut scenario = scenario.clone();
+        scenario.seed = seed;
+        let before = ran(scenario.clone().until(250_000));
+        assert_eq!((before.asks(), before.is_marked()), (0, false), "{}", before.report.told());
+        assert_eq!(before.node().notices.len(), 1);
+        let ended = ran(scenario.until(400_000));
+        ended.all_out_by(395_000);
+        let first = ended.pod("ns/web-0").asked[0].0;
+        assert!((310_000..312_000).contains(&first), "{first}");
+    }
+}
+
+#[test]
+fn a_health_event_that_is_revised_to_an_earlier_date_is_followed_where_imds_cannot_be_asked() {
+    let scenario = two_pods()
+        .node(a_node("node-b"))
+        .policy(|p| p.scheduled_lead = std::time::Duration::from_secs(60))
+        .imds(0, NODE, ImdsState::Refuses)
+        .queue_has(5_000, NODE, system_reboot(), "arn:1", Some(400_000))
+        .queue_has(60_000, NODE, system_reboot(), "arn:1", Some(200_000));
+    for seed in 0..20 {
+        let mut scenario = scenario.clone();
+        scenario.seed = seed;
+        ran(scenario.until(200_000)).all_out_by(195_000);
+    }
+}
+
+#[test]
+fn the_date_that_imds_has_for_maintenance_counts_before_the_one_of_the_queue() {
+    let scenario = maintenance().queue_has(2_000, NODE, system_reboot(), "arn:1", Some(300_000));
+    // It is moved, and AWS Health says nothing of it; or its first message comes once more.
+    let scenario = scenario.maintenance(100_000, NODE, "event-1", 600_000);
+    let scenario = scenario.queue_has(150_000, NODE, system_reboot(), "arn:1", Some(300_000));
+    let ended = ran(scenario.until(620_000));
+    let first = ended.pod("ns/web-0").asked[0].0;
+    assert!((510_000..511_000).contains(&first), "{first}");
+    ended.all_out_by(595_000);
+}
+
+#[test]
+fn a_date_of_the_queue_gives_way_to_the_later_one_of_imds_once_imds_can_be_asked() {
+    let scenario = two_pods()
+        .policy(|p| p.scheduled_lead = std::time::Duration::from_secs(60))
+        .imds(0, NODE, ImdsState::Refuses)
+        .queue_has(5_000, NODE, system_reboot(), "arn:1", Some(100_000))
+        .maintenance(20_000, NODE, "event-1", 400_000)
+        .imds(50_000, NODE, ImdsState::Well);
+    let ended = ran(scenario.until(420_000));
+    ended.all_out_by(395_000);
+    assert!(ended.episode() >= 2);
+}
+
+#[test]
+fn a_queue_that_is_flooded_with_forged_notices_does_not_fill_the_agent_and_a_real_one_is_heard() {
+    let mut scenario = two_pods();
+    // The record itself holds 64.
+    for n in 0..60 {
+        scenario = scenario.queue_says(1_000 + n * 10, NODE, &format!("forged-{n}"), 90_000);
+    }
+    let ended = ran(scenario.clone().until(150_000));
+    assert_eq!((ended.phase().as_str(), ended.asks()), ("Refuted", 0));
+    assert_eq!(ended.report.lines("Crowded").count(), 1, "it is said once");
+    let ended = ran(scenario.spot_interruption(20_000, NODE, 60_000));
+    ended.all_out_by(25_000);
+}
+
+#[test]
+fn a_termination_by_auto_scaling_is_drained_once_imds_says_the_same_and_by_asking_only() {
+    let scenario = queue(two_pods(), 1_000, Subject::AutoScalingTermination);
+    let ended = ran(scenario.clone());
+    assert_eq!(ended.asks(), 0, "IMDS has said nothing of it");
+    let terminated = Step::ImdsLifecycle { node: NODE.into(), state: "Terminated".into() };
+    let ended = ran(a_never_allowing_budget(scenario).at(3_000, terminated).until(90_000));
+    assert_eq!(ended.pod("ns/web-0").accepted, [], "its budget never allows it");
+    assert_eq!(ended.pod("ns/web-1").accepted.len(), 1);
+    ended.never_says("Delete");
+}

@@ -210,3 +210,27 @@ fn a_record_that_is_deleted_by_somebody_is_written_again() {
     assert!(ended.node().notices.iter().any(|entry| entry.source.as_str() == "imds"));
     assert_eq!(ended.phase(), "Drained");
 }
+
+#[test]
+fn a_node_whose_object_is_made_anew_is_marked_again() {
+    for at in (1_000..2_000).step_by(20).chain([5_000, 20_000]) {
+        let ended = ran(a_full_drain().at(at, Step::Recreate { node: NODE.into() }));
+        assert!(ended.is_marked(), "made anew at {at} ms\n{}", ended.report.told());
+        ended.all_out_by(36_000);
+    }
+}
+
+#[test]
+fn an_agent_that_starts_anew_with_a_wrong_clock_keeps_the_deadline() {
+    for by_secs in [-3_600, 3_600] {
+        for seed in 0..20 {
+            let step = Step::Clock { node: NODE.into(), by_secs };
+            let mut scenario = a_full_drain().at(4_000, step).kill(5_000, NODE, 1_000);
+            scenario.seed = seed;
+            let ended = ran(scenario);
+            ended.all_out_by(36_000);
+            let deleted = ended.pod("ns/db-0").accepted.first().map(|ask| ask.0);
+            assert!(deleted.is_some_and(|at| (25_900..26_500).contains(&at)), "{by_secs} s: {deleted:?}");
+        }
+    }
+}

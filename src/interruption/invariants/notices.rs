@@ -11,7 +11,7 @@ use crate::domain::node::Node;
 use crate::domain::notice::{InstanceId, Kind, Source, Subject};
 use crate::domain::time::{Deadline, Instant};
 use crate::interruption::merge::{Anchor, effective_deadline, has_counterpart};
-use crate::interruption::{Input, Policy, Reading, Rebalance, Record};
+use crate::interruption::{Input, Policy, Reading, Rebalance, Record, ScheduledEvent};
 
 /// How long a record waits for the node that it is about.
 const NODE_AWAITED: Duration = Duration::from_secs(3);
@@ -96,9 +96,12 @@ impl Announced {
         self.replaced
     }
 
-    /// The announcements that count.
+    /// The announcements that count: of scheduled events those of IMDS, where it lists any.
     pub(super) fn confirmed(&self) -> impl Iterator<Item = &Said> {
-        self.said.values().filter(|said| said.confirmed)
+        let scheduled = |key: &NoticeKey, by| key.source == by && key.kind == Kind::ScheduledChange;
+        let imds_lists = self.said.iter().any(|(key, said)| said.confirmed && scheduled(key, Source::Imds));
+        let counts = move |key: &NoticeKey| !(imds_lists && scheduled(key, Source::Sqs));
+        self.said.iter().filter(move |(key, said)| said.confirmed && counts(key)).map(|(_, said)| said)
     }
 
     pub(super) fn must_drain(&self) -> Option<MustDrain> {
@@ -180,6 +183,7 @@ impl Announced {
 
     fn imds_answered(&mut self, now: Instant, reading: &Reading) {
         self.imds.failed_in_a_row = 0;
+        let listed_before = self.imds.reading.scheduled.clone();
         let scheduled = reading.scheduled.clone().or_else(|| self.imds.reading.scheduled.take());
         self.imds.reading = Reading { scheduled, ..reading.clone() };
         let key = |kind, event_id: &str| NoticeKey { source: Source::Imds, kind, event_id: event_id.to_owned() };
@@ -210,6 +214,11 @@ impl Announced {
         }
         for event in active {
             let key = key(Kind::ScheduledChange, &event.event_id);
+            let listed = |before: &Vec<ScheduledEvent>| before.iter().any(|b| !b.over && b.event_id == event.event_id);
+            if listed_before.as_ref().is_some_and(|before| !listed(before)) && !event.not_before.passed(now) {
+                let what = settled(&key, Some(event.not_before.announced));
+                self.over.retain(|over| *over != what);
+            }
             let subject = Subject::ScheduledChange(event.code.clone());
             self.hear(now, key, subject, Some(event.not_before), true);
         }

@@ -131,8 +131,8 @@ impl Episode {
 
     /// The latest of the scheduled events for which the drain is to have begun by `now`.
     fn scheduled_by(&self, now: Instant, policy: &Policy) -> Option<Instant> {
-        let confirmed = self.notices.heard.values().filter(|h| h.confirmed.is_some());
-        confirmed
+        self.notices
+            .counting()
             .filter(|h| matches!(h.subject, Subject::ScheduledChange(_)))
             .filter_map(|h| h.deadline)
             .filter(|deadline| self.begins(policy, *deadline) <= now)
@@ -201,9 +201,9 @@ impl Episode {
         let Some(kind) = course.kind() else { return };
         // What an earlier run had confirmed is not confirmed again.
         let since = *self.confirmed_at.get_or_insert(now);
-        let confirmed = || self.notices.heard.values().filter(|h| h.confirmed.is_some());
-        let heard = confirmed().filter(|h| h.subject.kind() == kind).min_by_key(|h| h.deadline.map(|d| d.at));
-        let rebalance = confirmed().find(|h| h.subject == Subject::RebalanceRecommendation);
+        let heard =
+            self.notices.counting().filter(|h| h.subject.kind() == kind).min_by_key(|h| h.deadline.map(|d| d.at));
+        let rebalance = self.notices.counting().find(|h| h.subject == Subject::RebalanceRecommendation);
         let announcement = Announcement {
             instance: me.instance.clone(),
             node: me.node.clone(),

@@ -15,6 +15,8 @@ impl Keeper {
         let rebalance = reading.rebalance;
         let scheduled = reading.scheduled.clone();
         let asked_scheduled = scheduled.is_some();
+        let listed_before = self.imds.active_events();
+        let before = self.episode.as_ref().map(|episode| (episode.number, episode.notices.announced()));
         self.imds.answered(reading);
         if let Some(spot) = spot {
             let subject = Subject::SpotInterruption(spot.action);
@@ -34,6 +36,11 @@ impl Keeper {
             for event in active {
                 let subject = Subject::ScheduledChange(event.code);
                 let entry = self.entry(now, Source::Imds, &subject, event.event_id, Some(event.not_before));
+                let came_back = listed_before.as_ref().is_some_and(|ids| !ids.contains(&entry.event_id));
+                if came_back && !event.not_before.passed(now) {
+                    // Withdrawn, and announced once more with the same time.
+                    self.unsettle(&entry);
+                }
                 self.hear(now, entry, subject, Some(event.not_before), Written::No, effects);
             }
         }
@@ -42,7 +49,19 @@ impl Keeper {
                 episode.confirmed(now, &self.epoch, kind, by, deadline, effects);
             }
             episode.notices.denied(asked_scheduled);
+            // What the queue had said gives way to IMDS's own date.
+            let now = (episode.number, episode.notices.announced());
+            if before.is_some_and(|before| before.0 == now.0 && before.1.is_some() && now.1 > before.1) {
+                self.number += 1;
+                episode.roll(self.number);
+            }
         }
+    }
+
+    /// It is announced anew: that it was over once counts no more.
+    fn unsettle(&mut self, entry: &NoticeEntry) {
+        let what = settled(entry);
+        self.settled.retain(|settled| *settled != what);
     }
 
     /// An entry of the record, as this agent reports it.
@@ -77,7 +96,10 @@ impl Keeper {
     ) {
         let deadline = deadline.map(|deadline| self.anchor.place(now, deadline));
         let key = entry.key();
-        if self.settled.contains(&settled(&entry)) {
+        let known = self.episode.as_ref().and_then(|episode| episode.notices.same(&key));
+        // A scheduled event that is open may be moved back to a time that it had before.
+        let moved = known.is_some() && written != Written::Yes && key.kind == Kind::ScheduledChange;
+        if !moved && self.settled.contains(&settled(&entry)) {
             return;
         }
         if subject == Subject::RebalanceRecommendation && self.policy.rebalance == Rebalance::Ignore {
@@ -86,8 +108,14 @@ impl Keeper {
             }
             return;
         }
-        if let Some(known) = self.episode.as_ref().and_then(|episode| episode.notices.same(&key)) {
+        if let Some(known) = known {
             self.hear_again(now, known, entry, deadline, written, effects);
+            return;
+        }
+        if key.source == Source::Sqs && self.episode.as_ref().is_some_and(|episode| episode.notices.crowded()) {
+            if self.said.insert("crowded") {
+                effects.push(Effect::Decided(Because::Crowded { notice: key }));
+            }
             return;
         }
         if key.source == Source::Sqs && !has_counterpart(key.kind) {
@@ -125,9 +153,15 @@ impl Keeper {
             if heard.entry.deadline == entry.deadline && !matches!(heard.written, Written::OnItsWay { .. }) {
                 heard.written = Written::Yes;
             }
-            return;
+            // AWS Health announces a change anew under the same id, and another node's agent may have read that. While
+            // a word of our own is not in the record, the record only lags behind.
+            let by_health = (known.source, known.kind) == (Source::Sqs, Kind::ScheduledChange);
+            if !by_health || heard.written != Written::Yes {
+                return;
+            }
+        } else {
+            heard.inherited = false;
         }
-        heard.inherited = false;
         if heard.entry.deadline == entry.deadline {
             return;
         }
@@ -137,6 +171,7 @@ impl Keeper {
                 // deadline never moves later within an episode, a later one begins the next.
                 if known.kind == Kind::ScheduledChange {
                     let subject = heard.subject.clone();
+                    self.unsettle(&entry);
                     self.drop_notice(
                         now,
                         &known,
@@ -151,8 +186,12 @@ impl Keeper {
                 // Hibernation begins when it was first heard of, whatever time is announced.
                 let deadline = effective_deadline(&heard.subject, deadline, now);
                 heard.deadline = heard.deadline.into_iter().chain(deadline).min_by_key(|d| d.at);
-                heard.entry.deadline = entry.deadline;
-                heard.written = Written::No;
+                let before = std::mem::replace(&mut heard.entry.deadline, entry.deadline);
+                heard.written = written;
+                if known.kind == Kind::ScheduledChange {
+                    // The watch may still bring the record as it was.
+                    remember(&mut self.settled, settled(&NoticeEntry { deadline: before, ..entry }));
+                }
             }
             (None, _) => {}
         }

@@ -20,6 +20,8 @@ pub(super) struct NodeWrites {
     touched: bool,
     /// What is on its way: a mark, or the undoing.
     on_its_way: Option<Option<Mark>>,
+    /// What is on its way was sent to a Node that has been made anew since.
+    outdated: bool,
     again: Option<Instant>,
     tries: u32,
 }
@@ -30,6 +32,13 @@ impl NodeWrites {
             self.wanted = mark;
             self.again = None;
         }
+    }
+
+    /// The Node was made anew: nothing of ours is on it.
+    pub(super) fn forget(&mut self) {
+        self.applied = None;
+        self.again = None;
+        self.outdated = self.on_its_way.is_some();
     }
 
     /// Sends what is missing. What an earlier run of this program has left on the node is undone only when it is
@@ -61,6 +70,10 @@ impl NodeWrites {
         effects: &mut Vec<Effect>,
     ) -> Option<Option<Mark>> {
         let sent = self.on_its_way.take()?;
+        if std::mem::take(&mut self.outdated) && outcome == Outcome::Done {
+            // On which of the two it was done is not known: doing it again finds it done, or does it.
+            return Some(sent);
+        }
         match outcome {
             Outcome::Done => {
                 self.tries = 0;
