@@ -168,6 +168,23 @@ fn links_between_pages_lead_somewhere() {
 }
 
 #[test]
+fn manifests_that_pages_name_exist() {
+    let pages = files().into_iter().filter(|path| path.ends_with(".md"));
+    let found = pages.flat_map(|path| {
+        let text = read(&path);
+        let named = text.split("manifests/").skip(1).map(|rest| {
+            let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "-_./*$".contains(c))).unwrap_or(rest.len());
+            rest[..end].trim_end_matches(['.', '/']).to_owned()
+        });
+        // A shell's own patterns and variables are looked up as far as they are plain.
+        let plain = named.map(|name| name.split(['*', '$']).next().unwrap_or("").trim_end_matches('/').to_owned());
+        let lost = plain.filter(|name| !root().join("manifests").join(name).exists());
+        lost.map(|name| format!("{path}: manifests/{name}")).collect::<Vec<_>>()
+    });
+    none(found.collect(), "there is no such file");
+}
+
+#[test]
 fn ci_runs_what_the_readme_says() {
     assert!(read("README.md").contains("make test"));
     assert!(read(".ci/run").contains("make test"), ".ci/run calls the README's test command");

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use spotkeeper::domain::wire;
+use spotkeeper::domain::wire::queue::Parsed;
 
-use crate::support::control_plane::PARTS;
+use crate::support::control_plane::{PARTS, root};
 use crate::support::facts::eventually;
 use crate::support::moto::{Moto, Queue};
 
@@ -50,6 +52,51 @@ async fn every_kind_of_event_is_delivered_in_its_envelope() {
     queue.raw("not JSON").await;
     assert_eq!(queue.receive().await.as_deref(), Some("not JSON"));
     assert_eq!(queue.depth().await, (0, 5), "all were received, and none deleted");
+}
+
+#[tokio::test]
+async fn the_shipped_rules_deliver_what_is_for_us_once_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let moto = moto(dir.path()).await;
+    let folder = root().join("manifests/aws/rules");
+    let rules = std::fs::read_dir(folder).unwrap().map(|rule| std::fs::read_to_string(rule.unwrap().path()).unwrap());
+    let queue = moto.queue_by(&rules.collect::<Vec<_>>(), 30, 3).await;
+    let instance = "i-0123456789abcdef0";
+    let detail = json!({ "instance-id": instance });
+    moto.state_change(instance, "pending").await;
+    moto.event("aws.ec2", "EBS Volume Notification", json!([]), detail.clone()).await;
+    moto.event("aws.s3", "Object Created", json!([]), detail.clone()).await;
+    moto.event("aws.health", "AWS Health Event", json!([]), json!({ "service": "RDS", "eventTypeCategory": "issue" }))
+        .await;
+    moto.spot_warning(instance, "terminate").await;
+    moto.rebalance(instance).await;
+    moto.state_change(instance, "stopping").await;
+    moto.health(&[instance], Timestamp::now() + Duration::from_secs(864_000)).await;
+    let name = "EC2 Capacity Reservation Instance Interruption Warning";
+    moto.event("aws.ec2", name, json!([]), detail).await;
+    let hook = json!({ "LifecycleActionToken": "t", "EC2InstanceId": instance });
+    moto.event("aws.autoscaling", "EC2 Instance-terminate Lifecycle Action", json!([]), hook).await;
+    let mut kinds = Vec::new();
+    for _ in 0..6 {
+        let body = message(&queue).await.to_string();
+        match wire::queue::parse(body.as_bytes()) {
+            Ok(Parsed::Message(read)) => kinds.push(read.notices[0].subject.kind().as_str()),
+            other => panic!("{body}: {other:?}"),
+        }
+    }
+    kinds.sort_unstable();
+    assert_eq!(
+        kinds,
+        [
+            "AutoScalingTermination",
+            "CapacityReservationInterruption",
+            "RebalanceRecommendation",
+            "ScheduledChange",
+            "SpotInterruption",
+            "StateChange"
+        ]
+    );
+    assert_eq!(queue.depth().await, (0, 6), "nothing else came, and nothing twice");
 }
 
 #[tokio::test]

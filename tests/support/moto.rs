@@ -82,6 +82,12 @@ impl Moto {
     ///
     /// A message that is received `receives` times goes to the dead-letter queue.
     pub async fn queue(&self, visibility_secs: u32, receives: u32) -> Queue<'_> {
+        let pattern = json!({ "source": ["aws.ec2", "aws.autoscaling", "aws.health"] }).to_string();
+        self.queue_by(&[pattern], visibility_secs, receives).await
+    }
+
+    /// A queue with a rule for each of these patterns.
+    pub async fn queue_by(&self, patterns: &[String], visibility_secs: u32, receives: u32) -> Queue<'_> {
         let name = format!("spotkeeper-{}", uuid());
         let dead = self.sqs("CreateQueue", json!({ "QueueName": format!("{name}-dead") })).await;
         let dead = self.arn(dead["QueueUrl"].as_str().expect("a URL")).await;
@@ -95,10 +101,12 @@ impl Moto {
             )
             .await;
         let url = made["QueueUrl"].as_str().expect("a URL").to_owned();
-        let pattern = json!({ "source": ["aws.ec2", "aws.autoscaling", "aws.health"] }).to_string();
-        self.events("PutRule", json!({ "Name": name, "EventPattern": pattern })).await;
         let target = json!([{ "Id": "queue", "Arn": self.arn(&url).await }]);
-        self.events("PutTargets", json!({ "Rule": name, "Targets": target })).await;
+        for (index, pattern) in patterns.iter().enumerate() {
+            let rule = format!("{name}-{index}");
+            self.events("PutRule", json!({ "Name": rule, "EventPattern": pattern })).await;
+            self.events("PutTargets", json!({ "Rule": rule, "Targets": target })).await;
+        }
         Queue { moto: self, url }
     }
 
