@@ -11,6 +11,7 @@
 //!
 //! Outwards:
 //! - [`notice_server`]: what the workloads on the node are told, over HTTP or as a file.
+//! - [`wall_clock`]: what time it is, by the best knowledge.
 //! - [`admin`]: `/livez`, `/readyz` and `/metrics`.
 //! - [`metrics`]: every metric, typed.
 //! - [`serve`]: HTTP/1 with limits on everything; both servers stand on it.
@@ -31,3 +32,4 @@ pub mod notice_server;
 pub mod serve;
 #[cfg(feature = "agent")]
 pub mod sqs;
+pub mod wall_clock;

@@ -22,7 +22,6 @@ mod performer;
 mod queue_reader;
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -39,9 +38,10 @@ use crate::adapters::notice_server::file::{NoticeFile, NoticeFileError};
 use crate::adapters::notice_server::{self, WAITING_MAX};
 use crate::adapters::serve::{self, BindError, Limits};
 use crate::adapters::sqs::Queue;
+use crate::adapters::wall_clock::WallClock;
 use crate::domain::node::Node;
 use crate::driver::{self, Clock};
-use crate::interruption::{Identity, Input, Keeper, Pace};
+use crate::interruption::{Because, Identity, Input, Keeper, Pace};
 
 /// How many inputs may wait for the core.
 const INPUTS_MAX: usize = 1024;
@@ -94,12 +94,14 @@ async fn read_only_the_queue(
     observer: Observer,
     stop: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
-    let queue = Queue::connect(config.queue_url.as_deref().unwrap_or_default()).await?;
+    let wall_clock = WallClock::default();
+    let queue = Queue::connect(config.queue_url.as_deref().unwrap_or_default(), wall_clock.clone()).await?;
     let reporter = config.pod_name.clone().unwrap_or_else(|| "queue-reader".to_owned());
     let reader = QueueReader {
         queue,
         kubernetes,
         clock,
+        wall_clock,
         reporter,
         own: None,
         dry_run: config.dry_run,
@@ -135,7 +137,8 @@ async fn keep_node(
         v1_fallback: config.imds_v1_fallback,
         ..imds::Options::default()
     };
-    let imds = Imds::new(options, observer.metrics())?;
+    let wall_clock = WallClock::default();
+    let imds = Imds::new(options, wall_clock.clone(), observer.metrics())?;
     let (board, reader) = notice_server::board(clock.epoch());
     let listener = serve::bind(config.notice_listen).await.map_err(AgentError::Notice)?;
     tracing::info!(address = local(&listener), "telling workloads");
@@ -167,6 +170,7 @@ async fn keep_node(
     ));
     tokio::task::spawn_local(learn_access(
         kubernetes.clone(),
+        clock,
         node_name,
         config.pod_access,
         access_known,
@@ -174,9 +178,9 @@ async fn keep_node(
     ));
     tokio::task::spawn_local(watch_node(shared.clone()));
     tokio::task::spawn_local({
-        let (api, clock, inputs) = (kubernetes.interruptions(), clock, inputs.clone());
+        let (api, wall_clock, inputs) = (kubernetes.interruptions(), wall_clock.clone(), inputs.clone());
         let instance = me.instance.clone();
-        async move { watches::record(api, instance.as_str(), clock, inputs).await }
+        async move { watches::record(api, instance.as_str(), clock, wall_clock, inputs).await }
     });
     if let Some(url) = &config.queue_url {
         let leases = Leases::new(
@@ -186,9 +190,10 @@ async fn keep_node(
             config.queue_readers,
         );
         let reader = Rc::new(QueueReader {
-            queue: Queue::connect(url).await?,
+            queue: Queue::connect(url, wall_clock.clone()).await?,
             kubernetes,
             clock,
+            wall_clock: wall_clock.clone(),
             reporter: me.node.clone(),
             own: Some((me.instance, inputs.clone())),
             dry_run: config.dry_run,
@@ -197,7 +202,7 @@ async fn keep_node(
         tokio::task::spawn_local(reader.read_under_lease(leases, stands));
     }
     drop(inputs);
-    let performer = Performer::new(shared, board, pace, standing);
+    let performer = Performer::new(shared, board, pace, standing, wall_clock);
     driver::run(keeper, clock, receiver, performer, stop).await;
     Ok(())
 }
@@ -205,6 +210,7 @@ async fn keep_node(
 /// Asks what this agent may do until everything it needs is allowed.
 async fn learn_access(
     kubernetes: Kubernetes,
+    clock: Clock,
     node: String,
     wanted: PodAccess,
     known: watch::Sender<Option<(PodMode, Kubernetes)>>,
@@ -225,6 +231,12 @@ async fn learn_access(
                 if text != last {
                     tracing::error!(error = text, "not ready");
                     last.clone_from(&text);
+                    let because = Because::NotReady { why: text.clone() };
+                    let at = clock.epoch().wall(clock.now());
+                    // The right to publish it may be what is missing.
+                    if let Err(error) = kubernetes.publish_of_node(&node, &because, at).await {
+                        tracing::debug!(error = one_line(&error), "the event could not be published");
+                    }
                 }
                 observer.access(Err(text));
             }
@@ -237,25 +249,26 @@ async fn learn_access(
 /// Watches the agent's own Node, and checks that it is the one of our instance.
 async fn watch_node(shared: std::sync::Arc<Shared>) {
     let name = shared.me.node.clone();
-    let (send, mut seen) = mpsc::unbounded_channel();
-    let forward = async {
-        while let Some(object) = seen.recv().await {
-            let node = Node::from(object);
-            let contradiction = contradiction(&shared.me, &node);
-            shared.observer.node(contradiction.clone());
-            if let Some(text) = contradiction {
+    let mut said = false;
+    watches::own_node(shared.kubernetes.nodes(), &name, async |object| {
+        let node = Node::from(object);
+        let contradiction = contradiction(&shared.me, &node);
+        shared.observer.node(contradiction.clone());
+        if let Some(text) = contradiction {
+            if !said {
                 tracing::error!(error = text, "not ready");
-                shared.verified.store(false, Ordering::Relaxed);
-                continue;
             }
-            shared.verified.store(true, Ordering::Relaxed);
-            shared.set_node(node.clone());
-            if shared.inputs.send(Input::NodeSeen(node)).await.is_err() {
-                return;
-            }
+            said = true;
+            shared.verified.send_replace(false);
+            return;
         }
-    };
-    tokio::join!(watches::own_node(shared.kubernetes.nodes(), &name, |object| drop(send.send(object))), forward);
+        said = false;
+        shared.set_node(node.clone());
+        shared.verified.send_replace(true);
+        // The receiver is gone only when the program ends.
+        let _ = shared.inputs.send(Input::NodeSeen(node)).await;
+    })
+    .await;
 }
 
 /// What speaks against this Node being the one of our instance; one without a providerID says nothing.

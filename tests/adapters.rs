@@ -6,6 +6,8 @@ mod admin;
 mod client;
 #[path = "adapters/imds.rs"]
 mod imds;
+#[path = "adapters/kubernetes.rs"]
+mod kubernetes;
 #[path = "adapters/notice_server.rs"]
 mod notice_server;
 #[path = "adapters/sqs.rs"]

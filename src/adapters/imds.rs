@@ -10,6 +10,7 @@ use reqwest::header::{self, HeaderValue};
 use reqwest::{Client, Method, StatusCode, Url};
 
 use super::metrics::agent::Metrics;
+use super::wall_clock::WallClock;
 use crate::domain::time::{Deadline, Instant};
 use crate::domain::wire::imds::{self as wire, BODY_BYTES_MAX, IdentityDocument};
 use crate::domain::wire::{ParseError, timestamp};
@@ -87,15 +88,16 @@ pub struct Imds {
     base: Url,
     options: Options,
     access: token::Access,
-    /// From the local wall clock to the one that is believed.
-    clock_offset: SignedDuration,
+    /// Corrected where an answer shows the local one to be off.
+    wall_clock: WallClock,
     /// The last round had a spot interruption.
     spot_known: bool,
     metrics: Metrics,
 }
 
 impl Imds {
-    pub fn new(options: Options, metrics: Metrics) -> Result<Self, ImdsError> {
+    /// `wall_clock` is corrected by the service's own clock.
+    pub fn new(options: Options, wall_clock: WallClock, metrics: Metrics) -> Result<Self, ImdsError> {
         let endpoint = || options.endpoint.clone();
         let base = Url::parse(&options.endpoint)
             .and_then(|url| url.join("/latest/"))
@@ -113,7 +115,7 @@ impl Imds {
             .build()
             .map_err(|error| ImdsError::Client(error.without_url()))?;
         let access = token::Access::default();
-        Ok(Self { client, base, options, access, clock_offset: SignedDuration::ZERO, spot_known: false, metrics })
+        Ok(Self { client, base, options, access, wall_clock, spot_known: false, metrics })
     }
 
     /// Who this instance is, asked once.
@@ -179,13 +181,6 @@ impl Imds {
             round.reading.lifecycle = Some(self.read_as(LIFECYCLE, read)?);
         }
         Ok(())
-    }
-
-    /// What the wall clock reads, corrected by the service's clock where its last answer showed the local one to be
-    /// off; for deadlines that come from elsewhere.
-    pub fn wall_clock(&self) -> Timestamp {
-        let local = Timestamp::now();
-        local.checked_add(self.clock_offset).unwrap_or(local)
     }
 
     async fn spot(&mut self, clock: Clock) -> Result<Option<SpotAction>, ImdsError> {
@@ -266,7 +261,7 @@ impl Imds {
         let local = Timestamp::now();
         let reads = wall_clock(date.as_ref(), local);
         if date.is_some() {
-            self.clock_offset = reads.duration_since(local);
+            self.wall_clock.correct(reads, local);
         }
         match status {
             StatusCode::OK => Ok(Some(Answer { body, reads, at: clock.now + clock.began.elapsed() })),
@@ -333,7 +328,7 @@ mod tests {
         let of = |endpoint: &str| {
             let endpoint = endpoint.to_owned();
             let options = Options { endpoint, ..Options::default() };
-            let imds = Imds::new(options, Metrics::new())?;
+            let imds = Imds::new(options, WallClock::default(), Metrics::new())?;
             imds.url(SCHEDULED).map(String::from)
         };
         assert_eq!(

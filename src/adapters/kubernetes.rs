@@ -52,6 +52,8 @@ pub enum ConnectError {
     Infer(#[source] kube::config::InferConfigError),
     #[error("the configuration of the API server cannot be used")]
     Client(#[source] kube::Error),
+    #[error("the API server's address {url:?} is not a URL like https://HOST:PORT: correct `server` in the kubeconfig")]
+    Server { url: String },
     #[error("the kubeconfig's tls-server-name {name:?} is neither a DNS name nor an IP address")]
     ServerName { name: String },
     #[error("the kubeconfig's proxy-url is not supported: name an address that can be reached without a proxy")]
@@ -334,7 +336,7 @@ pub fn outcome<T>(result: &Result<T, kube::Error>) -> Outcome {
     }
 }
 
-/// The error and its causes, in one line.
+/// The error and its causes, in one line: a text of others does not begin another one in the log.
 pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
@@ -353,7 +355,7 @@ pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
         }
         next = if refusal.is_some() { None } else { error.source() };
     }
-    text
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The API server's status, where the error is one.
@@ -420,6 +422,12 @@ mod tests {
         );
         assert!(matches!(of(403, "forbidden"), Answer::Forbidden(_)));
         assert!(matches!(of(500, "etcdserver: leader changed"), Answer::Failed(_)));
+    }
+
+    #[test]
+    fn an_error_is_one_line_whatever_the_api_server_wrote() {
+        let error = status(403, "Forbidden", "not\nyou\u{1b}[31m, {\"level\":\"INFO\"}".to_owned());
+        assert_eq!(one_line(&error), "403 Forbidden: not you [31m, {\"level\":\"INFO\"}");
     }
 
     #[test]

@@ -285,4 +285,11 @@ mod tests {
             assert_eq!(duration(bad), None, "{bad}");
         }
     }
+
+    #[test]
+    fn any_text_is_a_wait_or_none() {
+        bolero::check!().with_type::<String>().for_each(|text: &String| {
+            duration(text);
+        });
+    }
 }

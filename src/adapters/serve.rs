@@ -15,7 +15,8 @@ use tokio::task::{Id, JoinSet};
 /// What clients may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Open connections; one more is closed at once.
+    /// Open connections; one more is closed at once, unless it is from this very host: the kubelet, which restarts what
+    /// does not answer it, must not be kept out by others.
     pub connections_max: usize,
     /// Open connections of one address.
     pub connections_per_address_max: usize,
@@ -56,7 +57,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) if open.admits(peer.ip(), &limits) => {
+                Ok((stream, peer)) if open.admits(peer.ip(), is_of_this_host(&stream, peer), &limits) => {
                     open.begin(peer.ip(), connection(&http, stream, router.clone()));
                 }
                 // Dropping the stream closes it.
@@ -91,6 +92,10 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
+fn is_of_this_host(stream: &TcpStream, peer: SocketAddr) -> bool {
+    stream.local_addr().is_ok_and(|own| own.ip() == peer.ip())
+}
+
 /// The open connections; its size is bounded by the limits.
 #[derive(Default)]
 struct Open {
@@ -99,9 +104,9 @@ struct Open {
 }
 
 impl Open {
-    fn admits(&self, peer: IpAddr, limits: &Limits) -> bool {
+    fn admits(&self, peer: IpAddr, of_this_host: bool, limits: &Limits) -> bool {
         let of_peer = self.peers.values().filter(|other| **other == peer).count();
-        self.peers.len() < limits.connections_max && of_peer < limits.connections_per_address_max
+        (of_this_host || self.peers.len() < limits.connections_max) && of_peer < limits.connections_per_address_max
     }
 
     fn begin(&mut self, peer: IpAddr, connection: impl Future<Output = ()> + Send + 'static) {

@@ -16,8 +16,10 @@ use aws_sdk_sqs::operation::delete_message_batch::DeleteMessageBatchError;
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName};
 use jiff::Timestamp;
 
+use super::wall_clock::WallClock;
 pub use error::SqsError;
-use url::{check_url, region_of};
+pub use url::check_url;
+use url::region_of;
 
 mod error;
 mod url;
@@ -49,6 +51,8 @@ pub struct Options {
     pub visibility_timeout: Duration,
     /// For one attempt of a call, beside the time that a long poll waits by itself.
     pub attempt_timeout: Duration,
+    /// By which a message's age is measured.
+    pub wall_clock: WallClock,
 }
 
 impl Options {
@@ -59,6 +63,7 @@ impl Options {
             wait: Duration::from_secs(20),
             visibility_timeout: Duration::from_secs(30),
             attempt_timeout: Duration::from_secs(5),
+            wall_clock: WallClock::default(),
         }
     }
 }
@@ -101,8 +106,8 @@ impl Queue {
     pub const BATCH_MAX: u32 = 10;
 
     /// The queue at this URL, with everything else as it is usual.
-    pub async fn connect(queue_url: &str) -> Result<Self, SqsError> {
-        Self::open(Options::new(queue_url)).await
+    pub async fn connect(queue_url: &str, wall_clock: WallClock) -> Result<Self, SqsError> {
+        Self::open(Options { wall_clock, ..Options::new(queue_url) }).await
     }
 
     /// With region, credentials and endpoint from where AWS's tools look for them (`AWS_ENDPOINT_URL` and
@@ -165,7 +170,7 @@ impl Queue {
             .send()
             .await
             .map_err(|error| self.failed(ACTION, error))?;
-        let now = Timestamp::now();
+        let now = self.options.wall_clock.reads();
         let messages = answer.messages.unwrap_or_default();
         Ok(messages.into_iter().filter_map(|message| received(message, now)).collect())
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use crate::config::{LogFormat, duration, log_filter};
+use crate::adapters::notice_server::file::NoticeFile;
+use crate::adapters::sqs::check_url;
+use crate::config::{LogFormat, duration, listen, log_filter};
 use crate::domain::policy::MARGIN_MAX;
 use crate::interruption::{DrainBy, DrainStart, Policy, Rebalance};
 
@@ -86,11 +88,11 @@ pub struct Config {
     pub imds_v1_fallback: bool,
 
     /// Where /livez, /readyz and /metrics are served.
-    #[arg(long, env = "SPOTKEEPER_ADMIN_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:9732")]
+    #[arg(long, env = "SPOTKEEPER_ADMIN_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:9732", value_parser = listen)]
     pub admin_listen: SocketAddr,
 
     /// Where workloads on this node learn of a notice; pods reach it through status.hostIP.
-    #[arg(long, env = "SPOTKEEPER_NOTICE_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:9733")]
+    #[arg(long, env = "SPOTKEEPER_NOTICE_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:9733", value_parser = listen)]
     pub notice_listen: SocketAddr,
 
     /// Write the notice to this file as well (by atomic rename).
@@ -122,18 +124,33 @@ pub enum PodAccess {
 impl Config {
     /// What clap cannot check field by field.
     pub fn check(&self) -> Result<(), String> {
-        if !self.imds_endpoint.starts_with("http://") || reqwest::Url::parse(&self.imds_endpoint).is_err() {
-            return Err(format!("--imds-endpoint: `{}` is not an http:// URL", self.imds_endpoint));
+        for (flag, value) in [
+            ("--node-name", &self.node_name),
+            ("--pod-name", &self.pod_name),
+            ("--namespace", &Some(self.namespace.clone())),
+        ] {
+            if value.as_deref() == Some("") {
+                return Err(format!("{flag}: it is empty; the manifests fill it by the Downward API"));
+            }
         }
-        if let Some(url) = &self.queue_url
-            && reqwest::Url::parse(url).is_err()
-        {
-            return Err(format!(
-                "--queue-url: `{url}` is not a URL; it looks like https://sqs.<region>.amazonaws.com/<account>/<name>"
-            ));
+        let endpoint = reqwest::Url::parse(&self.imds_endpoint).ok();
+        if !endpoint.is_some_and(|url| url.scheme() == "http" && url.path() == "/") {
+            return Err(format!("--imds-endpoint: `{}` is not a URL like http://169.254.169.254", self.imds_endpoint));
+        }
+        if let Some(url) = &self.queue_url {
+            check_url(url).map_err(|error| format!("--queue-url: {error}"))?;
+        }
+        if let Some(path) = &self.notice_file {
+            NoticeFile::new(path).map_err(|error| error.to_string())?;
         }
         if self.imds_interval < Duration::from_millis(200) {
             return Err("--imds-interval: below 200ms IMDS throttles the whole instance".to_owned());
+        }
+        if self.imds_interval > Duration::from_secs(30) {
+            return Err("--imds-interval: more than 30s leaves too little of a spot notice's 120s".to_owned());
+        }
+        if self.scheduled_lead > Duration::from_secs(7 * 86_400) {
+            return Err("--scheduled-lead: more than 168h (a week) before its time is too soon".to_owned());
         }
         if self.margin > MARGIN_MAX {
             return Err("--margin: more than 60s leaves too little of a spot notice's 120s".to_owned());
@@ -175,6 +192,8 @@ mod tests {
         let refused = |args: &[&str]| parse(&[&["--node-name", "n"], args].concat()).unwrap_err();
         assert!(refused(&["--imds-endpoint", "169.254.169.254"]).contains("--imds-endpoint"));
         assert!(refused(&["--imds-interval", "1ms"]).contains("--imds-interval"));
+        assert!(refused(&["--imds-interval", "18446744073709551s"]).contains("--imds-interval"));
+        assert!(refused(&["--scheduled-lead", "18446744073709551s"]).contains("--scheduled-lead"));
         assert!(refused(&["--queue-url", "my-queue"]).contains("--queue-url"));
         assert!(refused(&["--margin", "2m"]).contains("--margin"));
         assert!(refused(&["--log", "spotkeeper=loud"]).contains("--log"));

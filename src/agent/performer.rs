@@ -1,6 +1,6 @@
 //! Carries out the core's effects: each in a task of its own, its result sent back as an input.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,13 +11,14 @@ use super::observer::Observer;
 use crate::adapters::kubernetes::access::PodMode;
 use crate::adapters::kubernetes::{Kubernetes, Subject, one_line, outcome, watches};
 use crate::adapters::notice_server::Board;
+use crate::adapters::wall_clock::WallClock;
 use crate::domain::node::Node;
 use crate::domain::time::Instant;
 use crate::driver::{Clock, Surroundings};
 use crate::interruption::mark::{mark_patch, unmark_patch};
 use crate::interruption::{Answer, Ask, Because, Effect, Identity, Input, Keeper, Outcome, Pace, Verb};
 
-/// How long a call about pods waits until it is known what this agent may do.
+/// How long a call waits until it is known whether the Node is ours, and what this agent may do.
 const ACCESS_AWAITED: Duration = Duration::from_secs(5);
 
 /// How long an event is held back at least, and up to twice that: in the first seconds of a storm the API server has
@@ -37,8 +38,8 @@ pub struct Shared {
     pub inputs: mpsc::Sender<Input>,
     /// The Node as it was seen last, by watch or in the answer to a patch.
     pub node: Mutex<Option<Node>>,
-    /// The Node is the one of our instance. Until that is known nothing is written to it.
-    pub verified: AtomicBool,
+    /// The Node is the one of our instance. Until that is known nothing is done to it, its pods or a record.
+    pub verified: watch::Sender<bool>,
     pub dry_run: bool,
     pub observer: Observer,
     events: Semaphore,
@@ -62,7 +63,7 @@ impl Shared {
             access,
             inputs,
             node: Mutex::new(None),
-            verified: AtomicBool::new(false),
+            verified: watch::Sender::new(false),
             dry_run,
             observer,
             events: Semaphore::new(2),
@@ -88,8 +89,18 @@ impl Shared {
         }
     }
 
-    /// The client for pods, once it is known with whose rights.
+    /// Waits until it is known that the Node is ours; what stands in the way where it is not.
+    async fn ours(&self) -> Result<(), String> {
+        let mut verified = self.verified.subscribe();
+        match tokio::time::timeout(ACCESS_AWAITED, verified.wait_for(|verified| *verified)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(format!("it is not known whether node {} runs on instance {}", self.me.node, self.me.instance)),
+        }
+    }
+
+    /// The client for pods, once it is known whose they are, and with whose rights.
     async fn pods(&self) -> Result<Kubernetes, Answer> {
+        self.ours().await.map_err(Answer::Failed)?;
         let mut access = self.access.clone();
         let known = tokio::time::timeout(ACCESS_AWAITED, access.wait_for(Option::is_some)).await;
         match known.ok().and_then(Result::ok).and_then(|access| access.clone()) {
@@ -101,11 +112,8 @@ impl Shared {
 
     /// One patch of the node, conflicts answered by computing it again.
     async fn patch_node(&self, patch: impl Fn(&Node) -> Option<serde_json::Value>) -> Outcome {
-        if !self.verified.load(Ordering::Relaxed) {
-            return Outcome::Failed(format!(
-                "it is not known yet whether node {} runs on instance {}",
-                self.me.node, self.me.instance
-            ));
+        if let Err(why) = self.ours().await {
+            return Outcome::Failed(why);
         }
         let result = self.kubernetes.patch_node(&self.me.node, self.node(), patch).await;
         let outcome = outcome(&result);
@@ -133,12 +141,19 @@ pub struct Performer {
     pub board: Board,
     pub pace: watch::Sender<Pace>,
     pub standing: watch::Sender<bool>,
+    wall_clock: WallClock,
     pod_watch: Option<AbortHandle>,
 }
 
 impl Performer {
-    pub fn new(shared: Arc<Shared>, board: Board, pace: watch::Sender<Pace>, standing: watch::Sender<bool>) -> Self {
-        Self { shared, board, pace, standing, pod_watch: None }
+    pub fn new(
+        shared: Arc<Shared>,
+        board: Board,
+        pace: watch::Sender<Pace>,
+        standing: watch::Sender<bool>,
+        wall_clock: WallClock,
+    ) -> Self {
+        Self { shared, board, pace, standing, wall_clock, pod_watch: None }
     }
 
     /// Runs `call` in a task and sends what comes of it back to the core. In a dry run nothing is called, and the core
@@ -191,7 +206,7 @@ impl Performer {
     }
 
     fn watch_pods(&mut self) {
-        let shared = self.shared.clone();
+        let (shared, wall_clock) = (self.shared.clone(), self.wall_clock.clone());
         let watch = tokio::task::spawn_local(async move {
             let kubernetes = loop {
                 match shared.pods().await {
@@ -201,7 +216,8 @@ impl Performer {
                     Err(_) => {}
                 }
             };
-            watches::pods(kubernetes.all_pods(), &shared.me.node, shared.clock, shared.inputs.clone()).await;
+            let inputs = shared.inputs.clone();
+            watches::pods(kubernetes.all_pods(), &shared.me.node, shared.clock, wall_clock, inputs).await;
         });
         self.forget_pods();
         self.pod_watch = Some(watch.abort_handle());
@@ -240,8 +256,11 @@ impl Surroundings<Keeper> for Performer {
                 let key = entry.key();
                 let dry = Input::NoticeRecorded { key: key.clone(), outcome: Outcome::Done };
                 self.start("record the notice", dry, async move {
-                    let result = shared.kubernetes.record_notice(&shared.subject(), &entry).await;
-                    Input::NoticeRecorded { key, outcome: outcome(&result) }
+                    let outcome = match shared.ours().await {
+                        Ok(()) => outcome(&shared.kubernetes.record_notice(&shared.subject(), &entry).await),
+                        Err(why) => Outcome::Failed(why),
+                    };
+                    Input::NoticeRecorded { key, outcome }
                 });
             }
             Effect::RecordStatus(status) => {

@@ -3,12 +3,12 @@
 //! A reader's word touches no node: it wakes the node's own agent, which asks its own IMDS.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use futures::{StreamExt, stream};
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -17,16 +17,26 @@ use crate::adapters::kubernetes::wire::NodeObject;
 use crate::adapters::kubernetes::{Kubernetes, Subject, one_line, watches};
 use crate::adapters::lease::{self, Leases};
 use crate::adapters::sqs::{Queue, Receipt, Received};
+use crate::adapters::wall_clock::WallClock;
 use crate::domain::node::Node;
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Deadline;
 use crate::domain::wire;
 use crate::driver::Clock;
 use crate::interruption::Input;
-use crate::interruption::queue::{Delivery, Disposition, ForNode, NodeRef, Then, dispose};
+use crate::interruption::queue::{Delivery, Disposition, ForNode, Left, NodeRef, Then, dispose};
 
 /// How many messages are worked on at once. While these are written, no more are received.
 const IN_WORK_MAX: usize = 64;
+
+/// How many instances of one message are written about at once: AWS Health may name a thousand.
+const ENTRIES_AT_ONCE: usize = 8;
+
+/// How many receipts may wait for their message's deletion.
+const DONE_MAX: usize = 256;
+
+/// How many messages are remembered of which trouble has been said.
+const SAID_MAX: usize = 1024;
 
 /// How long reading waits after the queue could not be read; doubled up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -40,6 +50,7 @@ pub struct QueueReader {
     pub queue: Queue,
     pub kubernetes: Kubernetes,
     pub clock: Clock,
+    pub wall_clock: WallClock,
     /// Who is named as the reporter: this agent's node, or for a reader without one its pod.
     pub reporter: String,
     /// The instance of this very node, and where its core listens: what concerns it goes there without the detour
@@ -53,7 +64,22 @@ pub struct QueueReader {
 type Nodes = Rc<RefCell<HashMap<InstanceId, NodeRef>>>;
 
 /// Where receipts of messages go that have been dealt with.
-type Done = mpsc::UnboundedSender<Receipt>;
+type Done = mpsc::Sender<Receipt>;
+
+/// Messages whose trouble has been said, by their ids.
+#[derive(Default)]
+struct Said(RefCell<HashSet<String>>);
+
+impl Said {
+    /// Whether it is to be said: once for each message, as far as so many are remembered.
+    fn first(&self, message: &str) -> bool {
+        let mut said = self.0.borrow_mut();
+        if said.len() >= SAID_MAX {
+            said.clear();
+        }
+        said.insert(message.to_owned())
+    }
+}
 
 impl QueueReader {
     /// Reads while a lease is held; for ever.
@@ -101,7 +127,7 @@ impl QueueReader {
                 // A reader without a node has no other sign that the API server answers.
                 self.observer.node(None);
             }
-            let (done, dealt_with) = mpsc::unbounded_channel();
+            let (done, dealt_with) = mpsc::channel(DONE_MAX);
             tokio::join!(self.receive(&nodes, done, stop.clone()), self.delete_done(dealt_with));
         };
         tokio::select! {
@@ -113,6 +139,7 @@ impl QueueReader {
     /// Receives batch after batch, each message worked on in a task of its own.
     async fn receive(self: &Rc<Self>, nodes: &Nodes, done: Done, stop: watch::Receiver<bool>) {
         let in_work = Arc::new(Semaphore::new(IN_WORK_MAX));
+        let said = Rc::new(Said::default());
         let mut failures = 0u32;
         let mut answers = false;
         while !*stop.borrow() {
@@ -133,9 +160,9 @@ impl QueueReader {
                     self.observer.queue_answered(Ok(()));
                     for message in messages {
                         let Ok(turn) = in_work.clone().acquire_owned().await else { return };
-                        let (reader, nodes, done) = (self.clone(), nodes.clone(), done.clone());
+                        let (reader, nodes, done, said) = (self.clone(), nodes.clone(), done.clone(), said.clone());
                         tokio::task::spawn_local(async move {
-                            reader.work_on(message, &nodes, &done).await;
+                            reader.work_on(message, &nodes, &done, &said).await;
                             drop(turn);
                         });
                     }
@@ -157,37 +184,50 @@ impl QueueReader {
         drop(in_work.acquire_many(all).await);
     }
 
-    async fn work_on(&self, message: Received, nodes: &Nodes, done: &Done) {
+    async fn work_on(&self, message: Received, nodes: &Nodes, done: &Done, said: &Said) {
         let parsed = wire::queue::parse(message.body.as_bytes());
         let delivery = Delivery { receives: message.receives, age: message.age };
         let node_of = |instance: &InstanceId| nodes.borrow().get(instance).cloned();
         let id = message.id.as_str();
-        match dispose(parsed, delivery, &self.reporter, Timestamp::now(), node_of) {
+        match dispose(parsed, delivery, &self.reporter, self.wall_clock.reads(), node_of) {
             Disposition::Record { entries, then, problems } => {
-                for problem in problems {
-                    tracing::warn!(message = id, %problem, "a part of a message cannot be read");
+                if !problems.is_empty() && said.first(id) {
+                    for problem in problems {
+                        tracing::warn!(message = id, %problem, "a part of a message cannot be read");
+                    }
                 }
-                let mut written = true;
-                for entry in &entries {
-                    written &= self.record(id, entry).await;
-                }
+                let writes = stream::iter(&entries).map(|entry| self.record(id, entry));
+                let written = writes.buffer_unordered(ENTRIES_AT_ONCE).fold(true, async |all, one| all & one).await;
                 match then {
-                    _ if !written => self.observer.message("unwritten"),
-                    Then::Delete { .. } => self.delete(message, "recorded", done),
+                    _ if !written => self.leave(message, delivery.pause(), "unwritten").await,
+                    Then::Delete { .. } => self.delete(message, "recorded", done).await,
                     Then::Release { after } => self.release(message, after, "recorded in part").await,
                 }
             }
             Disposition::Delete { because } => {
                 tracing::debug!(message = id, reason = because.reason(), "not for us: {because}");
-                self.delete(message, because.reason(), done);
+                self.delete(message, because.reason(), done).await;
             }
             Disposition::Leave { because, again_in } => {
-                tracing::warn!(message = id, reason = because.reason(), "left in the queue: {because}");
-                match again_in {
-                    Some(after) => self.release(message, after, because.reason()).await,
-                    None => self.observer.message(because.reason()),
+                match because {
+                    Left::Unreadable(_) if said.first(id) => {
+                        tracing::warn!(message = id, reason = because.reason(), "left in the queue: {because}");
+                    }
+                    Left::Unreadable(_) => tracing::debug!(message = id, "left in the queue once more"),
+                    Left::MayBeJoining { .. } => {
+                        tracing::info!(message = id, reason = because.reason(), "left in the queue: {because}");
+                    }
                 }
+                self.leave(message, again_in, because.reason()).await;
             }
+        }
+    }
+
+    /// Neither deleted nor dealt with: it comes again after `after`, or when its visibility time-out ends.
+    async fn leave(&self, message: Received, after: Option<Duration>, result: &'static str) {
+        match after {
+            Some(after) => self.release(message, after, result).await,
+            None => self.observer.message(result),
         }
     }
 
@@ -199,7 +239,7 @@ impl QueueReader {
             && own == instance
         {
             let now = self.clock.now();
-            let deadline = of.notice.deadline.map(|d| Deadline::place(d, Timestamp::now(), now));
+            let deadline = of.notice.deadline.map(|d| Deadline::place(d, self.wall_clock.reads(), now));
             let _ = inputs.send(Input::Noticed { notice: of.notice.clone(), deadline }).await;
         }
         if self.dry_run {
@@ -224,16 +264,16 @@ impl QueueReader {
         }
     }
 
-    fn delete(&self, message: Received, result: &'static str, done: &Done) {
+    async fn delete(&self, message: Received, result: &'static str, done: &Done) {
         self.observer.message(result);
         if !self.dry_run {
             // The receiver is gone only when reading has ended: the message comes again then, and changes nothing.
-            let _ = done.send(message.receipt);
+            let _ = done.send(message.receipt).await;
         }
     }
 
     /// Deletes what has been dealt with, as many at once as have come together.
-    async fn delete_done(&self, mut done: mpsc::UnboundedReceiver<Receipt>) {
+    async fn delete_done(&self, mut done: mpsc::Receiver<Receipt>) {
         let mut receipts = Vec::new();
         while done.recv_many(&mut receipts, 10 * Queue::BATCH_MAX as usize).await > 0 {
             match self.queue.delete_all(&receipts).await {

@@ -14,7 +14,8 @@ async fn main() -> ExitCode {
     let config: Config = config::from_args(Config::check);
     telemetry::start(config.log_format, &config.log);
     if let Some(folder) = &config.prepare_notice_dir {
-        return code(prepare(folder).map_err(|e| format!("--prepare-notice-dir {}: {e}", folder.display())));
+        let why = |e| format!("--prepare-notice-dir {}: {e}; it needs root and a place to write", folder.display());
+        return code(prepare(folder).map_err(why));
     }
     code(Box::pin(agent::run(config, telemetry::asked_to_stop())).await.map_err(|error| one_line(&error)))
 }
@@ -29,7 +30,7 @@ fn code(result: Result<(), String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error}");
+            telemetry::fatal(&error);
             ExitCode::FAILURE
         }
     }

@@ -13,7 +13,7 @@ async fn main() -> ExitCode {
     match Box::pin(provisioner::run(config, telemetry::asked_to_stop())).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{}", one_line(&error));
+            telemetry::fatal(&one_line(&error));
             ExitCode::FAILURE
         }
     }

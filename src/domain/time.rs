@@ -112,8 +112,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         _ => return Err(wrong()),
     };
-    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)
+    let duration = number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)?;
+    if duration > LONGEST { Err(format!("`{text}` is more than a year")) } else { Ok(duration) }
 }
+
+/// No setting makes sense beyond it, and sums of times stay far from their end.
+const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
 #[cfg(test)]
 mod tests {
@@ -146,5 +150,14 @@ mod tests {
         for wrong in ["", "5", "s", "5 s", "-5s", "5d", "99999999999999999999s", "18446744073709551615h"] {
             assert!(duration(wrong).unwrap_err().contains("is not a duration"), "{wrong}");
         }
+        assert!(duration("18446744073709551s").unwrap_err().contains("more than a year"));
+    }
+
+    #[test]
+    fn any_text_is_a_duration_or_a_mistake_and_what_is_written_is_read_back() {
+        bolero::check!().with_type::<String>().for_each(|text: &String| drop(duration(text)));
+        bolero::check!().with_type::<u32>().for_each(|millis: &u32| {
+            assert_eq!(duration(&format!("{millis}ms")), Ok(Duration::from_millis((*millis).into())));
+        });
     }
 }

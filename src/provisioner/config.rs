@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::config::{LogFormat, duration, log_filter};
+use crate::config::{LogFormat, duration, listen, log_filter};
 use crate::domain::offering::CapacityType;
 use crate::provision::Settings;
 
@@ -63,7 +63,7 @@ pub struct Config {
     pub prices: Option<PathBuf>,
 
     /// Where /livez, /readyz and /metrics are served.
-    #[arg(long, env = "SPOTKEEPER_ADMIN_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:9734")]
+    #[arg(long, env = "SPOTKEEPER_ADMIN_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:9734", value_parser = listen)]
     pub admin_listen: SocketAddr,
 
     /// How log lines are written.
@@ -78,6 +78,9 @@ pub struct Config {
 impl Config {
     /// What clap cannot check field by field.
     pub fn check(&self) -> Result<(), String> {
+        if self.pod_name.is_empty() {
+            return Err("--pod-name: it is empty; the manifests take it from metadata.name (Downward API)".to_owned());
+        }
         for (index, one) in self.order.iter().enumerate() {
             if self.order[..index].contains(one) {
                 return Err(format!("--order: `{one}` is named twice"));

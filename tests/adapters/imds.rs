@@ -12,6 +12,7 @@ use axum::serve::ListenerExt;
 use spotkeeper::adapters::imds::{Imds, ImdsError, Options, Questions};
 use spotkeeper::adapters::metrics::Exposition;
 use spotkeeper::adapters::metrics::agent::Metrics;
+use spotkeeper::adapters::wall_clock::WallClock;
 use spotkeeper::domain::notice::Action;
 use spotkeeper::domain::time::Instant;
 use tokio::net::TcpListener;
@@ -125,7 +126,7 @@ async fn answer(State(service): State<Service>, request: Request) -> Response<Bo
 }
 
 async fn imds(service: &Service) -> Imds {
-    Imds::new(service.begin().await, Metrics::new()).unwrap()
+    Imds::new(service.begin().await, WallClock::default(), Metrics::new()).unwrap()
 }
 
 const NOW: Instant = Instant::from_millis(1_000_000);
@@ -222,7 +223,7 @@ async fn a_token_is_renewed_before_it_ends() {
 async fn a_service_that_hangs_costs_one_time_out_a_round_and_is_read_again_afterwards() {
     let service = Service::default();
     let options = Options { timeout: Duration::from_millis(300), ..service.begin().await };
-    let mut imds = Imds::new(options, Metrics::new()).unwrap();
+    let mut imds = Imds::new(options, WallClock::default(), Metrics::new()).unwrap();
     service.says(SPOT, Says::Nothing);
     for _ in 0..3 {
         let error = read(&mut imds).await.unwrap_err();
@@ -237,7 +238,7 @@ async fn a_service_that_hangs_costs_one_time_out_a_round_and_is_read_again_after
 async fn why_no_token_is_to_be_had_is_said_with_what_to_change() {
     let service = Service::default();
     let options = Options { timeout: Duration::from_millis(300), ..service.begin().await };
-    let mut imds = Imds::new(options, Metrics::new()).unwrap();
+    let mut imds = Imds::new(options, WallClock::default(), Metrics::new()).unwrap();
     for (says, expected) in [
         (Says::Status(403), "HttpEndpoint"),
         (Says::Nothing, "HttpPutResponseHopLimit"),
@@ -259,7 +260,7 @@ async fn imds_v1_is_used_only_where_it_is_allowed() {
         service.says("no token needed", Says::Nothing);
         service.body(SPOT, ACTION);
         let options = Options { v1_fallback, ..service.begin().await };
-        let mut imds = Imds::new(options, Metrics::new()).unwrap();
+        let mut imds = Imds::new(options, WallClock::default(), Metrics::new()).unwrap();
         assert_eq!(read(&mut imds).await.is_ok(), found);
         assert_eq!(read(&mut imds).await.is_ok(), found);
         let asked = service.count(&format!("PUT {TOKEN}"));
@@ -290,7 +291,7 @@ async fn an_interruption_is_not_lost_because_something_else_is_garbage() {
 async fn a_spot_answer_that_cannot_be_read_is_a_failed_round() {
     let service = Service::default();
     let metrics = Metrics::new();
-    let mut imds = Imds::new(service.begin().await, metrics.clone()).unwrap();
+    let mut imds = Imds::new(service.begin().await, WallClock::default(), metrics.clone()).unwrap();
     service.body(SPOT, "{}");
     let error = read(&mut imds).await.unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
@@ -304,7 +305,7 @@ async fn nobody_there_is_said_as_such() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let options = Options { endpoint: format!("http://{}", listener.local_addr().unwrap()), ..Options::default() };
     drop(listener);
-    let mut imds = Imds::new(options, Metrics::new()).unwrap();
+    let mut imds = Imds::new(options, WallClock::default(), Metrics::new()).unwrap();
     let error = read(&mut imds).await.unwrap_err();
     assert!(matches!(error, ImdsError::Unreachable { .. }), "{error}");
 }
@@ -321,12 +322,13 @@ async fn the_time_that_is_left_is_measured_on_the_services_clock_where_ours_is_o
         let recommended = format!(r#"{{"noticeTime":"{year}-04-24T17:11:44Z"}}"#);
         service.says(REBALANCE, Says::Dated(date, recommended));
         let began = StdInstant::now();
-        let mut imds = imds(&service).await;
+        let wall_clock = WallClock::default();
+        let mut imds = Imds::new(service.begin().await, wall_clock.clone(), Metrics::new()).unwrap();
         let round = imds.read(NOW, Questions::default()).await.unwrap();
         let at = round.reading.spot.unwrap().deadline.at;
         let expected = NOW + Duration::from_secs(110);
         assert!(at >= expected && at <= expected + began.elapsed(), "{at:?}");
-        let wall = imds.wall_clock().to_string();
+        let wall = wall_clock.reads().to_string();
         assert!(wall.starts_with(&format!("{year}-04-24T17:")), "{wall}");
     }
 }

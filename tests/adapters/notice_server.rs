@@ -180,6 +180,65 @@ async fn connections_beyond_the_limits_and_heads_that_never_end_are_closed() {
     tokio::time::timeout(Duration::from_secs(10), asked).await.unwrap();
 }
 
+/// A connection from this address of the loopback net.
+async fn from(own: [u8; 4], to: std::net::SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((own, 0).into()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+#[tokio::test]
+async fn strangers_who_take_every_connection_do_not_keep_this_host_out() {
+    let limits = Limits { connections_max: 2, connections_per_address_max: 8, ..Limits::default() };
+    let address = served(router(empty().1, WAITING_MAX), limits).await;
+    let asks = b"GET /v1/notice HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut strangers = Vec::new();
+    for _ in 0..2 {
+        let mut stream = from([127, 0, 0, 2], address).await;
+        stream.write_all(asks).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        strangers.push(stream);
+    }
+    let mut third = from([127, 0, 0, 2], address).await;
+    let _ = third.write_all(asks).await;
+    let mut text = Vec::new();
+    let _ = third.read_to_end(&mut text).await;
+    assert_eq!(text, b"", "one too many of the others");
+    assert_eq!(get(format!("http://{address}/v1/notice")).await.0, 204, "the kubelet asks from the node's own address");
+}
+
+#[tokio::test]
+async fn no_bytes_from_a_client_stop_the_server() {
+    let (board, reader) = empty();
+    board.tell(&announcement());
+    let address = served(router(reader, WAITING_MAX), Limits::default()).await;
+    let good = "GET /v1/notice?wait=1ms HTTP/1.1\r\nhost: x\r\nif-none-match: \"a\"\r\nconnection: close\r\n\r\n";
+    let mut rng = fastrand::Rng::with_seed(1);
+    for round in 0..400 {
+        let mut bytes = good.as_bytes().to_vec();
+        for _ in 0..rng.usize(1..12) {
+            let at = rng.usize(0..bytes.len());
+            match rng.u8(0..3) {
+                0 => bytes[at] = rng.u8(..),
+                1 => bytes.truncate(at.max(1)),
+                _ => bytes.insert(at, rng.u8(..)),
+            }
+        }
+        if round % 10 == 0 {
+            bytes = (0..rng.usize(1..40_000)).map(|_| rng.u8(..)).collect();
+        }
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // A server that has seen enough closes, also while the client is writing.
+        let _ = stream.write_all(&bytes).await;
+        let _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(!answer.starts_with(b"HTTP/1.1 5"), "{}", String::from_utf8_lossy(&bytes));
+    }
+    assert_eq!(get(format!("http://{address}/v1/notice")).await.0, 200);
+}
+
 fn folder(name: &str) -> std::path::PathBuf {
     let path = std::env::temp_dir().join(format!("spotkeeper-{}-{name}", std::process::id()));
     std::fs::create_dir_all(&path).unwrap();
@@ -211,6 +270,27 @@ async fn the_file_follows_the_board() {
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "no draft is left");
     drop(board);
     following.await.unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_could_not_be_written_is_there_when_its_folder_is() {
+    let folder = folder("later");
+    let path = folder.join("mounted-later/notice.json");
+    let (board, reader) = empty();
+    board.tell(&announcement());
+    let file = NoticeFile::new(&path).unwrap();
+    let following = tokio::spawn(file.follow(reader));
+    // The first try, which fails, itself takes time.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::fs::create_dir(path.parent().unwrap()).await.unwrap();
+    let written = async {
+        while !path.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), written).await.expect("it is tried again");
+    following.abort();
     std::fs::remove_dir_all(folder).unwrap();
 }
 

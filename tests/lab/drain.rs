@@ -199,6 +199,40 @@ async fn a_hundred_and_ten_pods_at_once() {
 }
 
 #[tokio::test]
+async fn a_hundred_and_ten_pods_of_every_kind_with_budgets_are_out_in_time() {
+    let (cluster, node, imds) = scene("crowd").await;
+    cluster.create(&cluster.here(a_deployment("web", 40)).grace(5)).await;
+    cluster.create(&a_budget("web", "web").max_unavailable(8)).await;
+    cluster.create(&cluster.here(a_deployment("held", 5)).grace(10).ends_after(2)).await;
+    cluster.create(&a_budget("held", "held")).await;
+    cluster.create(&cluster.here(a_statefulset("state", 10)).grace(20).ends_after(3)).await;
+    for index in 0..5 {
+        cluster.create(&cluster.here(a_job(&format!("batch{index}")))).await;
+    }
+    for (index, grace) in [0, 5, 30, 110, 600].iter().cycle().take(48).enumerate() {
+        cluster.create(&a_pod(&format!("bare{index}")).on(&node.name).grace(*grace).ends_after(2)).await;
+    }
+    cluster.create(&cluster.here(a_daemonset("logs"))).await;
+    cluster.create(&a_pod("stays").on(&node.name).annotated("spotkeeper.dev/on-interruption", "stay")).await;
+    cluster.running(&node, 110).await;
+    for budget in ["web", "held"] {
+        cluster.budget_is_kept(budget).await;
+    }
+    // Where those go that are made anew.
+    let _other = cluster.node("b").await;
+    let agent = kept(&cluster, &node, &imds).await;
+    imds.spot("terminate", Duration::from_secs(60));
+    let seen = cluster.phase(&node, "Drained", Duration::from_secs(58)).await;
+    let left = cluster.pods_on(&node).await;
+    assert!(left.len() == 2 && left.iter().all(|name| name == "stays" || name.starts_with("logs")), "{left:?}");
+    let pods = &seen["status"]["pods"];
+    assert_eq!((pods["total"].as_i64(), pods["finished"].as_i64()), (Some(108), Some(108)), "{pods}");
+    assert_eq!(pods["deleted"], 5, "those whose budget never allows it: {pods}");
+    let doubled = (0..48).filter(|index| asks(&agent, &format!("bare{index}")).len() != 1).count();
+    assert_eq!(doubled, 0, "who is let go at once is asked once");
+}
+
+#[tokio::test]
 async fn what_was_refuted_is_over_and_a_real_notice_begins_the_next_episode() {
     let (cluster, node, imds) = scene("again").await;
     cluster.create(&a_pod("web").on(&node.name).ends_after(1)).await;

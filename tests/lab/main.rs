@@ -9,6 +9,7 @@ mod control_plane;
 mod drain;
 mod faults;
 mod imds;
+mod lifecycle;
 mod manifests;
 mod moto;
 mod notices;

@@ -263,4 +263,14 @@ async fn what_the_queue_says_of_several_told_five_times_or_poisoned() {
         depth => Err(format!("{depth:?} left, {} unreadable", said("Unreadable"))),
     })
     .await;
+    let read = async |agent: &Running| agent.metric("spotkeeper_sqs_messages_total{result=\"Unreadable\"}").await;
+    eventually("it comes again", MINUTE, async || {
+        let times = read(&agents.0).await + read(&agents.1).await;
+        if times >= 2.0 { Ok(()) } else { Err(format!("read {times} times")) }
+    })
+    .await;
+    // Two readers, each of which says it once.
+    assert!(said("Unreadable") <= 2, "it is said once for each reader");
+    let first = agents.0.decided("Unreadable").max(agents.1.decided("Unreadable"));
+    assert_eq!(first, 1);
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::support::agent::{Agent, Running};
-use crate::support::api_proxy::{Line, Tunnel};
+use crate::support::api_proxy::{Line, Manners, Proxy, Tunnel};
 use crate::support::cluster::{Cluster, NodeHandle};
 use crate::support::control_plane::ControlPlane;
 use crate::support::facts::eventually;
@@ -182,6 +182,67 @@ async fn a_reader_that_dies_in_the_middle_of_a_batch_loses_nothing() {
     reads(&second).await;
     recorded(&cluster, &doomed, TAKEN_OVER).await;
     queue.empty().await;
+    one_notice_each(&cluster, &doomed).await;
+    assert_eq!(queue.dead().await, 0);
+    clear(&cluster).await;
+}
+
+#[tokio::test]
+async fn a_queue_that_refuses_the_agent_makes_it_unready_and_names_the_permission() {
+    let refuse = async || {
+        let body = json!({ "__type": "com.amazonaws.sqs#AccessDenied", "message": "no" }).to_string();
+        (axum::http::StatusCode::FORBIDDEN, [("content-type", "application/x-amz-json-1.0")], body)
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(refuse)).await });
+    let cluster = Cluster::new("queue-denied").await;
+    let node = cluster.node("a").await;
+    let imds = Imds::start(&node.instance).await;
+    let moto = Moto::start(&cluster.plane.dir).await;
+    let mut agent = Agent::on(&cluster, &node, &imds.endpoint()).await;
+    agent = agent.arg("--queue-url").arg(&format!("{address}/123456789012/q"));
+    for (key, value) in moto.env() {
+        agent = agent.env(key, &value.replace(&moto.endpoint, &address));
+    }
+    let agent = agent.spawn();
+    eventually("it is not ready, and says what to allow", TAKEN_OVER, async || {
+        let (status, body) = agent.admin("/readyz").await?;
+        let named = body.contains("sqs:ReceiveMessage") && body.contains("IAM policy");
+        if status == 503 && named { Ok(()) } else { Err(format!("{status} {body}")) }
+    })
+    .await;
+    imds.spot("terminate", Duration::from_secs(60));
+    cluster.phase(&node, "Drained", SOON).await;
+}
+
+#[tokio::test]
+async fn work_that_takes_longer_than_a_message_is_hidden_for_is_done_once() {
+    let cluster = Cluster::new("queue-slow").await;
+    let node = cluster.node("a").await;
+    let doomed = bare_nodes(&cluster, 40).await;
+    let imds = Imds::start(&node.instance).await;
+    let moto = Moto::start(&cluster.plane.dir).await;
+    let queue = moto.queue(30, 20).await;
+    let proxy = Proxy::to(cluster.plane).await;
+    let mut agent = Agent::on(&cluster, &node, &imds.endpoint()).await.server(&proxy.url);
+    agent = agent.arg("--queue-url").arg(&queue.url);
+    for (key, value) in moto.env() {
+        agent = agent.env(key, &value);
+    }
+    let agent = agent.start().await;
+    reads(&agent).await;
+    // Eight at a time, two calls for each: forty take forty seconds, and a message is hidden for thirty.
+    proxy.set(Manners { delay: Duration::from_millis(3_900), ..Manners::default() });
+    let instances: Vec<&str> = doomed.iter().map(|node| node.instance.as_str()).collect();
+    moto.health(&instances, Timestamp::now() + Duration::from_secs(864_000)).await;
+    recorded(&cluster, &doomed, TAKEN_OVER).await;
+    proxy.set(Manners::default());
+    eventually("the message is deleted", TAKEN_OVER, async || match queue.depth().await {
+        (0, 0) => Ok(()),
+        depth => Err(format!("{depth:?}")),
+    })
+    .await;
     one_notice_each(&cluster, &doomed).await;
     assert_eq!(queue.dead().await, 0);
     clear(&cluster).await;

@@ -84,9 +84,14 @@ impl Imds {
         });
     }
 
+    /// Its clock is off by so much: it says so with every answer, and in the times that it announces from now on.
+    pub fn clock(&self, off: SignedDuration) {
+        self.set(|instance| instance.clock_off = off);
+    }
+
     /// The instance is marked: its action comes in `left`. Returns the announced time, which has whole seconds.
     pub fn spot(&self, action: &str, left: Duration) -> Timestamp {
-        let at = from_now(left);
+        let at = from_now(left) + self.get(|instance| instance.clock_off);
         self.spot_at(action, at);
         at
     }

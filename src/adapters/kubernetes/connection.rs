@@ -36,6 +36,10 @@ impl Connection {
         if config.proxy_url.is_some() {
             return Err(ConnectError::Proxy);
         }
+        let server = &config.cluster_url;
+        if !matches!(server.scheme_str(), Some("http" | "https")) || server.host().is_none_or(str::is_empty) {
+            return Err(ConnectError::Server { url: server.to_string() });
+        }
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);

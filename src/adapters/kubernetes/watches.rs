@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use jiff::Timestamp;
 use kube::Api;
 use kube::runtime::watcher::{self, Event, watcher};
 use tokio::sync::mpsc;
 
+use super::one_line;
 use super::wire::{self, NodeObject, PodObject};
+use crate::adapters::wall_clock::WallClock;
 use crate::api::interruption::Interruption;
 use crate::domain::pod::PodUid;
 use crate::driver::Clock;
@@ -27,7 +28,8 @@ where
     while let Some(event) = stream.next().await {
         match event {
             Ok(event) => {
-                if failures > 0 {
+                // `Init` only says that a list is about to be asked for.
+                if failures > 0 && !matches!(event, Event::Init) {
                     tracing::info!(what, failures, "the watch is back");
                     failures = 0;
                 }
@@ -35,7 +37,7 @@ where
             }
             Err(error) => {
                 if failures == 0 {
-                    tracing::warn!(what, %error, "the watch broke, trying again");
+                    tracing::warn!(what, error = one_line(&error), "the watch broke, trying again");
                 }
                 let wait = RETRY_FIRST.saturating_mul(1 << failures.min(6)).min(RETRY_MAX);
                 failures = failures.saturating_add(1);
@@ -47,17 +49,17 @@ where
 }
 
 /// The agent's own Node.
-pub async fn own_node(api: Api<NodeObject>, name: &str, mut seen: impl FnMut(NodeObject)) {
+pub async fn own_node(api: Api<NodeObject>, name: &str, mut seen: impl AsyncFnMut(NodeObject)) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}")).any_semantic();
     follow("node", api, config, async |event| match event {
-        Event::Apply(node) | Event::InitApply(node) => seen(node),
+        Event::Apply(node) | Event::InitApply(node) => seen(node).await,
         Event::Delete(_) | Event::Init | Event::InitDone => {}
     })
     .await;
 }
 
 /// The Interruption of this instance.
-pub async fn record(api: Api<Interruption>, name: &str, clock: Clock, inputs: mpsc::Sender<Input>) {
+pub async fn record(api: Api<Interruption>, name: &str, clock: Clock, wall: WallClock, inputs: mpsc::Sender<Input>) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}")).any_semantic();
     let mut listed = false;
     follow("interruption", api, config, async |event| {
@@ -69,9 +71,9 @@ pub async fn record(api: Api<Interruption>, name: &str, clock: Clock, inputs: mp
             }
             Event::InitApply(object) => {
                 listed = true;
-                Some(wire::record(object, Timestamp::now(), now))
+                Some(wire::record(object, wall.reads(), now))
             }
-            Event::Apply(object) => Some(wire::record(object, Timestamp::now(), now)),
+            Event::Apply(object) => Some(wire::record(object, wall.reads(), now)),
             Event::InitDone if listed => return,
             Event::InitDone | Event::Delete(_) => None,
         };
@@ -81,12 +83,12 @@ pub async fn record(api: Api<Interruption>, name: &str, clock: Clock, inputs: mp
 }
 
 /// The pods of this node.
-pub async fn pods(api: Api<PodObject>, node: &str, clock: Clock, inputs: mpsc::Sender<Input>) {
+pub async fn pods(api: Api<PodObject>, node: &str, clock: Clock, wall: WallClock, inputs: mpsc::Sender<Input>) {
     // The list is a consistent one: from a stale cache a pod that was asked already would look as if it were not.
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
     let mut list = Vec::new();
     follow("pods", api, config, async |event| {
-        let place = |object| wire::pod(object, Timestamp::now(), clock.now());
+        let place = |object| wire::pod(object, wall.reads(), clock.now());
         let input = match event {
             Event::Init => {
                 list.clear();

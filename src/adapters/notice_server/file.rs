@@ -3,8 +3,11 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{Notice, Reader};
+
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why the file is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -39,20 +42,29 @@ impl NoticeFile {
     }
 
     /// Keeps the file as the board is until the board is dropped, beginning with what a process before this one left
-    /// there. A failure is logged and tried again at the next change.
+    /// there. A failure is logged once, and tried again every second.
     pub async fn follow(self, reader: Reader) {
         let mut said = reader.said;
+        let mut failed = false;
         loop {
             let notice = said.borrow_and_update().notice.clone();
             let file = self.clone();
             // A folder of the host may hang; the main loop must not.
             let set = tokio::task::spawn_blocking(move || file.set(notice.as_deref()));
-            if let Ok(Err(error)) = set.await {
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(%error, source, "the notice file is not up to date");
-            }
-            if said.changed().await.is_err() {
-                return;
+            let again = match set.await {
+                Ok(Err(error)) => {
+                    if !failed {
+                        let source = std::error::Error::source(&error).map(ToString::to_string);
+                        tracing::warn!(%error, source, "the notice file is not up to date, trying again");
+                    }
+                    true
+                }
+                _ => false,
+            };
+            failed = again;
+            tokio::select! {
+                changed = said.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(TRY_AGAIN), if again => {}
             }
         }
     }

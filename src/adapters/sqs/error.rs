@@ -7,9 +7,7 @@ use std::error::Error;
 pub enum SqsError {
     #[error("the queue URL `{0}` is not of the form https://sqs.REGION.amazonaws.com/ACCOUNT/NAME")]
     NotAQueueUrl(String),
-    #[error(
-        "the region of the queue `{0}` is not in its URL; name it (AWS_REGION, or the option for the queue's region)"
-    )]
+    #[error("the region of the queue `{0}` is not in its URL; set AWS_REGION")]
     NoRegion(String),
     #[error("{action} on {queue} is denied ({code}); allow it in the IAM policy of this agent's role")]
     Denied { action: &'static str, queue: String, code: String, source: Box<dyn Error + Send + Sync> },

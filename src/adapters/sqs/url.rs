@@ -3,7 +3,7 @@
 use super::SqsError;
 
 /// Refuses a text that cannot be a queue's URL.
-pub(super) fn check_url(queue_url: &str) -> Result<(), SqsError> {
+pub fn check_url(queue_url: &str) -> Result<(), SqsError> {
     let wrong = || SqsError::NotAQueueUrl(queue_url.chars().take(200).collect());
     let (scheme, rest) = queue_url.split_once("://").ok_or_else(wrong)?;
     let (host, path) = rest.split_once('/').ok_or_else(wrong)?;
@@ -48,6 +48,19 @@ mod tests {
         ] {
             assert_eq!(region_of(url).as_deref(), expected, "{url}");
         }
+    }
+
+    #[test]
+    fn any_text_is_a_queue_url_or_a_mistake() {
+        bolero::check!().with_type::<(u8, String)>().for_each(|(which, text): &(u8, String)| {
+            let url = match which % 3 {
+                0 => text.clone(),
+                1 => format!("https://{text}"),
+                _ => format!("https://sqs.{text}.amazonaws.com/1/{text}"),
+            };
+            drop(check_url(&url));
+            drop(region_of(&url));
+        });
     }
 
     #[test]

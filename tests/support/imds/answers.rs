@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{Fault, HISTORY, IDENTITY, LIFECYCLE, REBALANCE, SCHEDULED, SPOT, TOKEN, TOKEN_HEADER, TTL_HEADER};
@@ -47,6 +47,7 @@ pub struct Instance {
     pub requests: BTreeMap<String, u64>,
     pub connections: u64,
     pub first_notice: Option<Instant>,
+    pub clock_off: SignedDuration,
 }
 
 /// As both items about spot write their times.
@@ -92,6 +93,10 @@ impl Instance {
             response.extensions_mut().insert(CarriesNotice);
         }
         response.headers_mut().insert(TTL_HEADER, left.into());
+        if !self.clock_off.is_zero() {
+            let date = (Timestamp::now() + self.clock_off).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            response.headers_mut().insert(header::DATE, date.parse().expect("a date is a header"));
+        }
         response
     }
 
