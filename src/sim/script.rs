@@ -6,6 +6,7 @@ use crate::api::interruption::NoticeEntry;
 use crate::domain::node::Taint;
 use crate::domain::notice::{Kind, Source};
 use crate::interruption::invariants::ledger::Foreign;
+use crate::interruption::mark::INTERRUPTION;
 
 impl World {
     pub fn step(&mut self, index: usize) {
@@ -133,7 +134,8 @@ impl World {
         object.unschedulable = false;
         object.taints.clear();
         object.labels.clear();
-        object.annotations.clear();
+        // How it is to be treated is written on it again by whoever wrote it before.
+        object.annotations.remove(INTERRUPTION);
         self.node_changed(node);
         self.delete_record(node);
     }
