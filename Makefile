@@ -30,7 +30,8 @@ demo: tools parts ## See it work: a real control plane, three nodes, three notic
 	@cargo test --quiet --features provisioner --test demo
 
 .PHONY: test
-test: tools parts image ## Every test, on a real control plane: what CI runs
+test: tools parts image ## Every test, on a real control plane and in a real browser: what CI runs
+	$(call need,chromium,chromium)
 	cargo check --lib --no-default-features
 	SPOTKEEPER_IMAGE=$(IMAGE) cargo test
 	cargo test --features provisioner --lib --test capacity --test generated --test provisioner_cli

@@ -17,6 +17,7 @@ mod agents;
 mod api;
 mod draw;
 mod providing;
+pub mod page;
 mod queue;
 pub mod scenario;
 mod script;
