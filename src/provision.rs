@@ -28,9 +28,11 @@ use std::time::Duration;
 use crate::api::interruption::{NoticeEntry, Phase, PolicyStatus};
 use crate::api::launch::{LaunchSpec, LaunchStatus, Launched};
 use crate::api::node_claim::{NodeClaimSpec, NodeClaimStatus, Recipe, Subnet};
+use crate::api::node_pool::NodePoolStatus;
 use crate::domain::node::Taint;
 use crate::domain::notice::{InstanceId, Kind};
 use crate::domain::offering::{CapacityType, Catalog, Offering};
+use crate::domain::requirements::{CAPACITY_TYPE, INSTANCE_TYPE, ZONE};
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
 pub use because::Because;
@@ -176,6 +178,15 @@ pub struct NodeView {
     pub workloads: bool,
 }
 
+impl NodeView {
+    /// What its labels say that it runs on.
+    pub(crate) fn offering(&self) -> Offering {
+        let label = |key: &str| self.labels.get(key).cloned().unwrap_or_default();
+        let capacity_type = CapacityType::from_word(&label(CAPACITY_TYPE)).unwrap_or(CapacityType::Spot);
+        Offering { instance_type: label(INSTANCE_TYPE), zone: label(ZONE), capacity_type }
+    }
+}
+
 /// An instance as EC2 describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
@@ -187,13 +198,14 @@ pub struct Instance {
     pub subnets: Vec<Subnet>,
     /// The launch template that it was made with, and its version.
     pub template: Option<(String, String)>,
+    /// The NodePool that it was launched for, from our tag.
+    pub pool: Option<String>,
     /// The token of the Launch that made it, from our tag; `None` where it is none of ours.
     pub launch: Option<String>,
 }
 
 /// What has happened.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "inputs are moved one by one, not stored in numbers")]
 pub enum Input {
     /// The lease was acquired or renewed; it lasts until then.
     LeaseHeld {
@@ -270,6 +282,10 @@ pub enum Input {
         name: String,
         outcome: Outcome,
     },
+    PoolWritten {
+        name: String,
+        outcome: Outcome,
+    },
     ReplacementWritten {
         instance: InstanceId,
         outcome: Outcome,
@@ -311,6 +327,7 @@ impl Input {
                 | Self::LaunchCreated { .. }
                 | Self::LaunchWritten { .. }
                 | Self::LaunchDeleted { .. }
+                | Self::PoolWritten { .. }
                 | Self::ReplacementWritten { .. }
                 | Self::Requested { .. }
                 | Self::ClaimSeen(Claim { deleting: false, .. })
@@ -375,6 +392,11 @@ pub enum Effect {
     DeleteClaim {
         name: String,
         uid: String,
+    },
+    WritePool {
+        name: String,
+        uid: String,
+        status: Box<NodePoolStatus>,
     },
     CreateLaunch {
         name: String,

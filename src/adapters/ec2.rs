@@ -31,6 +31,8 @@ pub mod view;
 pub const CLUSTER_TAG: &str = "spotkeeper.dev/cluster";
 /// Which launch an instance comes from: its token.
 pub const LAUNCH_TAG: &str = "spotkeeper.dev/launch";
+/// Which NodePool an instance was launched for.
+pub const POOL_TAG: &str = "spotkeeper.dev/nodepool";
 const NAME_TAG: &str = "Name";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -125,6 +127,7 @@ impl Ec2 {
         let mut tags = BTreeMap::from([(NAME_TAG, "spotkeeper")]);
         tags.extend(spec.recipe.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         tags.extend([(CLUSTER_TAG, self.cluster.as_str()), (LAUNCH_TAG, token)]);
+        tags.extend(spec.node_pool.as_deref().map(|pool| (POOL_TAG, pool)));
         let tags = tagged(ec2::ResourceType::Instance, tags);
         let call = self
             .client

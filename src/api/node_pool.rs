@@ -93,13 +93,18 @@ pub struct TemplateMeta {
 
 /// What is launched for a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "api", derive(JsonSchema))]
+#[cfg_attr(feature = "api", derive(KubeSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TemplateSpec {
     /// Which instance types, zones and capacity types will do; all of them hold together. A replacement also has at least
     /// the lost node's vCPUs, memory and GPUs, and at most twice of each where EC2 offers such.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "api", schemars(length(max = 32)))]
+    #[cfg_attr(feature = "api", x_kube(
+        validation = Rule::new(IN_HAS_VALUES).message("In and NotIn take at least one value"),
+        validation = Rule::new(EXISTS_HAS_NONE).message("Exists and DoesNotExist take no value"),
+        validation = Rule::new(GT_HAS_A_NUMBER).message("Gt and Lt take one value, a whole number"),
+    ))]
     pub requirements: Vec<Requirement>,
     /// Taints that every node of it has. Let its user data register it with them, too: until they are put on, pods may
     /// come that do not tolerate them.
@@ -114,6 +119,16 @@ pub struct TemplateSpec {
     /// The EC2NodeClass that says how an instance is launched.
     pub node_class_ref: NodeClassRef,
 }
+
+#[cfg(feature = "api")]
+const IN_HAS_VALUES: &str =
+    "self.all(one, one.operator in ['In', 'NotIn'] ? has(one.values) && one.values.size() > 0 : true)";
+#[cfg(feature = "api")]
+const EXISTS_HAS_NONE: &str =
+    "self.all(one, one.operator in ['Exists', 'DoesNotExist'] ? !has(one.values) || one.values.size() == 0 : true)";
+#[cfg(feature = "api")]
+const GT_HAS_A_NUMBER: &str = "self.all(one, one.operator in ['Gt', 'Lt'] \
+     ? has(one.values) && one.values.size() == 1 && one.values[0].matches('^[0-9]{1,18}$') : true)";
 
 /// A taint of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -42,18 +42,7 @@ words! {
 
 /// One constraint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "api", derive(kube::KubeSchema))]
-#[cfg_attr(
-    feature = "api",
-    x_kube(
-        validation = Rule::new("self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0 : true")
-            .message("In and NotIn take at least one value"),
-        validation = Rule::new("self.operator in ['Exists', 'DoesNotExist'] ? !has(self.values) || self.values.size() == 0 : true")
-            .message("Exists and DoesNotExist take no value"),
-        validation = Rule::new("self.operator in ['Gt', 'Lt'] ? has(self.values) && self.values.size() == 1 && self.values[0].matches('^[0-9]{1,18}$') : true")
-            .message("Gt and Lt take one value, a whole number"),
-    )
-)]
+#[cfg_attr(feature = "api", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Requirement {
     /// A label's key, such as `kubernetes.io/arch` or `spotkeeper.dev/instance-cpu`.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::failure::Class;
 use super::pools::Fault;
 use crate::domain::notice::{InstanceId, Kind};
-use crate::domain::offering::{CapacityType, Offering};
+use crate::domain::offering::{CapacityType, MicroDollars, Offering};
+use crate::domain::quantity::in_dollars;
 
 /// Why something was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,12 @@ pub enum Because {
     PoolReady { pool: String },
     /// Nothing can be launched for a claim of a pool yet.
     NothingToLaunch { why: String },
+    /// A limit of the pool leaves no room.
+    LimitReached { pool: String, field: &'static str, used: u64, max: u64 },
+    /// Fallback may not cost more: spot is waited for.
+    CostCapReached { pool: String, cost: MicroDollars, max: MicroDollars },
+    /// The cap on cost needs a price, and there is none.
+    NoPrice { pool: String },
     /// EC2 is asked.
     Asking { capacity: CapacityType, count: usize, offerings: usize },
     /// An instance came.
@@ -99,6 +106,9 @@ impl Because {
             Self::PoolCannotWork { .. } => "PoolCannotWork",
             Self::PoolReady { .. } => "PoolReady",
             Self::NothingToLaunch { .. } => "NothingToLaunch",
+            Self::LimitReached { .. } => "LimitReached",
+            Self::CostCapReached { .. } => "CostCapReached",
+            Self::NoPrice { .. } => "NoPrice",
             Self::Asking { .. } => "Asking",
             Self::Launched { .. } => "Launched",
             Self::FellThrough { .. } => "FellThrough",
@@ -135,6 +145,9 @@ impl Because {
             Self::NothingToCopy { .. }
                 | Self::PoolCannotWork { .. }
                 | Self::NothingToLaunch { .. }
+                | Self::LimitReached { .. }
+                | Self::CostCapReached { .. }
+                | Self::NoPrice { .. }
                 | Self::Exhausted { .. }
                 | Self::Misconfigured { .. }
                 | Self::Unknown { .. }
@@ -162,6 +175,23 @@ impl fmt::Display for Because {
             Self::PoolCannotWork { pool, fault } => write!(f, "NodePool {pool} cannot work: {fault}"),
             Self::PoolReady { pool } => write!(f, "NodePool {pool} can serve"),
             Self::NothingToLaunch { why } => write!(f, "nothing can be launched yet: {why}"),
+            Self::LimitReached { pool, field, used, max } => {
+                write!(
+                    f,
+                    "NodePool {pool} has {used} of {max} ({field}): nothing more fits; raise it, or wait for room"
+                )
+            }
+            Self::CostCapReached { pool, cost, max } => write!(
+                f,
+                "fallback of NodePool {pool} costs US$ {} an hour of at most {} (spec.fallback.maxHourlyFallbackCost): \
+                 spot is waited for",
+                in_dollars(*cost),
+                in_dollars(*max)
+            ),
+            Self::NoPrice { pool } => write!(
+                f,
+                "no on-demand price is known: spec.fallback.maxHourlyFallbackCost of NodePool {pool} is off; give --prices"
+            ),
             Self::Asking { capacity, count, offerings } => {
                 write!(f, "EC2 is asked for {count} × {capacity} out of {offerings} offerings")
             }

@@ -8,7 +8,7 @@ use super::{Because, Claim, Created, Launch};
 use crate::api::launch::Launched;
 use crate::api::node_claim::{ATTEMPTS_MAX, Attempt, ClaimPhase, NodeClaimSpec, NodeClaimStatus};
 use crate::domain::notice::InstanceId;
-use crate::domain::offering::CapacityType;
+use crate::domain::offering::{CapacityType, MicroDollars};
 use crate::domain::time::{Epoch, Instant};
 
 /// How long a claim waits after a full pass over the ladder that left nothing to believe in, and the longest.
@@ -60,6 +60,10 @@ pub(super) struct Run {
     pub(super) rung: usize,
     /// Nothing is asked before this.
     pub(super) not_before: Option<Instant>,
+    /// It skips spot: its pool has too few nodes on demand.
+    pub(super) for_floor: bool,
+    /// The cap on cost holds it back from on-demand; what fallback cost then.
+    pub(super) capped_at: Option<MicroDollars>,
     /// The launch that is on its way.
     pub(super) launch: Option<String>,
     /// When the instance is to be a Node.
@@ -88,6 +92,8 @@ impl Run {
             leaves: None,
             rung: 0,
             not_before: None,
+            for_floor: false,
+            capped_at: None,
             launch: None,
             register_by: None,
             had_since: None,
@@ -157,6 +163,21 @@ impl Run {
     pub(super) fn look_again(&mut self) {
         if self.looks() {
             (self.rung, self.not_before) = (0, None);
+            (self.for_floor, self.capped_at) = (false, None);
+        }
+    }
+
+    /// Fallback would cost too much: on to the next rung.
+    pub(super) fn capped(&mut self, cost: MicroDollars) {
+        self.rung += 1;
+        self.capped_at = Some(cost);
+    }
+
+    /// Fallback costs this now: where that is less than when it was held back, on-demand is asked for again.
+    pub(super) fn cheaper(&mut self, now: Instant, cost: MicroDollars) {
+        if self.capped_at.is_some_and(|then| cost < then) && self.looks() {
+            let on_demand = self.spec.order.iter().position(|one| *one == CapacityType::OnDemand);
+            (self.rung, self.not_before, self.capped_at) = (on_demand.unwrap_or(0), Some(now), None);
         }
     }
 
@@ -202,6 +223,7 @@ impl Run {
         because: &Because,
     ) {
         self.launch = Some(launch.to_owned());
+        self.capped_at = None;
         self.not_before = None;
         self.status.attempts_total += 1;
         self.status.attempts.push(Attempt { launch: launch.to_owned(), capacity_type: capacity, because: None });
@@ -258,6 +280,7 @@ impl Run {
         self.passes = self.passes.saturating_add(1);
         let again = until.unwrap_or(now + pause).max(now + Duration::from_secs(1));
         self.rung = 0;
+        self.for_floor = false;
         self.not_before = Some(again);
         let because = Because::Exhausted { again_in: again.since(now) };
         self.set(ClaimPhase::Pending, &because);

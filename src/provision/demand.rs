@@ -1,7 +1,5 @@
 //! Which interruptions want a replacement, and of what shape.
 
-use std::collections::BTreeMap;
-
 use super::pools::serving::{Service, needs};
 use super::pools::{Classes, Pools};
 use super::{Because, Doomed, Instance, NodeView, Settings, copy_of};
@@ -36,6 +34,11 @@ pub(super) fn wants(doomed: &Doomed, settings: &Settings) -> bool {
     taken && doomed.request().is_none() && (confirmed || doomed.phase == Phase::Gone)
 }
 
+/// Whether its node is going, as far as is known.
+pub(super) fn dooms(doomed: &Doomed) -> bool {
+    doomed.phase >= Phase::Confirmed && !withdrawn(doomed)
+}
+
 /// Whether what was wanted is not wanted any more: it was not true, or was withdrawn.
 pub(super) fn withdrawn(doomed: &Doomed) -> bool {
     matches!(doomed.phase, Phase::Cancelled | Phase::Refuted)
@@ -67,15 +70,14 @@ fn replaces(doomed: &Doomed) -> Replaces {
 
 pub(super) fn wish(
     doomed: &Doomed,
-    nodes: &BTreeMap<String, NodeView>,
+    view: Option<&NodeView>,
     instance: Option<&Instance>,
     catalog: &Catalog,
     (pools, classes): (&Pools, &Classes),
     settings: &Settings,
 ) -> Wish {
     let node = doomed.node.clone();
-    let view = nodes.get(&node);
-    if nodes.get(&node).is_some_and(|node| node.labels.contains_key(KARPENTER)) {
+    if view.is_some_and(|node| node.labels.contains_key(KARPENTER)) {
         return Wish::None(Because::LeftToKarpenter { node });
     }
     let Some(instance) = instance else { return Wish::Unknown };
@@ -194,17 +196,11 @@ mod tests {
             offering,
             subnets: vec![Subnet { id: "s".into(), zone: "a".into() }],
             template: Some(("lt-1".into(), "1".into())),
+            pool: None,
             launch: None,
         };
         let wish = |catalog: &Catalog| {
-            wish(
-                &doomed,
-                &BTreeMap::new(),
-                Some(&instance),
-                catalog,
-                (&Pools::default(), &Classes::new()),
-                &Settings::default(),
-            )
+            wish(&doomed, None, Some(&instance), catalog, (&Pools::default(), &Classes::new()), &Settings::default())
         };
         assert!(matches!(wish(&Catalog::default()), Wish::Later));
         let mut catalog = Catalog::default();

@@ -111,6 +111,7 @@ impl Witness {
                 | Effect::DeleteLaunch { .. }
                 | Effect::WriteClaim { .. }
                 | Effect::WriteLaunch { .. }
+                | Effect::WritePool { .. }
                 | Effect::Request { .. }
                 | Effect::Withdraw { .. }
         );

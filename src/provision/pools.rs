@@ -16,8 +16,10 @@ use crate::domain::requirements::{CAPACITY_TYPE, INSTANCE_TYPE, Operator, Requir
 use crate::domain::time::Instant;
 
 use super::writes::Writes;
+use crate::interruption::Outcome;
 
 pub(super) mod serving;
+pub mod usage;
 
 /// The prefix of labels and annotations that are ours.
 const OURS: &str = "spotkeeper.dev/";
@@ -377,9 +379,11 @@ impl Pools {
         self.synced || now.since(since) >= SEEN_BY
     }
 
-    /// When they are taken to be known.
-    pub(super) fn wakeup(&self, since: Instant) -> Option<Instant> {
-        (!self.synced).then(|| since + SEEN_BY)
+    /// When something of them is due: what is missing is taken not to exist; a status is written again.
+    pub(super) fn wakeup(&self, now: Instant, since: Instant) -> Option<Instant> {
+        let settled = Some(since + SEEN_BY).filter(|at| *at > now && !(self.synced && self.all.is_empty()));
+        let writes = self.all.values().filter_map(|served| served.writes.wakeup(&served.status));
+        writes.chain(settled).min()
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Served> {
@@ -388,6 +392,20 @@ impl Pools {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Served)> {
         self.all.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Served> {
+        self.all.values_mut()
+    }
+
+    /// Whether what is missing is rather missing than not seen yet.
+    pub(super) fn are_settled(&self, now: Instant, since: Instant) -> bool {
+        now.since(since) >= SEEN_BY
+    }
+
+    /// The API server has answered the write of a status.
+    pub(super) fn written(&mut self, now: Instant, name: &str, outcome: Outcome) -> Option<String> {
+        self.all.get_mut(name).and_then(|served| served.writes.answered(now, outcome))
     }
 
     /// What stands in a pool's way, whatever it is.

@@ -67,6 +67,8 @@ pub struct Provisioner {
     declined: BTreeMap<InstanceId, Replacement>,
     nodes: BTreeMap<String, NodeView>,
     nodes_synced: bool,
+    /// Doomed Nodes that are gone already: what they were says what is wanted in their place.
+    gone_nodes: BTreeMap<String, NodeView>,
     instances: BTreeMap<InstanceId, Instance>,
     reading: Reading,
     shortages: Shortages,
@@ -97,6 +99,8 @@ struct Reading {
     wanted: BTreeSet<InstanceId>,
     /// Instances that EC2 does not show, since when: a new one may take its time.
     missing: BTreeMap<InstanceId, Instant>,
+    /// All instances were read in this term.
+    all_were_read: bool,
 }
 
 impl Reading {
@@ -126,6 +130,7 @@ impl Provisioner {
             declined: BTreeMap::new(),
             nodes: BTreeMap::new(),
             nodes_synced: false,
+            gone_nodes: BTreeMap::new(),
             instances: BTreeMap::new(),
             reading: Reading::default(),
             shortages: Shortages::default(),
@@ -261,11 +266,15 @@ impl Provisioner {
         self.never_registered(now, effects);
         self.objects(now, effects);
         self.advance_launches(now, effects);
+        if changed {
+            self.lift_holds(now);
+        }
         self.look_for_capacity(now, effects);
         self.send(now, effects);
         self.write(now, effects);
         if changed {
             self.sweep(now, effects);
+            self.write_pools(now, effects);
         }
     }
 
@@ -290,7 +299,10 @@ impl Provisioner {
                 let wish = match ours {
                     _ if !self.pools.are_known(now, self.leads_since) => Wish::Later,
                     Some(run) if self.is_up_to_date(&run.spec) => Wish::like(&run.spec, doomed),
-                    _ => wish(doomed, &self.nodes, of, &self.catalog, (&self.pools, &self.classes), &self.settings),
+                    _ => {
+                        let node = self.nodes.get(&doomed.node).or_else(|| self.gone_nodes.get(&doomed.node));
+                        wish(doomed, node, of, &self.catalog, (&self.pools, &self.classes), &self.settings)
+                    }
                 };
                 wanted.push((name, Some((doomed.clone(), wish))));
             }
@@ -356,6 +368,7 @@ impl Provisioner {
     fn instances_read(&mut self, now: Instant, all: bool, instances: Vec<Instance>, effects: &mut Vec<Effect>) {
         self.reading.on_its_way = false;
         self.reading.next = now + self.settings.resync;
+        self.reading.all_were_read |= all;
         let wanted = std::mem::take(&mut self.reading.wanted);
         if all {
             self.instances.clear();
@@ -393,6 +406,7 @@ impl Core for Provisioner {
             Input::PoolSeen(pool) => self.pool_seen(pool),
             Input::PoolGone { name } => self.pools.gone(&name),
             Input::PoolsSynced => self.pools.synced(),
+            Input::PoolWritten { name, outcome } => self.pool_written(now, &name, outcome, effects),
             Input::ClassSeen { name, recipe } => self.class_seen(now, name, recipe),
             Input::ClassGone { name } => drop(self.classes.remove(&name)),
             Input::CatalogRead(catalog) => {
@@ -401,11 +415,12 @@ impl Core for Provisioner {
             }
             Input::InterruptionSeen(doomed) => drop(self.doomed.insert(doomed.instance.clone(), doomed)),
             Input::InterruptionGone { instance } => {
-                self.doomed.remove(&instance);
+                let doomed = self.doomed.remove(&instance);
+                doomed.and_then(|doomed| self.gone_nodes.remove(&doomed.node));
                 self.replacements.remove(&instance);
             }
             Input::NodeSeen(node) => drop(self.nodes.insert(node.name.clone(), node)),
-            Input::NodeGone { name } => drop(self.nodes.remove(&name)),
+            Input::NodeGone { name } => self.node_gone(name),
             Input::NodesSynced => self.nodes_synced = true,
             Input::InstancesRead { all, instances } => self.instances_read(now, all, instances, effects),
             Input::InstancesFailed(why) => {
@@ -455,7 +470,7 @@ impl Core for Provisioner {
             [run.wakeup(self.now), unwritten].into_iter().flatten().min()
         });
         let replacements = self.replacements.values().filter_map(|(_, writes)| writes.retry());
-        let pools = self.pools.wakeup(self.leads_since).filter(|at| *at > self.now);
+        let pools = self.pools.wakeup(self.now, self.leads_since);
         [reading, term_ends, self.bucket_wakeup(), self.tidy.wakeup(), self.retire_wakeup(), pools]
             .into_iter()
             .flatten()

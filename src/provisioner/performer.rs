@@ -196,6 +196,11 @@ impl Surroundings<Provisioner> for Performer {
                 let outcome = shared.kubernetes.create_launch(&name, *spec).await;
                 Some(Input::LaunchCreated { name, outcome })
             }),
+            Effect::WritePool { name, uid, status } => self.start(async move {
+                let _turn = shared.progress.acquire().await;
+                let outcome = outcome(&shared.kubernetes.write_pool(&name, &uid, &status).await);
+                Some(Input::PoolWritten { name, outcome })
+            }),
             Effect::WriteLaunch { name, uid, status } => self.start(async move {
                 let outcome = outcome(&shared.kubernetes.write_launch(&name, &uid, &status).await);
                 Some(Input::LaunchWritten { name, outcome })

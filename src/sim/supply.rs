@@ -12,6 +12,7 @@
 mod agents;
 pub(super) mod cloud;
 mod draw;
+mod pools;
 mod replicas;
 pub mod scenario;
 mod verdict;

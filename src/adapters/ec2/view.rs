@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{CLUSTER_TAG, LAUNCH_TAG};
+use super::{CLUSTER_TAG, LAUNCH_TAG, POOL_TAG};
 use crate::api::node_claim::Subnet;
 use crate::domain::notice::InstanceId;
 use crate::domain::offering::Offering;
@@ -68,6 +68,7 @@ pub fn instances(described: Vec<Described>, cluster: &str, subnets: &Subnets) ->
         Instance {
             subnets: of.subnet.map(|own| subnets.like(&own, &used)).unwrap_or_default(),
             template,
+            pool: of.tags.remove(POOL_TAG).filter(|_| ours),
             launch: of.tags.remove(LAUNCH_TAG).filter(|_| ours),
             id: of.id,
             alive: of.alive,

@@ -15,7 +15,7 @@ use crate::api::GROUP;
 use crate::api::interruption::{Interruption, Phase, ReplacementStatus};
 use crate::api::launch::{Launch as LaunchObject, LaunchSpec, LaunchStatus};
 use crate::api::node_claim::{NodeClaim, NodeClaimSpec, NodeClaimStatus};
-use crate::api::node_pool::NodePool;
+use crate::api::node_pool::{NodePool, NodePoolStatus};
 use crate::domain::node::Taint;
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
@@ -272,6 +272,16 @@ impl Kubernetes {
         self.timed("apply", "launches/status", async {
             let params = PatchParams::apply(MANAGER).force();
             self.launches().patch_status(name, &params, &Patch::Apply(&apply)).await.map(drop)
+        })
+        .await
+    }
+
+    /// Writes a pool's status, where it is still the one with this uid.
+    pub async fn write_pool(&self, name: &str, uid: &str, status: &NodePoolStatus) -> Result<(), kube::Error> {
+        let apply = applied("NodePool", name, Some(uid), status);
+        self.timed("apply", "nodepools/status", async {
+            let params = PatchParams::apply(MANAGER).force();
+            self.pools().patch_status(name, &params, &Patch::Apply(&apply)).await.map(drop)
         })
         .await
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Provisioner;
-use crate::api::launch::{ClaimRef, LaunchSpec};
+use crate::api::launch::{ClaimRef, LaunchSpec, Override};
 use crate::api::node_claim::Recipe;
 use crate::domain::offering::CapacityType;
 use crate::domain::requirements::Requirement;
@@ -21,6 +21,9 @@ struct Alike {
     recipe: Option<Recipe>,
     pool: Option<String>,
 }
+
+/// What decides when a ladder is begun anew.
+type Same = (Vec<CapacityType>, Vec<Requirement>, Option<Recipe>);
 
 impl Provisioner {
     /// Every claim without capacity asks on its rung, or goes on to the next one, until it asks or waits.
@@ -67,25 +70,66 @@ impl Provisioner {
                 return false;
             }
         };
+        let mut moved = false;
+        if let (Some(pool), CapacityType::Spot) = (&alike.pool, alike.capacity) {
+            let rest = names.split_off(self.skip_spot(pool, &names));
+            for name in std::mem::replace(&mut names, rest) {
+                let Some(run) = self.claims.get_mut(&name) else { continue };
+                (run.rung, run.for_floor, moved) = (run.rung + 1, true, true);
+                let why = "the pool has fewer nodes on demand than spec.fallback.onDemandFloor";
+                self.say(&name, Because::Skipped { capacity: CapacityType::Spot, why }, effects);
+            }
+        }
         while !names.is_empty() {
             let overrides = match self.rung(now, &alike.requirements, &recipe, alike.capacity) {
                 Rung::Ask(overrides) => overrides,
                 Rung::Short(_) => {
-                    return self.pass_over(now, alike.capacity, names, "all of it is known to be short", effects);
+                    let why = "all of it is known to be short";
+                    return self.pass_over(now, alike.capacity, names, why, effects) || moved;
                 }
                 Rung::Nothing => {
-                    return self.pass_over(now, alike.capacity, names, "nothing offered meets the needs", effects);
+                    let why = "nothing offered meets the needs";
+                    return self.pass_over(now, alike.capacity, names, why, effects) || moved;
                 }
             };
             if self.unsent(now) >= self.bucket.available(now) || self.calls() >= self.settings.calls_max {
                 // They wait for a token, and share the call then.
-                return false;
+                return moved;
             }
-            let rest = names.split_off(names.len().min(self.settings.share_max));
+            let count = names.len().min(self.settings.share_max);
+            let (count, overrides) = match self.within(alike, count, overrides, effects) {
+                Ok(Some(room)) => room,
+                Ok(None) => return moved,
+                Err(because) => return self.held_back(&names, because, effects) || moved,
+            };
+            let rest = names.split_off(count);
             self.launch(now, alike, &recipe, &names, overrides, effects);
             names = rest;
         }
-        false
+        moved
+    }
+
+    /// What of it the pool has room for.
+    fn within(
+        &mut self,
+        alike: &Alike,
+        count: usize,
+        overrides: Vec<Override>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Option<(usize, Vec<Override>)>, Because> {
+        let Some(pool) = &alike.pool else { return Ok(Some((count, overrides))) };
+        let room = self.room(pool, alike.capacity, count, overrides)?;
+        if room.as_ref().is_some_and(|room| room.unpriced) {
+            self.no_price(pool, effects);
+        }
+        Ok(room.map(|room| (room.count, room.overrides)))
+    }
+
+    /// Their pool has no room for them. Returns whether they go on to the next rung: where only on-demand costs too much.
+    fn held_back(&mut self, names: &[String], because: Because, effects: &mut Vec<Effect>) -> bool {
+        self.hold(names, &because, effects);
+        let Because::CostCapReached { cost, .. } = because else { return false };
+        names.iter().filter_map(|name| self.claims.get_mut(name).map(|run| run.capped(cost))).count() > 0
     }
 
     fn rung(&self, now: Instant, requirements: &[Requirement], recipe: &Recipe, capacity: CapacityType) -> Rung {
@@ -118,11 +162,17 @@ impl Provisioner {
 
     /// The last rung is behind them.
     fn wait(&mut self, now: Instant, names: Vec<String>, effects: &mut Vec<Effect>) {
-        let mut known: BTreeMap<(Vec<CapacityType>, Vec<Requirement>, Option<Recipe>), Option<Instant>> =
-            BTreeMap::new();
+        let mut known: BTreeMap<Same, Option<Instant>> = BTreeMap::new();
         for name in names {
             let Some(run) = self.claims.get(&name) else { continue };
-            let spec = run.spec.clone();
+            let mut spec = run.spec.clone();
+            if run.capped_at.is_some() {
+                // When that costs less is seen by what there is, not by the clock.
+                spec.order.retain(|one| *one != CapacityType::OnDemand);
+            }
+            if run.for_floor {
+                spec.order.retain(|one| *one != CapacityType::Spot);
+            }
             let recipe = self.recipe(spec.recipe.as_ref(), spec.node_pool.as_deref()).ok();
             let key = (spec.order.clone(), spec.requirements.clone(), recipe.clone());
             let until = *known.entry(key).or_insert_with(|| {
@@ -149,7 +199,7 @@ impl Provisioner {
         alike: &Alike,
         recipe: &Recipe,
         names: &[String],
-        overrides: Vec<crate::api::launch::Override>,
+        overrides: Vec<Override>,
         effects: &mut Vec<Effect>,
     ) {
         let capacity = alike.capacity;

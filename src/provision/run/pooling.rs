@@ -1,8 +1,24 @@
-//! Claims of NodePools: what is launched for them, and why not.
+//! Claims of NodePools: what is launched for them, what there may be of them, and what their pools say.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Provisioner;
+use crate::api::launch::Override;
 use crate::api::node_claim::{NodeClaimSpec, Recipe};
+use crate::api::node_pool::{Condition, ConditionStatus, NodePoolStatus, PoolResources};
+use crate::domain::notice::{InstanceId, Kind};
+use crate::domain::offering::{CapacityType, MicroDollars};
+use crate::domain::quantity::in_dollars;
+use crate::domain::requirements::NODE_POOL;
+use crate::domain::time::Instant;
+use crate::interruption::Outcome;
+use crate::provision::demand::{dooms, wants};
+use crate::provision::pools::usage::{Room, Size, Usage, room};
+use crate::provision::pools::{Fault, Pools, Served};
 use crate::provision::{Because, Effect, Pool};
+
+/// The condition that says whether a pool can serve.
+const READY: &str = "Ready";
 
 impl Provisioner {
     /// A pool is new or has changed.
@@ -14,6 +30,14 @@ impl Provisioner {
         // What was held back by what it said before looks again, from the first rung on.
         for run in self.claims.values_mut().filter(|run| run.spec.node_pool.as_ref() == Some(&name)) {
             run.look_again();
+        }
+    }
+
+    /// A Node is gone. What a doomed one was is remembered as long as its Interruption is there.
+    pub(super) fn node_gone(&mut self, name: String) {
+        let Some(node) = self.nodes.remove(&name) else { return };
+        if self.doomed.values().any(|doomed| doomed.node == name) {
+            self.gone_nodes.insert(name, node);
         }
     }
 
@@ -40,5 +64,187 @@ impl Provisioner {
         let Some(name) = &spec.node_pool else { return true };
         let rules = self.pools.get(name).and_then(|served| served.rules.as_ref().ok());
         rules.is_some_and(|rules| spec.requirements.starts_with(&rules.requirements) && spec.order == rules.order)
+    }
+
+    /// Instances that do not count: AWS will take them, or they are to go, and that is confirmed.
+    fn leaving(&self) -> BTreeSet<&InstanceId> {
+        let goes = self.doomed.values().filter(|doomed| {
+            dooms(doomed) && (doomed.kind != Some(Kind::RebalanceRecommendation) || wants(doomed, &self.settings))
+        });
+        goes.map(|doomed| &doomed.instance).collect()
+    }
+
+    /// What each pool has: instances that its claims name, that EC2 shows with its tag or whose Nodes have its label, and
+    /// the largest that may come of calls on their way.
+    pub(super) fn usages(&self) -> BTreeMap<&str, Usage> {
+        let mut all: BTreeMap<&str, Usage> =
+            self.pools.iter().map(|(name, _)| (name.as_str(), Usage::default())).collect();
+        if all.is_empty() {
+            return all;
+        }
+        let mut counted = self.leaving();
+        let catalog = &self.catalog;
+        let claimed = self
+            .claims
+            .values()
+            .filter_map(|run| Some((run.spec.node_pool.as_deref()?, run.instance()?, run.status.offering.clone()?)));
+        let shown = self.instances.values().filter(|one| one.alive);
+        let tagged = shown.filter_map(|one| Some((one.pool.as_deref()?, &one.id, one.offering.clone())));
+        let labelled = self.nodes.values().filter_map(|node| {
+            let instance = node.instance.as_ref()?;
+            let offering = match self.instances.get(instance) {
+                Some(seen) => Some(seen.offering.clone()).filter(|_| seen.alive)?,
+                None => node.offering(),
+            };
+            Some((node.labels.get(NODE_POOL)?.as_str(), instance, offering))
+        });
+        for (pool, instance, offering) in claimed.chain(tagged).chain(labelled) {
+            if counted.insert(instance)
+                && let Some(usage) = all.get_mut(pool)
+            {
+                usage.add(offering.capacity_type, Size::of(&offering, catalog), 1);
+            }
+        }
+        for launch in self.launches.values().filter(|launch| !launch.told) {
+            if let Some(usage) = launch.spec.node_pool.as_deref().and_then(|pool| all.get_mut(pool)) {
+                let capacity = launch.spec.capacity_type;
+                let size = Size::largest(&launch.spec.overrides, capacity, catalog);
+                usage.add(capacity, size, u64::try_from(launch.spec.count).unwrap_or(0));
+            }
+        }
+        all
+    }
+
+    /// What a pool has; `None` while that is not known yet.
+    fn usage(&self, pool: &str) -> Option<Usage> {
+        let known = self.nodes_synced && self.reading.all_were_read;
+        known.then(|| self.usages().remove(pool).unwrap_or_default())
+    }
+
+    /// How many of these claims skip spot because the pool has too few nodes on demand.
+    pub(super) fn skip_spot(&self, pool: &str, names: &[String]) -> usize {
+        let rules = self.pools.get(pool).and_then(|served| served.rules.as_ref().ok());
+        let Some((rules, usage)) = rules.zip(self.usage(pool)) else { return 0 };
+        let going = self.claims.values().filter(|run| run.spec.node_pool.as_deref() == Some(pool));
+        let going = going.filter(|run| run.looks() && run.for_floor).count() as u64;
+        let missing = usage.missing_on_demand(rules.floor, names.len() as u64 + going).saturating_sub(going);
+        usize::try_from(missing).unwrap_or(usize::MAX).min(names.len())
+    }
+
+    /// What of a rung may be asked for without passing a limit of the pool. `Ok(None)`: what it has is not known yet.
+    pub(super) fn room(
+        &self,
+        pool: &str,
+        capacity: CapacityType,
+        wanted: usize,
+        overrides: Vec<Override>,
+    ) -> Result<Option<Room>, Because> {
+        let rules = self.pools.get(pool).and_then(|served| served.rules.as_ref().ok());
+        let Some(rules) = rules.filter(|rules| rules.counts()) else {
+            return Ok(Some(Room { count: wanted, overrides, unpriced: false }));
+        };
+        let Some(usage) = self.usage(pool) else { return Ok(None) };
+        room(pool, rules, &usage, capacity, wanted, overrides, &self.catalog).map(Some)
+    }
+
+    /// What fallback costs in a pool.
+    pub(super) fn fallback_cost(&self, pool: &str) -> MicroDollars {
+        let rules = self.pools.get(pool).and_then(|served| served.rules.as_ref().ok());
+        rules.zip(self.usage(pool)).map_or(0, |(rules, usage)| usage.fallback_cost(rules))
+    }
+
+    /// Without a price the cap on cost says so, once, and stays off.
+    pub(super) fn no_price(&mut self, pool: &str, effects: &mut Vec<Effect>) {
+        if self.said.insert(format!("price: {pool}")) {
+            self.say(pool, Because::NoPrice { pool: pool.to_owned() }, effects);
+        }
+    }
+
+    /// Claims that the cap on cost holds back ask on demand again as soon as fallback costs less.
+    pub(super) fn lift_holds(&mut self, now: Instant) {
+        let held = self.claims.values().filter_map(|run| run.capped_at.and(run.spec.node_pool.clone()));
+        for pool in held.collect::<BTreeSet<_>>() {
+            let cost = self.fallback_cost(&pool);
+            let of = self.claims.values_mut().filter(|run| run.spec.node_pool.as_ref() == Some(&pool));
+            of.for_each(|run| run.cheaper(now, cost));
+        }
+    }
+
+    pub(super) fn pool_written(&mut self, now: Instant, name: &str, outcome: Outcome, effects: &mut Vec<Effect>) {
+        if let Some(why) = self.pools.written(now, name, outcome) {
+            self.say(name, Because::WriteFailed { what: format!("the status of NodePool {name}"), why }, effects);
+        }
+    }
+
+    /// What the pools say of themselves.
+    pub(super) fn write_pools(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if !self.reading.all_were_read {
+            return;
+        }
+        let usages: BTreeMap<String, Usage> =
+            self.usages().into_iter().map(|(name, usage)| (name.to_owned(), usage)).collect();
+        let early = !self.pools.are_settled(now, self.leads_since);
+        let mut said = Vec::new();
+        let (classes, epoch) = (&self.classes, self.epoch);
+        for served in self.pools.iter_mut() {
+            let fault = Pools::fault(served, classes);
+            // Classes are seen a little after the pools that name them.
+            if early && fault.as_ref().is_some_and(|fault| fault.reason == "NodeClassNotFound") {
+                continue;
+            }
+            let usage = usages.get(&served.pool.name).cloned().unwrap_or_default();
+            let (condition, because) = condition(served, fault, epoch.wall(now));
+            said.extend(because.map(|because| (served.pool.name.clone(), because)));
+            served.status = status(served, &usage, condition);
+            if let Some(status) = served.writes.next(now, &served.status) {
+                let (name, uid) = (served.pool.name.clone(), served.pool.uid.clone());
+                effects.push(Effect::WritePool { name, uid, status: Box::new(status) });
+            }
+        }
+        said.into_iter().for_each(|(about, because)| self.say(&about, because, effects));
+    }
+}
+
+/// The condition of a pool, and what is to be said where it has changed.
+fn condition(served: &Served, fault: Option<Fault>, at: jiff::Timestamp) -> (Condition, Option<Because>) {
+    let known = served.status.conditions.iter().find(|known| known.r#type == READY);
+    let (status, reason, message) = match (&fault, &served.possible) {
+        (Some(fault), _) => (ConditionStatus::False, fault.reason, fault.to_string()),
+        (None, Ok(Some(note))) => (ConditionStatus::True, READY, note.clone()),
+        (None, _) => (ConditionStatus::True, READY, "it can serve".to_owned()),
+    };
+    let message: String = message.chars().take(1024).collect();
+    let since = known.filter(|known| known.status == status).map_or(at, |known| known.last_transition_time);
+    let because = match (fault, known) {
+        (Some(_), Some(known)) if known.status == status && known.message == message => None,
+        (Some(fault), _) => Some(Because::PoolCannotWork { pool: served.pool.name.clone(), fault }),
+        (None, Some(known)) if known.status == ConditionStatus::False => {
+            Some(Because::PoolReady { pool: served.pool.name.clone() })
+        }
+        (None, _) => None,
+    };
+    let condition = Condition {
+        r#type: READY.into(),
+        status,
+        reason: reason.into(),
+        message,
+        last_transition_time: since,
+        observed_generation: served.pool.generation,
+    };
+    (condition, because)
+}
+
+fn status(served: &Served, usage: &Usage, ready: Condition) -> NodePoolStatus {
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let mib = usage.memory_mib;
+    let memory = if mib.is_multiple_of(1_024) { format!("{}Gi", mib / 1_024) } else { format!("{mib}Mi") };
+    let cost = served.rules.as_ref().ok().filter(|_| !usage.unpriced).map(|rules| usage.fallback_cost(rules));
+    NodePoolStatus {
+        nodes: number(usage.nodes),
+        on_demand: number(usage.on_demand + usage.reserved),
+        spot: number(usage.spot),
+        resources: PoolResources { cpu: usage.vcpus.to_string(), memory },
+        hourly_fallback_cost: cost.map(in_dollars),
+        conditions: vec![ready],
     }
 }

@@ -124,6 +124,7 @@ impl World {
             return Answer::Refused { code: "IdempotentParameterMismatch".into(), message };
         }
         let answer = self.fill(token, spec);
+        self.check_limits(spec);
         self.cloud.tokens.insert(token.to_owned(), (spec.clone(), answer.clone()));
         answer
     }
@@ -256,6 +257,7 @@ impl World {
             offering: one.offering.clone(),
             subnets: subnets(&self.catalog),
             template: Some(("lt-0123".into(), "7".into())),
+            pool: one.token.as_ref().and_then(|_| self.pool_of(one)).map(str::to_owned),
             launch: one.token.clone(),
         }
     }

@@ -1,6 +1,7 @@
 //! Worlds drawn from a seed.
 
-use super::scenario::{Faults, State, Step, Supply, a_cluster};
+use super::scenario::{Faults, State, Step, Supply, a_cluster, a_pool};
+use crate::api::node_pool::NodePoolSpec;
 use crate::domain::offering::CapacityType;
 
 const MINUTE: u64 = 60_000;
@@ -28,6 +29,12 @@ impl Supply {
         if rng.u8(..8) == 0 {
             supply.settings.spot_patience = std::time::Duration::from_secs(rng.u64(10..200));
         }
+        if rng.u8(..3) == 0 {
+            supply = supply.of("general", pool(&mut rng));
+            if rng.bool() {
+                supply = supply.beside("other", pool(&mut rng));
+            }
+        }
         let mut at = 2_000;
         for _ in 0..rng.usize(1..9) {
             at += [rng.u64(..2_000), rng.u64(..20_000), rng.u64(..5 * MINUTE)][rng.usize(..3)];
@@ -54,6 +61,21 @@ impl Supply {
     }
 }
 
+/// A pool with some limit, floor or cap, or with none.
+fn pool(rng: &mut fastrand::Rng) -> NodePoolSpec {
+    let mut pool = a_pool();
+    match rng.u8(..6) {
+        0 => pool = pool.nodes_max(rng.i64(0..6)),
+        1 => pool = pool.vcpus_max(rng.i64(0..60)),
+        2 => pool = pool.floor(["1", "2", "50%"][rng.usize(..3)]),
+        3 => pool = pool.cost_max(["0.3", "0.65", "1.3"][rng.usize(..3)]),
+        4 => pool = pool.nodes_max(rng.i64(1..8)).floor("1").cost_max("0.65"),
+        _ => {}
+    }
+    pool.weight = Some(rng.i64(0..3));
+    pool
+}
+
 fn faults(rng: &mut fastrand::Rng) -> Faults {
     let one_in = |rng: &mut fastrand::Rng| rng.bool().then(|| rng.u32(3..30));
     Faults {
@@ -74,7 +96,9 @@ fn steps(rng: &mut fastrand::Rng, nodes: usize) -> Vec<(u64, Step)> {
     let down_ms = [500, 5_000, 40_000][rng.usize(..3)];
     let later = [rng.u64(1_000..30_000), rng.u64(MINUTE..20 * MINUTE)][rng.usize(..2)];
     let capacity = [CapacityType::Spot, CapacityType::OnDemand][rng.usize(..2)];
-    match rng.u8(..15) {
+    match rng.u8(..17) {
+        15 => vec![(0, Step::Pool("general", Box::new(pool(rng))))],
+        16 => vec![(0, Step::Class(Err("not now"))), (later, Step::Class(Ok(())))],
         0..4 => vec![(0, Step::Doom { node })],
         4 => vec![(0, Step::DoomMany { from: 0, count: nodes })],
         5 => vec![(0, Step::Doom { node }), (rng.u64(..3_000), Step::Withdraw { node })],

@@ -274,6 +274,18 @@ impl World {
                 };
                 Input::LaunchCreated { name, outcome }
             }
+            Effect::WritePool { name, uid, status } => {
+                let outcome = match self.pools.get_mut(&name).filter(|pool| pool.uid == uid) {
+                    Some(pool) => {
+                        pool.status = *status;
+                        let pool = pool.clone();
+                        self.broadcast(&Input::PoolSeen(pool));
+                        Outcome::Done
+                    }
+                    None => Outcome::Refused("404".into()),
+                };
+                Input::PoolWritten { name, outcome }
+            }
             Effect::WriteLaunch { name, uid, status } => {
                 let outcome = match self.launches.get_mut(&name).filter(|launch| launch.uid == uid) {
                     Some(launch) => {
@@ -376,6 +388,7 @@ fn failed(effect: &Effect, why: &str) -> Option<Input> {
         Effect::WriteClaim { name, .. } => Input::ClaimWritten { name, outcome: outcome() },
         Effect::DeleteClaim { name, .. } => Input::ClaimDeleted { name, outcome: outcome() },
         Effect::CreateLaunch { name, .. } => Input::LaunchCreated { name, outcome: created() },
+        Effect::WritePool { name, .. } => Input::PoolWritten { name, outcome: outcome() },
         Effect::WriteLaunch { name, .. } => Input::LaunchWritten { name, outcome: outcome() },
         Effect::DeleteLaunch { name, .. } => Input::LaunchDeleted { name, outcome: outcome() },
         Effect::WriteReplacement { instance, .. } => Input::ReplacementWritten { instance, outcome: outcome() },

@@ -82,7 +82,8 @@ impl World {
             if self.unwanted.contains(doomed.instance.as_str()) || self.unwanted.contains(&name) {
                 continue;
             }
-            if self.history.get(&name).is_some_and(|claim| claim.ready_ms.is_none()) && !failed {
+            if self.history.get(&name).is_some_and(|claim| claim.ready_ms.is_none()) && !failed && !self.may_wait(&name)
+            {
                 unserved.push(name);
             }
         }

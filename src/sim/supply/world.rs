@@ -7,7 +7,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::cloud::{self, Cloud};
 use super::replicas::{Call, Replica};
-use super::scenario::CLASS;
 use super::scenario::{State, Step, Supply};
 use super::{ClaimAtEnd, Figures, Report};
 use crate::api::interruption::Phase;
@@ -48,6 +47,8 @@ pub(in crate::sim) struct World {
     pub nodes: BTreeMap<String, NodeView>,
     pub pools: BTreeMap<String, Pool>,
     pub classes: BTreeMap<String, Result<Recipe, String>>,
+    /// When each pool was changed last.
+    pub pools_changed_ms: BTreeMap<String, u64>,
     /// The lease: who holds it, and until when.
     pub lease: Option<(usize, u64)>,
     /// When it was given up last.
@@ -164,6 +165,7 @@ impl World {
             nodes: BTreeMap::new(),
             pools: BTreeMap::new(),
             classes: BTreeMap::new(),
+            pools_changed_ms: BTreeMap::new(),
             lease: None,
             released_at: 0,
             replicas: Vec::new(),
@@ -192,35 +194,6 @@ impl World {
             world.schedule(at, Event::Step(index));
         }
         world
-    }
-
-    /// The pools and classes of the beginning.
-    fn found_pools(&mut self) {
-        let recipe = self.class_recipe();
-        self.classes.insert(CLASS.into(), Ok(recipe));
-        for (name, spec) in self.supply.pools.clone() {
-            self.pool_changed(&name, spec);
-        }
-    }
-
-    /// What the class of all pools launches.
-    fn class_recipe(&self) -> Recipe {
-        Recipe {
-            launch_template: "lt-class".into(),
-            launch_template_version: "1".into(),
-            subnets: cloud::subnets(&self.catalog),
-            ..Recipe::default()
-        }
-    }
-
-    fn pool_changed(&mut self, name: &str, spec: crate::api::node_pool::NodePoolSpec) {
-        let (uid, generation, status) = match self.pools.get(name) {
-            Some(pool) => (pool.uid.clone(), pool.generation + 1, pool.status.clone()),
-            None => (self.uid(), 1, Default::default()),
-        };
-        let pool = Pool { name: name.to_owned(), uid, generation, spec, status };
-        self.pools.insert(name.to_owned(), pool.clone());
-        self.broadcast(&Input::PoolSeen(pool));
     }
 
     /// A spot node of the cluster, in one zone after the other.
@@ -386,16 +359,8 @@ impl World {
                 leader.into_iter().for_each(|replica| self.kill(replica, down_ms));
             }
             Step::Pool(name, spec) => self.pool_changed(name, *spec),
-            Step::PoolGone(name) => {
-                if self.pools.remove(name).is_some() {
-                    self.broadcast(&Input::PoolGone { name: name.to_owned() });
-                }
-            }
-            Step::Class(state) => {
-                let recipe = state.map(|()| self.class_recipe()).map_err(str::to_owned);
-                self.classes.insert(CLASS.into(), recipe.clone());
-                self.broadcast(&Input::ClassSeen { name: CLASS.into(), recipe });
-            }
+            Step::PoolGone(name) => self.pool_gone(name),
+            Step::Class(state) => self.class_changed(state),
             Step::DoomStandIn => {
                 let stands_in = |one: &cloud::InstanceSim| one.token.is_some() && one.died_ms.is_none();
                 if let Some(index) = self.cloud.instances.iter().position(stands_in) {
