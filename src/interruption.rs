@@ -117,6 +117,8 @@ pub struct Record {
     pub status: InterruptionStatus,
     /// `status.deadline`, placed on our clock.
     pub deadline: Option<Deadline>,
+    /// For how long pods had been asked when it was read: since `status.timeline.firstEvictionAt`.
+    pub asked_for: Option<Duration>,
 }
 
 /// How a write to the API server ended.

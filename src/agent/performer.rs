@@ -179,7 +179,7 @@ impl Performer {
         } else {
             tracing::info!(reason, instance = %me.instance, node = me.node, "{text}");
         }
-        if !self.shared.dry_run {
+        if !self.shared.dry_run && because.is_event() {
             tokio::task::spawn_local(self.shared.clone().publish(because, now));
         }
     }

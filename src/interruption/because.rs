@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::api::interruption::NoticeKey;
-use crate::domain::notice::Kind;
+use crate::domain::notice::{Kind, Source};
 
 /// Why something was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +125,16 @@ impl Because {
             Self::RecordFailed { .. } => "RecordFailed",
             Self::Crowded { .. } => "Crowded",
             Self::NotReady { .. } => "NotReady",
+        }
+    }
+
+    /// Whether it is worth an event beside its log line. What is only said again is not, nor is what IMDS announces, which
+    /// is confirmed in the same moment: in a storm every event is one more write for an API server that has none to spare.
+    pub fn is_event(&self) -> bool {
+        match self {
+            Self::SaidAgain { .. } => false,
+            Self::Noticed { notice, .. } => notice.source != Source::Imds,
+            _ => true,
         }
     }
 

@@ -76,10 +76,12 @@ impl Terms {
         Some(u32::try_from(grace.as_secs()).unwrap_or(u32::MAX))
     }
 
-    /// `L` of a pod that was first asked at `first_ask`; `None` where there is no deadline.
-    pub fn latest_start(&self, first_ask: Instant, own: Duration) -> Option<Instant> {
+    /// `L` of a pod that was first asked at `first_ask`, and for so long `before` by an earlier run of the program;
+    /// `None` where there is no deadline.
+    pub fn latest_start(&self, first_ask: Instant, before: Duration, own: Duration) -> Option<Instant> {
         let end = self.end()?;
-        Some((end - own).max(first_ask + ASKED_FOR).min(end - SHORTEST_GRACE))
+        let asked_for = ASKED_FOR.saturating_sub(before);
+        Some((end - own).max(first_ask + asked_for).min(end - SHORTEST_GRACE))
     }
 }
 
@@ -99,6 +101,8 @@ struct Entry {
     pod: Pod,
     state: State,
     first_ask: Option<Instant>,
+    /// For how long an earlier run of the program had asked it.
+    before: Duration,
     tries: u32,
     blocked_by: Option<String>,
 }
@@ -109,7 +113,7 @@ impl Entry {
             Some(ends_at) => State::Going { ends_at },
             None => State::Due(now),
         };
-        Self { pod, state, first_ask: None, tries: 0, blocked_by: None }
+        Self { pod, state, first_ask: None, before: Duration::ZERO, tries: 0, blocked_by: None }
     }
 
     /// When the next ask is due, and how; `None` where there is none.
@@ -126,7 +130,9 @@ impl Entry {
                 let Some(first_ask) = self.first_ask else {
                     return Some((self.first_due(at, terms)?, Verb::Evict));
                 };
-                match terms.latest_start(first_ask, self.pod.grace) {
+                // Who waits was asked later than the others, nobody has written down when.
+                let before = if self.pod.policy == OnInterruption::Wait { Duration::ZERO } else { self.before };
+                match terms.latest_start(first_ask, before, self.pod.grace) {
                     Some(latest) if latest <= at => Some((latest.max(first_ask), Verb::Delete)),
                     _ => Some((at, Verb::Evict)),
                 }
@@ -155,6 +161,8 @@ pub struct Plan {
     finished: i64,
     evicted: i64,
     deleted: i64,
+    /// By `namespace/name`: for how long an earlier run had asked, and was told to wait.
+    asked_before: BTreeMap<String, Duration>,
 }
 
 impl Plan {
@@ -163,8 +171,12 @@ impl Plan {
         self.listed
     }
 
-    /// Continues the counts of an earlier run of the program.
-    pub fn inherit(&mut self, counts: &PodCounts) {
+    /// Continues the counts of an earlier run of the program, which had asked for so long those who are blocked.
+    pub fn inherit(&mut self, counts: &PodCounts, asked_for: Duration) {
+        self.asked_before = counts.blocked.iter().map(|blocked| (blocked.pod.clone(), asked_for)).collect();
+        for entry in self.pods.values_mut() {
+            entry.before = self.asked_before.get(&entry.pod.path()).copied().unwrap_or_default();
+        }
         self.total += counts.finished;
         self.finished += counts.finished;
         self.evicted += counts.evicted;
@@ -185,7 +197,7 @@ impl Plan {
     pub fn carry_over(mut self) -> Self {
         self.pods.retain(|_, entry| !matches!(entry.state, State::Due(_)));
         for entry in self.pods.values_mut() {
-            (entry.first_ask, entry.tries, entry.blocked_by) = (None, 0, None);
+            (entry.first_ask, entry.before, entry.tries, entry.blocked_by) = (None, Duration::ZERO, 0, None);
         }
         Self {
             total: i64::try_from(self.pods.len()).unwrap_or(i64::MAX),
@@ -215,7 +227,8 @@ impl Plan {
         }
         let Some(entry) = self.pods.get_mut(&pod.uid) else {
             self.total += 1;
-            self.pods.insert(pod.uid.clone(), Entry::new(pod, now));
+            let before = self.asked_before.get(&pod.path()).copied().unwrap_or_default();
+            self.pods.insert(pod.uid.clone(), Entry { before, ..Entry::new(pod, now) });
             return;
         };
         match (&entry.state, pod.ends_at) {

@@ -26,7 +26,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::drain::{ASKED_FOR, SHORTEST_GRACE};
-use super::{Answer, Ask, Because, Effect, Input, Policy, Rebalance, Verb};
+use super::{Answer, Ask, Because, Effect, Input, Policy, Rebalance, Record, Verb};
 use crate::api::interruption::{InterruptionStatus, Phase};
 use crate::domain::notice::Kind;
 use crate::domain::pod::{Pod, PodUid};
@@ -110,6 +110,10 @@ pub struct Witness {
     policy: Policy,
     announced: Announced,
     pods: BTreeMap<PodUid, Followed>,
+    /// Who was blocked as an earlier run's record says, by `namespace/name`, and for how long he had been asked.
+    asked_before: BTreeMap<String, Duration>,
+    /// There was no record at first: whatever it says later is this run's own.
+    had_no_record: bool,
     statuses: StatusOrder,
 }
 
@@ -139,6 +143,8 @@ impl Witness {
             flags: policy.clone(),
             policy,
             pods: BTreeMap::new(),
+            asked_before: BTreeMap::new(),
+            had_no_record: false,
             statuses: StatusOrder::default(),
         }
     }
@@ -149,11 +155,16 @@ impl Witness {
             self.policy = self.flags.on(&OnNode::read(&node.annotations));
             self.announced.obeys(self.policy.clone());
         }
+        let record_read = self.announced.record_read();
         self.announced.input(now, input);
         match input {
             Input::PodsListed(pods) => {
                 self.pods.retain(|uid, _| pods.iter().any(|p| p.uid == *uid));
                 pods.iter().for_each(|pod| self.see(pod));
+            }
+            Input::RecordSeen(None) => self.had_no_record = true,
+            Input::RecordSeen(Some(record)) if !record_read && !self.had_no_record => {
+                self.asked_before = asked_before(record);
             }
             Input::PodSeen(pod) => self.see(pod),
             Input::PodGone(uid) => drop(self.pods.remove(uid)),
@@ -241,12 +252,13 @@ impl Witness {
             return;
         };
         let margin = self.policy.margin;
+        let before = self.asked_before.get(&path).copied().unwrap_or_default();
         violations.extend(
             asked_once(now, ask, followed, &deadlines, margin)
                 .map(|what| Invariant::AskedOnce.violated(format!("{path} {what}"))),
         );
         violations.extend(
-            not_early(now, ask, followed, &deadlines, margin)
+            not_early(now, ask, followed, before, &deadlines, margin)
                 .map(|what| Invariant::NotDeletedEarly.violated(format!("{path} {what}"))),
         );
         violations.extend(
@@ -272,6 +284,12 @@ impl Witness {
     }
 }
 
+fn asked_before(record: &Record) -> BTreeMap<String, Duration> {
+    let open = record.status.phase.is_some_and(|phase| !phase.ends_episode());
+    let asked_for = record.asked_for.filter(|_| open).unwrap_or_default();
+    record.status.pods.blocked.iter().map(|blocked| (blocked.pod.clone(), asked_for)).collect()
+}
+
 /// I-1; says what is wrong.
 fn asked_once(now: Instant, ask: &Ask, followed: &Followed, deadlines: &[Instant], margin: Duration) -> Option<String> {
     if followed.asked.is_some() {
@@ -285,7 +303,14 @@ fn asked_once(now: Instant, ask: &Ask, followed: &Followed, deadlines: &[Instant
 }
 
 /// I-2; says what is wrong. Where several deadlines are confirmed, the one that allows most is taken.
-fn not_early(now: Instant, ask: &Ask, followed: &Followed, deadlines: &[Instant], margin: Duration) -> Option<String> {
+fn not_early(
+    now: Instant,
+    ask: &Ask,
+    followed: &Followed,
+    before: Duration,
+    deadlines: &[Instant],
+    margin: Duration,
+) -> Option<String> {
     if !deadlines.is_empty() && deadlines.iter().all(|deadline| *deadline < now) {
         return Some(format!("was asked at {now:?}, after the deadline"));
     }
@@ -299,7 +324,8 @@ fn not_early(now: Instant, ask: &Ask, followed: &Followed, deadlines: &[Instant]
         return Some("was deleted without having been asked".into());
     };
     let end = *earliest - margin;
-    let latest = (end - followed.pod.grace).max(first_ask + ASKED_FOR).min(end - SHORTEST_GRACE);
+    let asked_for = ASKED_FOR.saturating_sub(before);
+    let latest = (end - followed.pod.grace).max(first_ask + asked_for).min(end - SHORTEST_GRACE);
     // A pod that is first asked in the last second has its latest start at that ask.
     let latest = latest.max(first_ask);
     (now < latest).then(|| format!("was deleted at {now:?}, before its latest start {latest:?}"))

@@ -192,11 +192,16 @@ impl Keeper {
         }
         let settled_down = self.record.asked && self.imds.known() && self.awaiting_node.is_none();
         self.node_writes.advance(now, self.node.as_ref(), settled_down, effects);
-        self.write_notices(now, effects);
+        let writes = self.node_writes.goes_first(now).is_none();
+        if writes {
+            self.write_notices(now, effects);
+        }
         if let Some(episode) = &mut self.episode {
             episode.drain(now, &self.policy, &self.epoch, effects);
         }
-        self.write_status(now, effects);
+        if writes {
+            self.write_status(now, effects);
+        }
         self.set_pace(effects);
     }
 
@@ -339,10 +344,14 @@ impl Core for Keeper {
 
     fn next_wakeup(&self) -> Option<Instant> {
         let episode = self.episode.as_ref();
+        let goes_first = self.node_writes.goes_first(self.now);
+        let after = |at: Instant| goes_first.map_or(at, |until| at.max(until));
         [
             self.awaiting_node.as_ref().map(|(since, _)| *since + NODE_AWAITED),
             self.node_writes.wakeup(),
-            self.status.wakeup().filter(|_| self.record.takes_status()),
+            goes_first,
+            self.status.wakeup().filter(|_| self.record.takes_status()).map(after),
+            episode.and_then(Episode::writes_again).map(after),
             episode.and_then(|episode| episode.wakeup(self.now, &self.policy)),
         ]
         .into_iter()

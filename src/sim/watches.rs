@@ -57,7 +57,7 @@ impl World {
     }
 
     pub fn deliver(&mut self, node: usize, life: u32, change: Change) {
-        let reads = self.believes(node);
+        let (reads, local) = (self.believes(node), self.reads(node));
         let now = self.now;
         let Some(agent) = self.nodes[node].agent.as_mut().filter(|agent| agent.life == life) else {
             return;
@@ -66,7 +66,7 @@ impl World {
         let current = |watch: u32| watch == agent.watch;
         let input = match change {
             Change::Node(object) => Input::NodeSeen(object),
-            Change::Record(record) => Input::RecordSeen(record.map(|record| placed(*record, reads, at))),
+            Change::Record(record) => Input::RecordSeen(record.map(|record| placed(*record, reads, local, at))),
             Change::Pods(watch, pods) if current(watch) => {
                 agent.watching = Watching::Yes;
                 Input::PodsListed(pods.into_iter().map(|pod| pod.placed(reads, at)).collect())
@@ -153,17 +153,19 @@ impl World {
     }
 }
 
-fn placed(record: RecordObject, reads: Timestamp, now: Instant) -> Record {
+fn placed(record: RecordObject, reads: Timestamp, local: Timestamp, now: Instant) -> Record {
     let place = |deadline: Option<Timestamp>| deadline.map(|d| Deadline::place(d, reads, now));
     let notices = record.notices.into_iter().map(|entry| {
         let deadline = place(entry.deadline);
         (entry, deadline)
     });
+    let first_ask = record.status.timeline.first_eviction_at;
     Record {
         node: record.node,
         provider_id: record.provider_id,
         notices: notices.collect(),
         deadline: place(record.status.deadline),
+        asked_for: first_ask.and_then(|first| Duration::try_from(local.duration_since(first)).ok()),
         status: record.status,
     }
 }

@@ -234,3 +234,31 @@ fn an_agent_that_starts_anew_with_a_wrong_clock_keeps_the_deadline() {
         }
     }
 }
+
+#[test]
+fn a_budget_that_an_earlier_run_has_asked_is_not_asked_for_ten_seconds_more() {
+    let pod = a_pod("ns/db-0").grace(600).stops_in(20_000).budget("never");
+    let mut scenario = two_pods().budget("never", 0, None).spot_interruption(1_000, NODE, 60_000);
+    scenario.nodes[0].pods = vec![pod];
+    let asked_at = ran(scenario.clone()).pod("ns/db-0").asked[0].0;
+    for at in (asked_at + 2_500..asked_at + 9_000).step_by(500) {
+        let ended = ran(scenario.clone().kill(at, NODE, 300));
+        let deleted = ended.pod("ns/db-0").accepted[0];
+        let after = deleted.0 - asked_at;
+        assert_eq!(deleted.1, spotkeeper::interruption::Verb::Delete);
+        assert!((9_900..11_500).contains(&after), "killed at {at} ms, deleted {after} ms after it was first asked");
+    }
+}
+
+#[test]
+fn the_first_mark_has_the_api_server_to_itself() {
+    let ended = ran(two_pods().spot_interruption(1_000, NODE, 120_000));
+    let order: Vec<&str> = ended.report.story.iter().map(String::as_str).collect();
+    let place = |what: &str| order.iter().position(|line| line.contains(what)).expect(what);
+    assert!(place("Cordoned") < place("the record says: episode 1"));
+    // A mark that is not answered keeps nobody waiting for long.
+    let lost = Faults { lost_answer_one_in: Some(1), ..Faults::default() };
+    let scenario = two_pods().at(1_000, Step::ImdsRebalance { node: NODE.into() }).faults(lost).until(4_000);
+    let (report, nodes) = scenario.run_to_end();
+    assert_eq!(nodes[0].notices.len(), 1, "{}", report.told());
+}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
+use jiff::Timestamp;
 use kube::Api;
 use kube::runtime::watcher::{self, Event, watcher};
 use tokio::sync::mpsc;
@@ -71,9 +72,9 @@ pub async fn record(api: Api<Interruption>, name: &str, clock: Clock, wall: Wall
             }
             Event::InitApply(object) => {
                 listed = true;
-                Some(wire::record(object, wall.reads(), now))
+                Some(wire::record(object, wall.reads(), Timestamp::now(), now))
             }
-            Event::Apply(object) => Some(wire::record(object, wall.reads(), now)),
+            Event::Apply(object) => Some(wire::record(object, wall.reads(), Timestamp::now(), now)),
             Event::InitDone if listed => return,
             Event::InitDone | Event::Delete(_) => None,
         };

@@ -132,15 +132,18 @@ fn ends_at(metadata: &ObjectMeta, reads: Timestamp, now: Instant) -> Option<Inst
     Some(now + left.min(Duration::from_secs(grace)))
 }
 
-/// A record, its deadlines placed on our clock.
-pub fn record(object: Interruption, reads: Timestamp, now: Instant) -> Record {
+/// A record, its deadlines placed on our clock; `reads` is what the wall clock reads at `now`. `local` is the node's own:
+/// by it the agent before this one wrote its timeline.
+pub fn record(object: Interruption, reads: Timestamp, local: Timestamp, now: Instant) -> Record {
     let place = |deadline: Option<Timestamp>| deadline.map(|d| Deadline::place(d, reads, now));
     let status = object.status.unwrap_or_default();
     let notices = object.spec.notices.into_iter().map(|entry| {
         let deadline = place(entry.deadline);
         (entry, deadline)
     });
+    let first_ask = status.timeline.first_eviction_at;
     Record {
+        asked_for: first_ask.and_then(|first| Duration::try_from(local.duration_since(first)).ok()),
         node: object.spec.node_name,
         provider_id: object.spec.provider_id,
         notices: notices.collect(),

@@ -104,6 +104,11 @@ impl Announced {
         self.said.iter().filter(move |(key, said)| said.confirmed && counts(key)).map(|(_, said)| said)
     }
 
+    /// Whether the record of an earlier run was taken in.
+    pub(super) fn record_read(&self) -> bool {
+        self.record_read
+    }
+
     pub(super) fn must_drain(&self) -> Option<MustDrain> {
         let drains = self.confirmed().filter(|said| said.subject.kind() != Kind::RebalanceRecommendation);
         drains

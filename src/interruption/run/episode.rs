@@ -12,7 +12,7 @@ use crate::domain::time::{Deadline, Epoch, Instant};
 use crate::interruption::because::{Because, Confirmation};
 use crate::interruption::drain::{Plan, Terms};
 use crate::interruption::merge::{Course, Notices};
-use crate::interruption::{Announcement, Answer, Effect, Identity, Policy, Verb};
+use crate::interruption::{Announcement, Answer, Effect, Identity, Policy, Record, Verb};
 
 /// How often the heartbeat moves while the node is drained.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -237,7 +237,8 @@ impl Episode {
     }
 
     /// Continues what the record says of this episode.
-    pub(super) fn adopt(&mut self, number: i64, status: &InterruptionStatus) {
+    pub(super) fn adopt(&mut self, number: i64, record: &Record) {
+        let status = &record.status;
         self.number = number;
         self.phase = self.phase.max(status.phase.unwrap_or(Phase::Noticed));
         if let Some(because) = &status.because {
@@ -247,7 +248,7 @@ impl Episode {
             self.boot_id = status.boot_id.clone();
         }
         self.heartbeat = self.heartbeat.max(status.heartbeat);
-        self.plan.inherit(&status.pods);
+        self.plan.inherit(&status.pods, record.asked_for.unwrap_or_default());
         let (ours, theirs) = (&mut self.timeline, &status.timeline);
         for (mine, recorded) in [
             (&mut ours.noticed_at, theirs.noticed_at),
@@ -324,7 +325,6 @@ impl Episode {
             }
             _ => None,
         };
-        let notices = self.notices.heard.values().filter_map(|heard| heard.written.wakeup());
         [
             terms.and_then(|terms| self.plan.next_wakeup(now, &terms)),
             missed.map(|d| d + Duration::from_millis(1)),
@@ -335,8 +335,12 @@ impl Episode {
         ]
         .into_iter()
         .flatten()
-        .chain(notices)
         .min()
+    }
+
+    /// When a notice is to be written again.
+    pub(super) fn writes_again(&self) -> Option<Instant> {
+        self.notices.heard.values().filter_map(|heard| heard.written.wakeup()).min()
     }
 
     /// What the record is to say.

@@ -220,7 +220,7 @@ impl Keeper {
             let episode = self
                 .episode
                 .get_or_insert_with(|| Episode::new(number, status.boot_id.clone(), std::mem::take(carried)));
-            episode.adopt(number, status);
+            episode.adopt(number, record);
             self.number = number;
         } else {
             self.number = status.episode;

@@ -80,13 +80,12 @@ fn a_notice_tells_the_workloads_before_it_touches_the_network_and_empties_the_no
     let effects = handle(&mut keeper, 1_000, Input::ImdsAnswered(spot(121_000)));
     let place = |wanted: fn(&Effect) -> bool| effects.iter().position(wanted).unwrap();
     let told = place(|e| matches!(e, Effect::Tell(_)));
-    for network in [
-        place(|e| matches!(e, Effect::Mark(_))),
-        place(|e| matches!(e, Effect::RecordNotice(_))),
-        place(|e| matches!(e, Effect::WatchPods)),
-    ] {
+    for network in [place(|e| matches!(e, Effect::Mark(_))), place(|e| matches!(e, Effect::WatchPods))] {
         assert!(told < network, "{effects:#?}");
     }
+    let records = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::RecordNotice(_)));
+    assert!(!records(&effects), "the mark goes first");
+    assert!(records(&handle(&mut keeper, 1_010, Input::Marked(Outcome::Done))));
     let effects = handle(&mut keeper, 1_050, Input::PodsListed(vec![pod("short", 30), pod("long", 600)]));
     // D − m − now = 114.95 s: the long one gets what is left, and is asked first.
     assert_eq!(asks(&effects), [(Verb::Evict, "long", Some(114)), (Verb::Evict, "short", Some(30))]);
@@ -169,6 +168,7 @@ fn a_later_boot_undoes_the_mark_of_the_boot_before() {
         notices: Vec::new(),
         status,
         deadline: None,
+        asked_for: None,
     };
     let mut effects = handle(&mut keeper, 10, Input::RecordSeen(Some(record)));
     effects.extend(handle(&mut keeper, 20, Input::ImdsAnswered(Reading::default())));
