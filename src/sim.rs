@@ -16,8 +16,8 @@
 mod agents;
 mod api;
 mod draw;
-mod providing;
 pub mod page;
+mod providing;
 mod queue;
 pub mod scenario;
 mod script;
