@@ -178,8 +178,7 @@ pub struct Limits {
 }
 
 #[cfg(feature = "api")]
-const IS_QUANTITY: &str =
-    "type(self) == int ? self >= 0 : (isQuantity(string(self)) && quantity(string(self)).sign() >= 0)";
+const IS_QUANTITY: &str = "type(self) == int ? self >= 0 : (isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('0')) >= 0)";
 
 /// Which capacity types are tried, and what is done while the wanted one has run out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
