@@ -12,6 +12,7 @@
 //! - `run`: the state machine; [`Provisioner`] implements [`Core`](crate::engine::Core).
 //! - `demand`: which interruptions want a replacement, and of what shape.
 //! - [`pools`]: NodePools: which one serves a node, and what it allows.
+//! - [`labels`]: what the Node of a claim says of itself.
 //! - `claim`: one claim's life; no claim waits for another but through a shared belief in a shortage.
 //! - [`ladder`]: what a rung asks for.
 //! - `launch`: one call's life: the same token until its fate is known or presumed.
@@ -46,6 +47,7 @@ mod claim;
 mod demand;
 pub mod failure;
 pub mod invariants;
+pub mod labels;
 pub mod ladder;
 mod launch;
 pub mod leadership;
@@ -282,6 +284,11 @@ pub enum Input {
         name: String,
         outcome: Outcome,
     },
+    /// [`Effect::Label`] was answered.
+    Labelled {
+        node: String,
+        outcome: Outcome,
+    },
     PoolWritten {
         name: String,
         outcome: Outcome,
@@ -392,6 +399,11 @@ pub enum Effect {
     DeleteClaim {
         name: String,
         uid: String,
+    },
+    /// Patch a Node, in one request.
+    Label {
+        node: String,
+        patch: Box<labels::NodePatch>,
     },
     WritePool {
         name: String,

@@ -13,6 +13,8 @@ pub mod access;
 pub mod connection;
 pub mod events;
 #[cfg(feature = "provisioner")]
+mod labels;
+#[cfg(feature = "provisioner")]
 mod requests;
 #[cfg(feature = "provisioner")]
 pub mod supply;

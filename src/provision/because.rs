@@ -54,6 +54,8 @@ pub enum Because {
     PresumedNone { after: Duration },
     /// Its Node was seen.
     Registered { node: String },
+    /// What its user data has the Node say was wrong.
+    Relabelled { node: String, wrong: String },
     /// Its Node is Ready.
     Ready { node: String, after: Duration },
     /// No Node came in time.
@@ -121,6 +123,7 @@ impl Because {
             Self::Unknown { .. } => "UnknownOutcome",
             Self::PresumedNone { .. } => "PresumedNone",
             Self::Registered { .. } => "Registered",
+            Self::Relabelled { .. } => "Relabelled",
             Self::Ready { .. } => "Ready",
             Self::NeverRegistered { .. } => "NeverRegistered",
             Self::RecipeNeverRegisters { .. } => "RecipeNeverRegisters",
@@ -221,6 +224,7 @@ impl fmt::Display for Because {
                 )
             }
             Self::Registered { node } => write!(f, "node {node} has joined"),
+            Self::Relabelled { node, wrong } => write!(f, "labels of node {node} were wrong: {wrong}"),
             Self::Ready { node, after } => {
                 write!(f, "node {node} is Ready, {:.1} s after it was wanted", after.as_secs_f64())
             }

@@ -9,6 +9,7 @@ use crate::api::launch::Launched;
 use crate::api::node_claim::{ATTEMPTS_MAX, Attempt, ClaimPhase, NodeClaimSpec, NodeClaimStatus};
 use crate::domain::notice::InstanceId;
 use crate::domain::offering::{CapacityType, MicroDollars};
+use crate::domain::quantity::in_dollars;
 use crate::domain::time::{Epoch, Instant};
 
 /// How long a claim waits after a full pass over the ladder that left nothing to believe in, and the longest.
@@ -66,6 +67,8 @@ pub(super) struct Run {
     pub(super) capped_at: Option<MicroDollars>,
     /// The launch that is on its way.
     pub(super) launch: Option<String>,
+    /// Its Node says whose it is.
+    pub(super) labelled: bool,
     /// When the instance is to be a Node.
     pub(super) register_by: Option<Instant>,
     /// Since when this leader knows of its instance.
@@ -95,6 +98,7 @@ impl Run {
             for_floor: false,
             capped_at: None,
             launch: None,
+            labelled: false,
             register_by: None,
             had_since: None,
             passes: 0,
@@ -112,6 +116,7 @@ impl Run {
         run.status = claim.status.clone();
         run.status.phase.get_or_insert(ClaimPhase::Pending);
         run.deleting = claim.deleting;
+        run.labelled = run.phase() == ClaimPhase::Ready;
         run.had_since = run.status.instance_id.as_ref().map(|_| now);
         if run.status.instance_id.is_some() && run.status.node_name.is_none() {
             run.register_by = Some(now + registration);
@@ -242,11 +247,19 @@ impl Run {
     }
 
     /// An instance came.
-    pub(super) fn launched(&mut self, now: Instant, epoch: &Epoch, got: &Launched, registration: Duration) -> Because {
+    pub(super) fn launched(
+        &mut self,
+        now: Instant,
+        epoch: &Epoch,
+        got: &Launched,
+        price: Option<MicroDollars>,
+        registration: Duration,
+    ) -> Because {
         let because = Because::Launched { instance: got.instance_id.clone(), offering: got.offering.clone() };
         self.close_attempt(&because);
         self.status.instance_id = Some(got.instance_id.clone());
         self.status.offering = Some(got.offering.clone());
+        self.status.hourly_price = price.map(in_dollars);
         self.status.launched_at = Some(epoch.wall(now));
         self.register_by = Some(now + registration);
         self.had_since = Some(now);
@@ -311,6 +324,8 @@ impl Run {
         self.status.instance_id = None;
         self.status.offering = None;
         self.status.node_name = None;
+        self.status.hourly_price = None;
+        self.labelled = false;
         self.register_by = None;
         self.rung = 0;
         self.not_before = Some(now);

@@ -112,6 +112,7 @@ impl Witness {
                 | Effect::WriteClaim { .. }
                 | Effect::WriteLaunch { .. }
                 | Effect::WritePool { .. }
+                | Effect::Label { .. }
                 | Effect::Request { .. }
                 | Effect::Withdraw { .. }
         );

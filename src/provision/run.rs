@@ -8,6 +8,7 @@ mod answers;
 mod asking;
 mod classes;
 mod declining;
+mod labelling;
 mod pooling;
 mod retire;
 mod tidy;
@@ -33,6 +34,7 @@ use crate::domain::offering::Catalog;
 use crate::domain::time::{Epoch, Instant};
 use crate::engine::Core;
 use crate::interruption::Outcome;
+use labelling::Labelling;
 use tidy::Tidy;
 
 const AGAIN: Duration = Duration::from_secs(1);
@@ -74,6 +76,8 @@ pub struct Provisioner {
     shortages: Shortages,
     bucket: Bucket,
     tidy: Tidy,
+    /// What is being written to Nodes.
+    labelling: BTreeMap<String, Labelling>,
     /// The nodes whose drain is asked for.
     retiring: BTreeMap<InstanceId, retiring::Run>,
     said: BTreeSet<String>,
@@ -136,6 +140,7 @@ impl Provisioner {
             shortages: Shortages::default(),
             bucket: Bucket::new(size, per_sec),
             tidy: Tidy::default(),
+            labelling: BTreeMap::new(),
             retiring: BTreeMap::new(),
             said: BTreeSet::new(),
         }
@@ -183,6 +188,7 @@ impl Provisioner {
         self.tidy = Tidy::default();
         self.retiring.clear();
         self.pools.forget();
+        self.labelling.clear();
         self.said.clear();
         self.term = Term::Following;
     }
@@ -256,6 +262,7 @@ impl Provisioner {
             return;
         }
         let changed = changed || self.tidy.wakeup().is_some_and(|at| at <= now);
+        let changed = changed || self.pools.wakeup(now, self.leads_since).is_some_and(|at| at <= now);
         let changed = changed || self.retire_wakeup().is_some_and(|at| at <= now);
         if changed {
             self.demand(now, effects);
@@ -272,6 +279,7 @@ impl Provisioner {
         self.look_for_capacity(now, effects);
         self.send(now, effects);
         self.write(now, effects);
+        self.write_labels(now, effects);
         if changed {
             self.sweep(now, effects);
             self.write_pools(now, effects);
@@ -349,22 +357,6 @@ impl Provisioner {
         effects.push(Effect::ReadInstances { of: of.into_iter().collect() });
     }
 
-    /// What the Nodes say of the claims.
-    fn follow_nodes(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let by_instance: BTreeMap<&InstanceId, &NodeView> =
-            self.nodes.values().filter_map(|node| Some((node.instance.as_ref()?, node))).collect();
-        let mut said = Vec::new();
-        for run in self.claims.values_mut().filter(|run| run.phase() < ClaimPhase::Ready) {
-            let Some(node) = run.instance().and_then(|instance| by_instance.get(instance)) else { continue };
-            if let Some(because) = run.node(now, &self.epoch, &node.name, node.ready && !node.starting) {
-                said.push((run.name.clone(), because));
-            }
-        }
-        for (name, because) in said {
-            self.say(&name, because, effects);
-        }
-    }
-
     fn instances_read(&mut self, now: Instant, all: bool, instances: Vec<Instance>, effects: &mut Vec<Effect>) {
         self.reading.on_its_way = false;
         self.reading.next = now + self.settings.resync;
@@ -406,6 +398,7 @@ impl Core for Provisioner {
             Input::PoolSeen(pool) => self.pool_seen(pool),
             Input::PoolGone { name } => self.pools.gone(&name),
             Input::PoolsSynced => self.pools.synced(),
+            Input::Labelled { node, outcome } => self.labelled(now, &node, outcome, effects),
             Input::PoolWritten { name, outcome } => self.pool_written(now, &name, outcome, effects),
             Input::ClassSeen { name, recipe } => self.class_seen(now, name, recipe),
             Input::ClassGone { name } => drop(self.classes.remove(&name)),
@@ -471,13 +464,21 @@ impl Core for Provisioner {
         });
         let replacements = self.replacements.values().filter_map(|(_, writes)| writes.retry());
         let pools = self.pools.wakeup(self.now, self.leads_since);
-        [reading, term_ends, self.bucket_wakeup(), self.tidy.wakeup(), self.retire_wakeup(), pools]
-            .into_iter()
-            .flatten()
-            .chain(claims)
-            .chain(launches)
-            .chain(replacements)
-            .min()
+        [
+            reading,
+            term_ends,
+            self.bucket_wakeup(),
+            self.tidy.wakeup(),
+            self.retire_wakeup(),
+            pools,
+            self.labels_wakeup(),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(claims)
+        .chain(launches)
+        .chain(replacements)
+        .min()
     }
 
     fn wake(&mut self, now: Instant, effects: &mut Vec<Effect>) {

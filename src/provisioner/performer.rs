@@ -196,6 +196,10 @@ impl Surroundings<Provisioner> for Performer {
                 let outcome = shared.kubernetes.create_launch(&name, *spec).await;
                 Some(Input::LaunchCreated { name, outcome })
             }),
+            Effect::Label { node, patch } => self.start(async move {
+                let outcome = outcome(&shared.kubernetes.label_node(&node, &patch).await);
+                Some(Input::Labelled { node, outcome })
+            }),
             Effect::WritePool { name, uid, status } => self.start(async move {
                 let _turn = shared.progress.acquire().await;
                 let outcome = outcome(&shared.kubernetes.write_pool(&name, &uid, &status).await);

@@ -36,6 +36,8 @@ pub struct Report {
     pub claims: BTreeMap<String, ClaimAtEnd>,
     /// The claims that the API server still has.
     pub claims_left: Vec<String>,
+    /// The labels of the Nodes that are there at the end.
+    pub labels: BTreeMap<String, BTreeMap<String, String>>,
     /// The pool of each claim that is there at the end.
     pub pool_of: BTreeMap<String, String>,
 }

@@ -157,7 +157,13 @@ impl Provisioner {
             let run = self.claims.get_mut(&of.name).filter(|run| run.uid() == Some(&of.uid));
             match (run, got) {
                 (Some(run), Some(got)) if run.launch.as_deref() == Some(name) => {
-                    let because = run.launched(now, &self.epoch, got, self.settings.registration);
+                    let because = run.launched(
+                        now,
+                        &self.epoch,
+                        got,
+                        self.catalog.price(&got.offering),
+                        self.settings.registration,
+                    );
                     said.push((of.name.clone(), because));
                 }
                 // It is known already.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::scenario::State;
+use super::scenario::{DEVICE, STARTING, State};
 use super::world::{Event, Told, World};
 use crate::api::launch::{LaunchSpec, Launched};
 use crate::api::node_claim::Subnet;
+use crate::domain::node::Taint;
 use crate::domain::notice::InstanceId;
 use crate::domain::offering::{CapacityType, Catalog, InstanceType, Offering};
 use crate::provision::bucket::Bucket;
@@ -204,7 +205,14 @@ impl World {
         if one.died_ms.is_some() || !one.joins {
             return;
         }
-        let node = NodeView { name: one.node(), instance: Some(one.id.clone()), ..NodeView::default() };
+        let starting = Taint { key: STARTING.into(), value: None, effect: "NoSchedule".into(), time_added: None };
+        let node = NodeView {
+            name: one.node(),
+            instance: Some(one.id.clone()),
+            labels: self.supply.joins_with.clone(),
+            taints: self.supply.settles_ms.map(|_| starting).into_iter().collect(),
+            ..NodeView::default()
+        };
         self.node_changed(node);
         self.outward(Told::Joined { instance: index });
         let later = self.now + 3_000 + self.below(5_000);
@@ -216,14 +224,28 @@ impl World {
         if one.died_ms.is_some() {
             return;
         }
-        let node = NodeView { name: one.node(), instance: Some(one.id.clone()), ready: true, ..NodeView::default() };
+        let Some(node) = self.nodes.get(&one.node()) else { return };
+        let node = NodeView { ready: true, ..node.clone() };
         self.tell(|| format!("-- {} is Ready", node.name));
         self.node_changed(node);
+        if let Some(later) = self.supply.settles_ms {
+            self.schedule(self.now + later, Event::Settles { instance: index });
+        }
         self.outward(Told::Ready { instance: index });
         if self.told.is_none() {
             let later = self.now + 1_000 + self.below(20_000);
             self.schedule(later, Event::PodsCome { instance: index });
         }
+    }
+
+    /// What a new node waited for has come: its startup taint goes, its device plugin has registered.
+    pub fn settles(&mut self, index: usize) {
+        let one = &self.cloud.instances[index];
+        let Some(mut node) = self.nodes.get(&one.node()).cloned() else { return };
+        node.taints.retain(|taint| taint.key != STARTING);
+        node.resources.insert(DEVICE.to_owned());
+        self.tell(|| format!("-- {} has settled", node.name));
+        self.node_changed(node);
     }
 
     /// The instance ends, whoever ends it.

@@ -1,6 +1,8 @@
 //! The replicas of the provisioner: the real core, its inputs late, its effects carried out by an API server and an EC2
 //! that may lose them.
 
+use std::collections::BTreeMap;
+
 use crate::api::node_claim::ClaimPhase;
 use crate::domain::time::Instant;
 use crate::engine::Core;
@@ -274,6 +276,19 @@ impl World {
                 };
                 Input::LaunchCreated { name, outcome }
             }
+            Effect::Label { node, patch } => {
+                let outcome = match self.nodes.get(&node).cloned() {
+                    Some(mut view) => {
+                        patched(&mut view.labels, &patch.labels);
+                        patched(&mut view.annotations, &patch.annotations);
+                        view.taints.extend(patch.taints);
+                        self.node_changed(view);
+                        Outcome::Done
+                    }
+                    None => Outcome::Refused("404".into()),
+                };
+                Input::Labelled { node, outcome }
+            }
             Effect::WritePool { name, uid, status } => {
                 let outcome = match self.pools.get_mut(&name).filter(|pool| pool.uid == uid) {
                     Some(pool) => {
@@ -329,9 +344,12 @@ impl World {
                 Input::Withdrawn { instance, outcome: Outcome::Done }
             }
             Effect::End { instance, .. } => {
-                self.figures.ended += 1;
                 self.check_empty(&instance);
-                self.find(&instance).into_iter().for_each(|index| self.dies(index));
+                // What has ended already may be ended again: that does nothing.
+                if let Some(index) = self.find(&instance).filter(|at| self.cloud.instances[*at].died_ms.is_none()) {
+                    self.figures.ended += 1;
+                    self.dies(index);
+                }
                 Input::Ended { instance, outcome: Outcome::Done }
             }
             Effect::Decided { .. } => return None,
@@ -377,6 +395,16 @@ impl World {
     }
 }
 
+/// Sets what has a value and takes off what has none.
+fn patched(all: &mut BTreeMap<String, String>, patch: &BTreeMap<String, Option<String>>) {
+    for (key, value) in patch {
+        match value {
+            Some(value) => all.insert(key.clone(), value.clone()),
+            None => all.remove(key),
+        };
+    }
+}
+
 /// What the caller is told where nothing came back.
 fn failed(effect: &Effect, why: &str) -> Option<Input> {
     let outcome = || Outcome::Failed(why.to_owned());
@@ -388,6 +416,7 @@ fn failed(effect: &Effect, why: &str) -> Option<Input> {
         Effect::WriteClaim { name, .. } => Input::ClaimWritten { name, outcome: outcome() },
         Effect::DeleteClaim { name, .. } => Input::ClaimDeleted { name, outcome: outcome() },
         Effect::CreateLaunch { name, .. } => Input::LaunchCreated { name, outcome: created() },
+        Effect::Label { node, .. } => Input::Labelled { node, outcome: outcome() },
         Effect::WritePool { name, .. } => Input::PoolWritten { name, outcome: outcome() },
         Effect::WriteLaunch { name, .. } => Input::LaunchWritten { name, outcome: outcome() },
         Effect::DeleteLaunch { name, .. } => Input::LaunchDeleted { name, outcome: outcome() },

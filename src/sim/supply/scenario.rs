@@ -27,6 +27,11 @@ pub struct Supply {
     /// EC2's own buckets: size and rate a second.
     pub bucket: (u32, f64),
     pub faults: Faults,
+    /// Labels that new nodes join with: user data's.
+    pub joins_with: BTreeMap<String, String>,
+    /// How long after a new node says that it is Ready its startup taint goes and its device plugin registers; `None`: it
+    /// has neither.
+    pub settles_ms: Option<u64>,
     /// NodePools by name; all of class [`CLASS`].
     pub pools: BTreeMap<String, NodePoolSpec>,
     /// The pool that the cluster's nodes are labelled for.
@@ -120,6 +125,10 @@ pub enum State {
 /// The EC2NodeClass of all pools.
 pub const CLASS: &str = "default";
 
+/// The startup taint of new nodes, and what a device plugin registers.
+pub const STARTING: &str = "example.com/starting";
+pub const DEVICE: &str = "example.com/device";
+
 /// A pool that takes everything.
 pub fn a_pool() -> NodePoolSpec {
     let mut spec = NodePoolSpec::default();
@@ -173,6 +182,8 @@ pub fn a_cluster(nodes: usize) -> Supply {
         drain_ms: 20_000,
         bucket: (50, 5.0),
         faults: Faults::default(),
+        joins_with: BTreeMap::new(),
+        settles_ms: None,
         pools: BTreeMap::new(),
         labelled: None,
         script: Vec::new(),

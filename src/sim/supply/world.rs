@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::cloud::{self, Cloud};
 use super::replicas::{Call, Replica};
-use super::scenario::{State, Step, Supply};
+use super::scenario::{DEVICE, State, Step, Supply};
 use super::{ClaimAtEnd, Figures, Report};
 use crate::api::interruption::Phase;
 use crate::api::launch::LaunchSpec;
@@ -123,6 +123,7 @@ pub(in crate::sim) enum Event {
     Arrive { replica: usize, life: u32, call: Box<Call>, sent: u64 },
     Boots { instance: usize },
     NodeReady { instance: usize },
+    Settles { instance: usize },
     Dies { instance: usize },
     PodsCome { instance: usize },
     Cordons { instance: usize, episode: i64 },
@@ -212,6 +213,7 @@ impl World {
         let node = NodeView {
             name: format!("node-{id}"),
             instance: Some(id.clone()),
+            resources: self.supply.settles_ms.map(|_| DEVICE.to_owned()).into_iter().collect(),
             labels: self.supply.labelled.iter().map(|pool| (NODE_POOL.to_owned(), pool.clone())).collect(),
             ready: true,
             workloads: true,
@@ -265,6 +267,7 @@ impl World {
             story: self.story,
             figures: self.figures,
             claims: self.history,
+            labels: self.nodes.into_iter().map(|(name, node)| (name, node.labels)).collect(),
             pool_of: self.claims.values().filter_map(|c| Some((c.name.clone(), c.spec.node_pool.clone()?))).collect(),
             claims_left: self.claims.into_keys().collect(),
         }
@@ -291,6 +294,7 @@ impl World {
             Event::Boots { instance } => self.boots(instance),
             Event::NodeReady { instance } => self.node_ready(instance),
             Event::Dies { instance } => self.dies(instance),
+            Event::Settles { instance } => self.settles(instance),
             Event::PodsCome { instance } => self.pods_come(instance),
             Event::Cordons { instance, episode } => self.cordons(instance, episode),
             Event::Empties { instance, episode } => self.empties(instance, episode),

@@ -1,0 +1,128 @@
+//! The Nodes of claims: labelled when they register, Ready when nothing is missing, told how their pool has them treated.
+
+use std::collections::BTreeMap;
+
+use super::Provisioner;
+use crate::api::node_claim::ClaimPhase;
+use crate::domain::requirements::NODE_POOL;
+use crate::domain::time::Instant;
+use crate::interruption::Outcome;
+use crate::provision::labels::{NodePatch, at_registration, policies};
+use crate::provision::writes::Writes;
+use crate::provision::{Because, Effect, NodeView, claim};
+
+/// What is being written to a Node.
+#[derive(Clone, Debug)]
+pub(super) struct Labelling {
+    wanted: NodePatch,
+    writes: Writes<NodePatch>,
+    /// The claim that registers by it.
+    claim: Option<String>,
+}
+
+impl Provisioner {
+    /// What the Nodes say of the claims.
+    pub(super) fn follow_nodes(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let by_instance: BTreeMap<_, &NodeView> =
+            self.nodes.values().filter_map(|node| Some((node.instance.as_ref()?, node))).collect();
+        let (mut said, mut new) = (Vec::new(), Vec::new());
+        for run in self.claims.values_mut().filter(|run| run.phase() < ClaimPhase::Ready) {
+            let Some(node) = run.instance().and_then(|instance| by_instance.get(instance)) else { continue };
+            let rules = run
+                .spec
+                .node_pool
+                .as_deref()
+                .and_then(|name| Some((name, self.pools.get(name).and_then(|served| served.rules.as_ref().ok())?)));
+            let starts = rules.is_some_and(|(_, rules)| {
+                let is = |has: &crate::domain::node::Taint| {
+                    rules.startup_taints.iter().any(|of| of.key == has.key && of.effect.as_str() == has.effect)
+                };
+                node.taints.iter().any(is)
+            });
+            if !run.labelled && !self.labelling.contains_key(&node.name) {
+                let capacity = run.status.offering.as_ref().map(|offering| offering.capacity_type);
+                let (patch, wrong) =
+                    capacity.map(|capacity| at_registration(node, capacity, rules)).unwrap_or_default();
+                run.labelled = patch.is_empty();
+                if !wrong.is_empty() {
+                    let because = Because::Relabelled { node: node.name.clone(), wrong: wrong.join("; ") };
+                    said.push((run.name.clone(), because));
+                }
+                if !patch.is_empty() {
+                    let claim = Some(run.name.clone());
+                    new.push((node.name.clone(), Labelling { wanted: patch, writes: Writes::from(None), claim }));
+                }
+            }
+            let whole = run.spec.resources.iter().all(|name| node.resources.contains(name));
+            let ready = node.ready && !node.starting && !starts && whole && run.labelled;
+            if let Some(because) = run.node(now, &self.epoch, &node.name, ready) {
+                said.push((run.name.clone(), because));
+            }
+        }
+        self.labelling.extend(new);
+        for (name, because) in said {
+            self.say(&name, because, effects);
+        }
+        self.tell_policies();
+    }
+
+    /// Every Node of a pool says how the pool has it treated, whoever launched it.
+    fn tell_policies(&mut self) {
+        let claimed: BTreeMap<&str, &claim::Run> =
+            self.claims.values().filter_map(|run| Some((run.status.node_name.as_deref()?, run))).collect();
+        let mut new = Vec::new();
+        for node in self.nodes.values().filter(|node| !self.labelling.contains_key(&node.name)) {
+            let run = claimed.get(node.name.as_str()).copied();
+            let pool = run.and_then(|run| run.spec.node_pool.as_ref()).or_else(|| node.labels.get(NODE_POOL));
+            let rules = pool.and_then(|pool| self.pools.get(pool)).and_then(|served| served.rules.as_ref().ok());
+            // One that registers is told with all the rest.
+            let registers = run.is_some_and(|run| !run.labelled);
+            let Some(rules) = rules.filter(|_| !registers) else { continue };
+            let annotations = policies(node, rules);
+            if !annotations.is_empty() {
+                let wanted = NodePatch { annotations, ..NodePatch::default() };
+                new.push((node.name.clone(), Labelling { wanted, writes: Writes::from(None), claim: None }));
+            }
+        }
+        self.labelling.extend(new);
+    }
+
+    /// Writes what the Nodes are to say.
+    pub(super) fn write_labels(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let nodes = &self.nodes;
+        self.labelling.retain(|node, _| nodes.contains_key(node));
+        for (node, labelling) in &mut self.labelling {
+            if let Some(patch) = labelling.writes.next(now, &labelling.wanted) {
+                effects.push(Effect::Label { node: node.clone(), patch: Box::new(patch) });
+            }
+        }
+    }
+
+    pub(super) fn labelled(&mut self, now: Instant, node: &str, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let Some(labelling) = self.labelling.get_mut(node) else { return };
+        // Without the right to it the node works, and says less; that is no reason to wait with it.
+        let done = matches!(outcome, Outcome::Done | Outcome::Refused(_));
+        let why = labelling.writes.answered(now, outcome);
+        if let Some(why) = why {
+            self.say(node, Because::WriteFailed { what: format!("the labels of Node {node}"), why }, effects);
+        }
+        if done && let Some(run) = self.labelling.get(node).and_then(|of| self.claims.get_mut(of.claim.as_ref()?)) {
+            run.labelled = true;
+        }
+        if self.labelling.get(node).is_some_and(|of| of.writes.has(&of.wanted)) {
+            // What was written is seen before it is looked at again.
+            if let (Some(of), Some(view)) = (self.labelling.remove(node), self.nodes.get_mut(node)) {
+                for (key, value) in of.wanted.annotations {
+                    match value {
+                        Some(value) => view.annotations.insert(key, value),
+                        None => view.annotations.remove(&key),
+                    };
+                }
+            }
+        }
+    }
+
+    pub(super) fn labels_wakeup(&self) -> Option<Instant> {
+        self.labelling.values().filter_map(|of| of.writes.retry()).min()
+    }
+}
