@@ -13,6 +13,7 @@
 //! - [`mark`]: what is done to the Node, and how exactly that is undone.
 //! - [`policy`]: what a person may choose.
 //! - [`queue`]: what becomes of a message that was read from the queue.
+//! - `stand_in`: the provisioner's part, where the node's agent is silent.
 //! - [`because`]: the reasons of decisions.
 //! - [`invariants`]: what must always hold, as predicates over the stream of inputs and effects.
 
@@ -29,6 +30,8 @@ pub use because::Because;
 pub use mark::Mark;
 pub use policy::{DrainBy, DrainStart, Policy, Rebalance};
 pub use run::Keeper;
+pub use run::turn::STAND_IN;
+pub use stand_in::StandIn;
 
 pub mod because;
 pub mod drain;
@@ -38,6 +41,7 @@ pub mod merge;
 pub mod policy;
 pub mod queue;
 mod run;
+mod stand_in;
 
 /// Who this agent is. It does not change while the program runs.
 #[derive(Clone, Debug)]
@@ -110,6 +114,8 @@ pub struct ScheduledEvent {
 /// The Interruption of this instance as it was read, its deadlines placed on our clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
+    /// Its resourceVersion.
+    pub version: String,
     /// `spec.nodeName` and `spec.providerID`: a record that contradicts the node is ignored.
     pub node: String,
     pub provider_id: String,
@@ -175,6 +181,8 @@ pub enum Effect {
     RecordNotice(NoticeEntry),
     /// Write the status. Answered by [`Input::StatusRecorded`].
     RecordStatus(Box<InterruptionStatus>),
+    /// Write the status, where the record is still of this version. Answered by [`Input::StatusRecorded`].
+    RecordStatusOn { version: String, status: Box<InterruptionStatus> },
     /// List the node's pods, then watch them: `PodsListed`, `PodSeen`, `PodGone`, and `PodsListed` again when the
     /// watch had to start anew.
     WatchPods,

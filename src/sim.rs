@@ -8,6 +8,7 @@
 //!                │ agents:     Keeper + Witness, killed and started again at any step
 //!                │ api:        Nodes, Pods, Interruptions; slow, away, throttling, conflicting, losing answers
 //!                │ workloads:  kubelets that honour grace, budgets, controllers that replace
+//!                │ standing_in: a provisioner that takes over the drains of silent agents
 //!                │ providing:  a provisioner that answers early, late, never, or that none comes
 //!                │ queue:      messages that come late, twice, out of order, or are forged
 //!                └ verdict:    the invariants, and that everything comes to an end
@@ -21,6 +22,7 @@ mod providing;
 mod queue;
 pub mod scenario;
 mod script;
+mod standing_in;
 pub mod supply;
 pub mod system;
 mod verdict;

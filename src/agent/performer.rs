@@ -263,7 +263,7 @@ impl Surroundings<Keeper> for Performer {
                     Input::NoticeRecorded { key, outcome }
                 });
             }
-            Effect::RecordStatus(status) => {
+            Effect::RecordStatus(status) | Effect::RecordStatusOn { status, .. } => {
                 self.start("record the status", Input::StatusRecorded(Outcome::Done), async move {
                     let result = shared.kubernetes.record_status(&shared.me.instance, &status).await;
                     Input::StatusRecorded(outcome(&result))

@@ -97,6 +97,12 @@ impl Epoch {
         let offset = SignedDuration::from_millis(i64::try_from(instant.as_millis()).unwrap_or(i64::MAX));
         self.0.checked_add(offset).unwrap_or(Timestamp::MAX)
     }
+
+    /// How long before `now` a wall-clock time was; zero where it is still to come.
+    pub fn ago(&self, time: Timestamp, now: Instant) -> Duration {
+        let ago = self.wall(now).duration_since(time);
+        if ago.is_negative() { Duration::ZERO } else { ago.unsigned_abs() }
+    }
 }
 
 /// `250ms`, `5s`, `10m`, `1h`: as Kubernetes and Go write durations.

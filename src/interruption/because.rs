@@ -42,6 +42,20 @@ pub enum Because {
     NobodyAnswers,
     /// A drain without a deadline has waited for a replacement for as long as it does.
     WaitedLongEnough { waited: Duration },
+    /// The node's agent is silent (or leaves it to the provisioner): the provisioner drains.
+    StandsIn { silent: Duration },
+    /// The provisioner that led before had taken over: this one goes on.
+    GoesOn,
+    /// The agent is back, and drains itself.
+    HandedBack,
+    /// The provisioner has taken over while this agent was silent.
+    Yielded,
+    /// The provisioner that had taken over is silent.
+    TakenBack,
+    /// The provisioner cordons and drains (`--drain-by=provisioner`).
+    LeftToProvisioner,
+    /// The agent has ended the episode.
+    EndedByAgent,
     /// An annotation of the Node cannot be used.
     PolicyUnread { why: String },
     /// Asked as the plan says.
@@ -60,6 +74,8 @@ pub enum Because {
     Missed { left: usize },
     /// The announcement was withdrawn.
     Withdrawn { notice: NoticeKey },
+    /// An episode was open, and nothing that is announced belongs to it any more.
+    NothingAnnounced,
     /// A scheduled event was moved to a later time.
     Rescheduled { notice: NoticeKey },
     /// The instance has started anew.
@@ -109,6 +125,13 @@ impl Because {
             Self::NoReplacement { .. } => "NoReplacement",
             Self::NobodyAnswers => "NobodyAnswers",
             Self::WaitedLongEnough { .. } => "WaitedLongEnough",
+            Self::StandsIn { .. } => "StandsIn",
+            Self::GoesOn => "GoesOn",
+            Self::HandedBack => "HandedBack",
+            Self::Yielded => "Yielded",
+            Self::TakenBack => "TakenBack",
+            Self::LeftToProvisioner => "LeftToProvisioner",
+            Self::EndedByAgent => "EndedByAgent",
             Self::PolicyUnread { .. } => "PolicyUnread",
             Self::Planned => "Planned",
             Self::Blocked { .. } => "Blocked",
@@ -118,6 +141,7 @@ impl Because {
             Self::Empty { .. } => "Empty",
             Self::Missed { .. } => "Missed",
             Self::Withdrawn { .. } => "Withdrawn",
+            Self::NothingAnnounced => "NothingAnnounced",
             Self::Rescheduled { .. } => "Rescheduled",
             Self::Rebooted => "Rebooted",
             Self::CordonOnly => "CordonOnly",
@@ -151,7 +175,8 @@ impl Because {
                 | Self::PolicyUnread { .. }
                 | Self::Crowded { .. }
                 | Self::NotReady { .. }
-        )
+                | Self::TakenBack
+        ) || matches!(self, Self::StandsIn { silent } if !silent.is_zero())
     }
 }
 
@@ -202,6 +227,20 @@ impl fmt::Display for Because {
             Self::WaitedLongEnough { waited } => {
                 write!(f, "the replacement did not become Ready within {}: it is waited for no longer", secs(waited))
             }
+            Self::StandsIn { silent } if silent.is_zero() => {
+                f.write_str("the provisioner drains this node, as its agent was told to let it")
+            }
+            Self::StandsIn { silent } => {
+                write!(f, "the node's agent has been silent for {}: the provisioner drains in its place", secs(silent))
+            }
+            Self::GoesOn => f.write_str("another provisioner had taken this drain over: this one goes on with it"),
+            Self::HandedBack => f.write_str("the node's agent is back and drains itself"),
+            Self::Yielded => f.write_str("the provisioner has taken this drain over, and is let finish it"),
+            Self::TakenBack => {
+                f.write_str("the provisioner that had taken this drain over is silent: it is taken back")
+            }
+            Self::LeftToProvisioner => f.write_str("the provisioner cordons and drains (--drain-by=provisioner)"),
+            Self::EndedByAgent => f.write_str("the node's agent has ended it"),
             Self::PolicyUnread { why } => {
                 write!(f, "an annotation of the node is ignored and the agent's flag holds: {why}")
             }
@@ -225,6 +264,7 @@ impl fmt::Display for Because {
                 write!(f, "the deadline has come with {left} pods left: nothing is asked any more")
             }
             Self::Withdrawn { notice } => write!(f, "{notice} was withdrawn"),
+            Self::NothingAnnounced => f.write_str("what was announced was withdrawn while no agent looked"),
             Self::Rescheduled { notice } => write!(f, "{notice} was moved to a later time"),
             Self::Rebooted => f.write_str("the instance has started anew"),
             Self::CordonOnly => f.write_str("only marking the node was asked for (--cordon-only)"),

@@ -183,6 +183,12 @@ impl Plan {
         self.deleted += counts.deleted;
     }
 
+    /// Another has asked in the meantime: what it has counted counts.
+    pub fn at_least(&mut self, counts: &PodCounts) {
+        self.evicted = self.evicted.max(counts.evicted);
+        self.deleted = self.deleted.max(counts.deleted);
+    }
+
     /// How many are still there.
     pub fn left(&self) -> usize {
         self.pods.len()

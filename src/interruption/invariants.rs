@@ -31,7 +31,7 @@ use crate::api::interruption::{InterruptionStatus, Phase};
 use crate::domain::notice::Kind;
 use crate::domain::pod::{Pod, PodUid};
 use crate::domain::policy::OnNode;
-use crate::domain::time::Instant;
+use crate::domain::time::{Epoch, Instant};
 use notices::Announced;
 
 /// What must hold.
@@ -149,6 +149,12 @@ impl Witness {
         }
     }
 
+    /// Watches one that stands in for a node's agent.
+    pub fn of_stand_in(policy: Policy, epoch: Epoch) -> Self {
+        let witness = Self::new(policy);
+        Self { announced: witness.announced.standing_in(epoch), ..witness }
+    }
+
     /// Sees an input, before the core does.
     pub fn input(&mut self, now: Instant, input: &Input) -> Vec<Violation> {
         if let Input::NodeSeen(node) = input {
@@ -162,9 +168,16 @@ impl Witness {
                 self.pods.retain(|uid, _| pods.iter().any(|p| p.uid == *uid));
                 pods.iter().for_each(|pod| self.see(pod));
             }
-            Input::RecordSeen(None) => self.had_no_record = true,
-            Input::RecordSeen(Some(record)) if !record_read && !self.had_no_record => {
-                self.asked_before = asked_before(record);
+            Input::RecordSeen(None) => {
+                self.had_no_record = true;
+                if self.announced.stands_in() {
+                    // The next record begins another history, of which one who stands in knows from its beginning.
+                    self.statuses = StatusOrder::default();
+                }
+            }
+            // One who stands in begins from the latest record.
+            Input::RecordSeen(Some(record)) if (!record_read && !self.had_no_record) || self.announced.stands_in() => {
+                self.asked_before.extend(asked_before(record));
             }
             Input::PodSeen(pod) => self.see(pod),
             Input::PodGone(uid) => drop(self.pods.remove(uid)),
@@ -182,7 +195,9 @@ impl Witness {
             Effect::Tell(announcement) => self.needs(announcement.kind, "told", &mut violations),
             Effect::Mark(mark) => self.needs(mark.kind, "marked", &mut violations),
             Effect::Ask(ask) => self.asks(now, ask, &mut violations),
-            Effect::RecordStatus(status) => violations.extend(self.statuses.next(status)),
+            Effect::RecordStatus(status) | Effect::RecordStatusOn { status, .. } => {
+                violations.extend(self.statuses.next(status))
+            }
             Effect::Decided(because) => self.decided(now, because, &mut violations),
             _ => {}
         }
@@ -244,7 +259,7 @@ impl Witness {
                     .violated(format!("{path} was asked to go, though nothing confirmed drains the node")),
             );
         }
-        let deadlines: Vec<Instant> = self.announced.confirmed().filter_map(|said| said.deadline).collect();
+        let deadlines = self.announced.deadlines();
         let Some(followed) = self.pods.get_mut(&ask.uid).filter(|f| f.pod.evictable()) else {
             violations.push(
                 Invariant::NothingUnconfirmed.violated(format!("{path} was asked to go, which no drain is about")),

@@ -99,6 +99,8 @@ pub struct Notices {
     pub heard: BTreeMap<NoticeKey, Heard>,
     /// The node's replacement is Ready: it stays so, as far as these notices are concerned.
     pub replaced: bool,
+    /// A deadline that is in force beside those of the notices: the record has it from the one that is stood in for.
+    pub recorded: Option<Deadline>,
 }
 
 impl Notices {
@@ -135,14 +137,14 @@ impl Notices {
 
     /// The earliest deadline of the notices that count.
     pub fn deadline(&self) -> Option<Deadline> {
-        self.counting().filter_map(|h| h.deadline).min_by_key(|d| d.at)
+        self.counting().filter_map(|h| h.deadline).chain(self.recorded).min_by_key(|d| d.at)
     }
 
     /// The earliest deadline of the notices that count as it was announced. It is not always that of
     /// [`deadline`](Self::deadline): hibernation begins before the time that is announced, and the wall clock may be
     /// stepped between two notices.
     pub fn announced(&self) -> Option<Timestamp> {
-        self.counting().filter_map(|h| h.deadline).map(|deadline| deadline.announced).min()
+        self.counting().filter_map(|h| h.deadline).chain(self.recorded).map(|deadline| deadline.announced).min()
     }
 
     /// Whether a notice waits for the word of IMDS.
@@ -167,6 +169,7 @@ impl Notices {
                 .counting()
                 .filter(|h| matches!(self.course_of(h, policy, now, &begins), Course::Drain { .. }))
                 .filter_map(|h| h.deadline)
+                .chain(self.recorded)
                 .min_by_key(|d| d.at);
         }
         course
@@ -369,9 +372,19 @@ impl Anchor {
 
 /// The deadline that a notice really sets: hibernation begins at once, whatever time is announced.
 pub fn effective_deadline(subject: &Subject, announced: Option<Deadline>, now: Instant) -> Option<Deadline> {
+    effective_deadline_of(subject, announced, now, Duration::ZERO)
+}
+
+/// The same of a notice that was first heard of so long ago, by another.
+pub fn effective_deadline_of(
+    subject: &Subject,
+    announced: Option<Deadline>,
+    now: Instant,
+    ago: Duration,
+) -> Option<Deadline> {
     match subject {
         Subject::SpotInterruption(Action::Hibernate) => {
-            announced.map(|deadline| Deadline { at: now + HIBERNATES_IN, ..deadline })
+            announced.map(|deadline| Deadline { at: (now + HIBERNATES_IN) - ago, ..deadline })
         }
         // A scheduled event without a time is a mistake of its source; without a deadline nothing is deleted for it.
         Subject::ScheduledChange(ScheduleCode(_)) | Subject::SpotInterruption(_) => announced,

@@ -11,6 +11,7 @@ mod node_writes;
 mod record;
 #[cfg(test)]
 mod tests;
+pub mod turn;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -21,9 +22,9 @@ use super::because::Because;
 use super::drain::{Plan, Terms};
 use super::mark::{INTERRUPTION, Mark};
 use super::merge::{Anchor, Heard, Imds, Written, settled};
-use super::{Effect, Identity, Input, Outcome, Pace, Policy, Record};
-use crate::api::interruption::Phase;
+use super::{DrainBy, Effect, Identity, Input, Outcome, Pace, Policy, Record};
 use crate::api::interruption::ReplacementStatus;
+use crate::api::interruption::{InterruptionStatus, Phase};
 use crate::domain::node::Node;
 use crate::domain::notice::Kind;
 use crate::domain::policy::OnNode;
@@ -32,6 +33,7 @@ use crate::engine::Core;
 use episode::Episode;
 use node_writes::NodeWrites;
 use record::StatusWrites;
+use turn::{Part, Role, Turn};
 
 /// How long a record waits for the node it is about, so that a later boot is known before the record is acted on.
 const NODE_AWAITED: Duration = Duration::from_secs(3);
@@ -46,6 +48,8 @@ const SETTLED_MAX: usize = 256;
 #[derive(Debug)]
 pub struct Keeper {
     me: Identity,
+    role: Role,
+    turn: Turn,
     /// What this program was told.
     flags: Policy,
     /// The same, as far as the Node does not say otherwise.
@@ -60,6 +64,8 @@ pub struct Keeper {
     record: RecordKnown,
     /// What the record says of a replacement.
     replacement: Option<ReplacementStatus>,
+    /// The version of the record that was seen last.
+    version: String,
     /// What of the Node's annotations was said to be nonsense.
     unread: Vec<String>,
     /// Notices of episodes that are over.
@@ -111,6 +117,8 @@ impl Keeper {
     pub fn new(me: Identity, policy: Policy, epoch: Epoch) -> Self {
         Self {
             me,
+            role: Role::Agent,
+            turn: Turn::default(),
             flags: policy.clone(),
             policy,
             epoch,
@@ -120,6 +128,7 @@ impl Keeper {
             awaiting_node: None,
             record: RecordKnown::default(),
             replacement: None,
+            version: String::new(),
             unread: Vec::new(),
             settled: Vec::new(),
             number: 0,
@@ -133,6 +142,47 @@ impl Keeper {
             stood_down: false,
             said: BTreeSet::new(),
         }
+    }
+
+    /// One that drains in the place of a node's silent agent. It knows what the record says; it has no IMDS, tells no
+    /// workloads and writes no notices.
+    pub(super) fn standing_in(me: Identity, policy: Policy, epoch: Epoch) -> Self {
+        Self { role: Role::StandIn, ..Self::new(me, policy, epoch) }
+    }
+
+    /// Whether what is confirmed asks for a drain, and that is not done; or is, and is to be kept so (`ended`).
+    pub(super) fn wants_a_drain(&self, ended: bool) -> bool {
+        let wants = |episode: &Episode| episode.is_to_drain() && (ended || episode.phase < Phase::Drained);
+        !self.policy.cordon_only && self.episode.as_ref().is_some_and(wants)
+    }
+
+    pub(super) fn watches_pods(&self) -> bool {
+        self.episode.as_ref().is_some_and(|episode| episode.watching)
+    }
+
+    /// Whether the drain, where there is one, is its own, and has no other's to wait for.
+    pub fn drains(&self) -> bool {
+        self.episode.as_ref().is_none_or(Episode::is_its_own)
+    }
+
+    /// Whether nothing is left to be written.
+    pub(super) fn is_idle(&self) -> bool {
+        self.node_writes.is_idle() && self.status.is_idle()
+    }
+
+    pub(super) fn heartbeat(&self) -> i64 {
+        self.episode.as_ref().map_or(0, |episode| episode.heartbeat)
+    }
+
+    pub(super) fn number(&self) -> i64 {
+        self.number
+    }
+
+    /// The one that is stood in for has ended the episode, and has written so.
+    pub(super) fn ended_elsewhere(&mut self, now: Instant, status: InterruptionStatus, effects: &mut Vec<Effect>) {
+        self.end(now, status.phase.unwrap_or(Phase::Cancelled), &Because::EndedByAgent, effects);
+        self.status.is_as(status);
+        self.advance(now, effects);
     }
 
     /// The phase of the open episode; `None` where none is open.
@@ -161,7 +211,8 @@ impl Keeper {
             effects.push(Effect::StandUp);
         }
         self.said.clear();
-        self.status.want(episode.status(&self.me, &self.policy, &self.settled, self.node.as_ref()));
+        let drainer = self.drainer();
+        self.status.want(episode.status(drainer, &self.policy, &self.settled, self.node.as_ref()));
         self.carried = episode.plan.carry_over();
     }
 
@@ -180,9 +231,10 @@ impl Keeper {
         self.begin_next_if_later();
         if let Some(episode) = &mut self.episode {
             episode.hears_of(self.replacement.as_ref());
-            let terms = episode.begin(now, &self.me, &self.policy, &self.epoch, effects);
+            let agent = (self.role == Role::Agent).then_some(&self.me);
+            let terms = episode.begin(now, agent, &self.policy, &self.epoch, effects);
             let drains = terms.is_some();
-            if drains && !self.stood_down {
+            if drains && agent.is_some() && !self.stood_down {
                 self.stood_down = true;
                 effects.push(Effect::StandDown);
             }
@@ -191,18 +243,30 @@ impl Keeper {
             self.node_writes.want(None);
         }
         let settled_down = self.record.asked && self.imds.known() && self.awaiting_node.is_none();
-        self.node_writes.advance(now, self.node.as_ref(), settled_down, effects);
+        if self.episode.is_none() || self.writes_the_node() {
+            self.node_writes.advance(now, self.node.as_ref(), settled_down, effects);
+        }
         let writes = self.node_writes.goes_first(now).is_none();
         if writes {
             self.write_notices(now, effects);
         }
+        let part = if self.episode.as_ref().is_some_and(Episode::is_to_drain) {
+            self.part(now, effects)
+        } else {
+            Part::Drains
+        };
         if let Some(episode) = &mut self.episode {
-            episode.drain(now, &self.policy, &self.epoch, effects);
+            episode.drain(now, part, &self.policy, &self.epoch, effects);
         }
         if writes {
             self.write_status(now, effects);
         }
         self.set_pace(effects);
+    }
+
+    /// Whether the marks of an open episode are its own to make.
+    fn writes_the_node(&self) -> bool {
+        self.role == Role::StandIn || self.policy.drain_by == DrainBy::Agent
     }
 
     /// A later boot of the instance ends the episode: what was announced for the boot before has happened.
@@ -243,8 +307,9 @@ impl Keeper {
         for (kind, by, deadline) in episode.notices.confirm(&self.imds) {
             episode.confirmed(now, &self.epoch, kind, by, deadline, effects);
         }
-        // An earlier run may have confirmed it: nothing is given up before the record has been read.
-        if !self.record.adopted && !self.record.contradicts {
+        // An earlier run may have confirmed it: nothing is given up before the record has been read, and nothing by one
+        // who has no IMDS.
+        if (!self.record.adopted && !self.record.contradicts) || self.role == Role::StandIn {
             return;
         }
         for (key, because) in episode.notices.refuted(now, self.policy.margin) {
@@ -256,6 +321,10 @@ impl Keeper {
     /// episode it never moves later.
     fn begin_next_if_later(&mut self) {
         let recorded = self.taken_over.take().and_then(|taken_over| taken_over.deadline);
+        if self.role == Role::StandIn {
+            // It has heard nothing that the record does not say.
+            return;
+        }
         let Some((episode, recorded)) = self.episode.as_mut().zip(recorded) else {
             return;
         };
@@ -268,7 +337,7 @@ impl Keeper {
     fn set_pace(&mut self, effects: &mut Vec<Effect>) {
         let waits = self.episode.as_ref().is_some_and(|episode| episode.notices.waits_for_imds());
         let pace = if waits { Pace::Urgent } else { Pace::Usual };
-        if pace != self.pace {
+        if pace != self.pace && self.role == Role::Agent {
             self.pace = pace;
             effects.push(Effect::PollImds(pace));
         }
@@ -348,10 +417,11 @@ impl Core for Keeper {
         let after = |at: Instant| goes_first.map_or(at, |until| at.max(until));
         [
             self.awaiting_node.as_ref().map(|(since, _)| *since + NODE_AWAITED),
-            self.node_writes.wakeup(),
+            self.node_writes.wakeup().filter(|_| episode.is_none() || self.writes_the_node()),
             goes_first,
-            self.status.wakeup().filter(|_| self.record.takes_status()).map(after),
+            self.status.wakeup().filter(|_| self.record.takes_status() && !self.leaves_status()).map(after),
             episode.and_then(Episode::writes_again).map(after),
+            self.turn_wakeup().filter(|_| episode.is_some_and(Episode::is_to_drain)),
             episode.and_then(|episode| episode.wakeup(self.now, &self.policy)),
         ]
         .into_iter()

@@ -6,13 +6,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::api::Call;
 use super::scenario::{ApiState, ImdsState, interval_ms};
-use super::world::{Event, NodeSim, Told, World, moment};
+use super::standing_in::Brain;
+use super::world::{Event, NodeSim, Told, World};
 use crate::domain::node::Node;
 use crate::domain::notice::ScheduleCode;
 use crate::domain::time::{Deadline, Epoch, Instant};
-use crate::engine::Core;
 use crate::interruption::invariants::Witness;
-use crate::interruption::invariants::ledger::Able;
 use crate::interruption::{Effect, Identity, Input, Keeper, Pace, Reading, ScheduledEvent, SpotAction};
 
 /// How often IMDS is asked for scheduled events and the lifecycle state, beside the urgent pace.
@@ -21,23 +20,20 @@ const SELDOM_MS: u64 = 30_000;
 /// The driver wakes the core at least this often.
 const BEAT_MS: u64 = 5_000;
 
-/// How long a call hangs, and is then tried again.
-const AFTERMATH_MS: u64 = 7_000;
-
 /// One life of an agent.
 pub(super) struct Agent {
     pub life: u32,
     pub born: u64,
-    pub core: Keeper,
+    pub core: Brain,
     pub witness: Witness,
     /// The Node as the performer knows it: from the watch, or from the answer to its own patch.
     pub cached: Option<Node>,
-    pace: Pace,
-    polls: u32,
-    asked_seldom: Option<u64>,
+    pub pace: Pace,
+    pub polls: u32,
+    pub asked_seldom: Option<u64>,
     /// It asks IMDS unseen, first at this time and then at its usual pace.
-    dozes_from: Option<u64>,
-    wakes: u32,
+    pub dozes_from: Option<u64>,
+    pub wakes: u32,
     /// Names the watch on the pods: one that was given up delivers nothing.
     pub watch: u32,
     pub watching: Watching,
@@ -46,7 +42,7 @@ pub(super) struct Agent {
     /// It takes part in reading the queue.
     pub standing: bool,
     /// From the node's wall clock to the one that is believed: the date of IMDS's last answer.
-    offset_secs: i64,
+    pub offset_secs: i64,
 }
 
 /// How far a wall clock may be off before IMDS's is believed.
@@ -68,7 +64,7 @@ impl Agent {
     }
 
     /// A moment of the agent's own clock in the world.
-    fn in_world(&self, instant: Instant) -> u64 {
+    pub fn in_world(&self, instant: Instant) -> u64 {
         self.born.saturating_add(instant.as_millis())
     }
 }
@@ -91,7 +87,7 @@ impl World {
         sim.agent = Some(Agent {
             life,
             born,
-            core: Keeper::new(me, policy.clone(), epoch),
+            core: Brain::Keeper(Box::new(Keeper::new(me, policy.clone(), epoch))),
             witness: Witness::new(policy),
             cached: None,
             pace: Pace::Usual,
@@ -126,7 +122,7 @@ impl World {
     /// Gives the core an input.
     pub fn feed(&mut self, node: usize, life: u32, input: Input) {
         let now = self.now;
-        let Some(agent) = self.nodes[node].agent.as_mut().filter(|agent| agent.life == life) else {
+        let Some(agent) = self.nodes[node].actor_mut(life) else {
             return;
         };
         if let Input::NodeSeen(seen) = &input {
@@ -148,8 +144,8 @@ impl World {
 
     pub fn wake(&mut self, node: usize, life: u32, generation: u32) {
         let now = self.now;
-        let agent = self.nodes[node].agent.as_mut();
-        let Some(agent) = agent.filter(|a| a.life == life && a.wakes == generation) else {
+        let agent = self.nodes[node].actor_mut(life);
+        let Some(agent) = agent.filter(|a| a.wakes == generation) else {
             return;
         };
         let at = agent.at(now);
@@ -162,13 +158,14 @@ impl World {
             // The world would stand still: it goes on at the next input.
             return;
         }
+        self.note_ability(node);
         self.perform(node, life, effects);
         self.plan_wake(node, life);
     }
 
     fn plan_wake(&mut self, node: usize, life: u32) {
         let now = self.now;
-        let Some(agent) = self.nodes[node].agent.as_mut().filter(|agent| agent.life == life) else {
+        let Some(agent) = self.nodes[node].actor_mut(life) else {
             return;
         };
         agent.wakes += 1;
@@ -185,7 +182,7 @@ impl World {
         for effect in effects {
             self.figures.effects += 1;
             let now = self.now;
-            let Some(agent) = self.nodes[node].agent.as_mut() else {
+            let Some(agent) = self.nodes[node].actor_mut(life) else {
                 return;
             };
             let violations = agent.witness.effect(agent.at(now), &effect);
@@ -195,7 +192,7 @@ impl World {
     }
 
     fn begin(&mut self, node: usize, life: u32, effect: Effect) {
-        let Some(agent) = self.nodes[node].agent.as_mut() else {
+        let Some(agent) = self.nodes[node].actor_mut(life) else {
             return;
         };
         match effect {
@@ -214,6 +211,7 @@ impl World {
             }
             Effect::RecordNotice(entry) => self.call(node, life, Call::Notice(entry)),
             Effect::RecordStatus(status) => self.call(node, life, Call::Status(status)),
+            Effect::RecordStatusOn { version, status } => self.call(node, life, Call::StatusOn(version, status)),
             Effect::WatchPods => {
                 agent.watch += 1;
                 agent.watching = Watching::Listing;
@@ -355,27 +353,6 @@ impl World {
             rebalance: imds.rebalance,
             scheduled: seldom.then(|| imds.scheduled.iter().map(event).collect()),
             lifecycle: imds.lifecycle.clone().filter(|_| seldom),
-        }
-    }
-
-    /// Notes in the ledger from when to when an agent could act on a deadline that it knew.
-    pub fn note_ability(&mut self, node: usize) {
-        let now = self.now;
-        // A call that was sent while it was away may hang for its time-out yet.
-        let well = self.api == ApiState::Well && (self.api_since == 0 || now >= self.api_since + AFTERMATH_MS);
-        let sim = &mut self.nodes[node];
-        let deadline = sim.agent.as_ref().filter(|_| well && sim.alive).and_then(|agent| {
-            let must = agent.witness.must_drain()?;
-            let begun = agent.in_world(must.from) <= now;
-            let deadline = agent.in_world(must.deadline);
-            (begun && deadline > now).then_some(deadline)
-        });
-        if sim.able.map(|(_, deadline)| deadline) == deadline {
-            return;
-        }
-        let opened = deadline.map(|deadline| (now, deadline));
-        if let Some((from, deadline)) = std::mem::replace(&mut sim.able, opened) {
-            sim.ledger.able.push(Able { from: moment(from), to: moment(now), deadline: moment(deadline) });
         }
     }
 

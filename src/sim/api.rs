@@ -18,6 +18,7 @@ const CONFLICTS_MAX: u32 = 8;
 /// An Interruption as the API server has it.
 #[derive(Clone)]
 pub(super) struct RecordObject {
+    pub version: u64,
     pub node: String,
     pub provider_id: String,
     pub notices: Vec<NoticeEntry>,
@@ -34,6 +35,8 @@ pub(super) enum Call {
     },
     Notice(NoticeEntry),
     Status(Box<InterruptionStatus>),
+    /// Where the record is still of this version.
+    StatusOn(String, Box<InterruptionStatus>),
     /// `noted`: the pod and the ask in its ledger.
     Ask {
         ask: Ask,
@@ -56,7 +59,7 @@ impl Call {
         match self {
             Self::PatchNode { .. } => Input::Marked(outcome),
             Self::Notice(entry) => Input::NoticeRecorded { key: entry.key(), outcome },
-            Self::Status(_) => Input::StatusRecorded(outcome),
+            Self::Status(_) | Self::StatusOn(..) => Input::StatusRecorded(outcome),
             Self::Ask { ask, .. } => asked(ask, Answer::Failed(why.to_owned())),
         }
     }
@@ -99,21 +102,21 @@ impl World {
     pub fn arrive(&mut self, node: usize, life: u32, call: Call, sent: u64) {
         if !self.lives(node, life) {
             // The caller was killed: what had been sent may still be done, but not after its next life began.
-            if self.nodes[node].lives == life && self.api != ApiState::Away && self.rng.bool() {
-                let _ = self.carry_out(node, call);
+            if self.nodes[node].was_last(life) && self.api != ApiState::Away && self.rng.bool() {
+                let _ = self.carry_out(node, life, call);
             }
             return;
         }
         let timeout = sent + u64::try_from(CALL_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
         let latency = self.latency();
         let noted = call.noted();
-        let (at, input) = match self.refuses(&call, timeout) {
+        let (at, input) = match self.refuses(node, life, &call, timeout) {
             Some((at, input)) => (at, input),
             None => {
                 let lost = self.chance(self.scenario.faults.lost_answer_one_in);
                 let late = self.now + latency > timeout;
                 let failed = call.failed("no answer within 5 s");
-                match self.carry_out(node, call) {
+                match self.carry_out(node, life, call) {
                     Done::Answer(_) | Done::Next(_) if lost || late => (timeout, failed),
                     Done::Answer(input) => (self.now + latency, input),
                     Done::Next(call) => {
@@ -133,7 +136,7 @@ impl World {
     }
 
     /// The answer where the API server does not do it at all, and when.
-    fn refuses(&mut self, call: &Call, timeout: u64) -> Option<(u64, Input)> {
+    fn refuses(&mut self, node: usize, life: u32, call: &Call, timeout: u64) -> Option<(u64, Input)> {
         let at = self.now + self.latency();
         match self.api {
             ApiState::Away if self.rng.bool() => {
@@ -146,6 +149,9 @@ impl World {
             }
             _ => {}
         }
+        if self.nodes[node].is_mute(life, self.now) && matches!(call, Call::Notice(_) | Call::Status(_)) {
+            return Some((at, call.failed("503 ServiceUnavailable")));
+        }
         if matches!(call, Call::Ask { .. }) && self.chance(self.scenario.faults.throttled_one_in) {
             return Some((at, call.throttled(None)));
         }
@@ -153,13 +159,20 @@ impl World {
         refused.then(|| (at, call.failed("503 ServiceUnavailable")))
     }
 
-    fn carry_out(&mut self, node: usize, call: Call) -> Done {
+    fn carry_out(&mut self, node: usize, life: u32, call: Call) -> Done {
         match call {
-            Call::PatchNode { mark, from, tries } => self.patch_node(node, mark, from, tries),
+            Call::PatchNode { mark, from, tries } => self.patch_node((node, life), mark, from, tries),
             Call::Notice(entry) => {
                 let key = entry.key();
                 self.write_notice(node, entry);
                 Done::Answer(Input::NoticeRecorded { key, outcome: Outcome::Done })
+            }
+            Call::StatusOn(version, status) => {
+                let current = self.nodes[node].record.as_ref().map(|record| record.version.to_string());
+                Done::Answer(Input::StatusRecorded(match current {
+                    Some(current) if current == version => self.write_status(node, *status),
+                    _ => Outcome::Failed("409 Conflict".into()),
+                }))
             }
             Call::Status(status) => Done::Answer(Input::StatusRecorded(self.write_status(node, *status))),
             Call::Ask { ask, noted } => {
@@ -169,7 +182,7 @@ impl World {
         }
     }
 
-    fn patch_node(&mut self, node: usize, mark: Option<Mark>, from: Option<Node>, tries: u32) -> Done {
+    fn patch_node(&mut self, (node, life): (usize, u32), mark: Option<Mark>, from: Option<Node>, tries: u32) -> Done {
         let now = self.object(node).clone();
         let Some(from) = from else {
             return match patch(&now, mark.as_ref()) {
@@ -198,7 +211,7 @@ impl World {
         let sim = &mut self.nodes[node];
         let object = sim.object.clone();
         let violations = foreign_kept(&object, &sim.foreign);
-        if let Some(agent) = &mut sim.agent {
+        if let Some(agent) = sim.actor_mut(life) {
             agent.cached = Some(object);
         }
         self.violated(node, violations);
@@ -223,6 +236,7 @@ impl World {
     pub fn write_notice(&mut self, node: usize, entry: NoticeEntry) {
         let sim = &mut self.nodes[node];
         let record = sim.record.get_or_insert_with(|| RecordObject {
+            version: 0,
             node: sim.name.clone(),
             provider_id: sim.object.provider_id.clone().unwrap_or_default(),
             notices: Vec::new(),
@@ -240,6 +254,9 @@ impl World {
     }
 
     pub fn record_changed(&mut self, node: usize) {
+        if let Some(record) = &mut self.nodes[node].record {
+            record.version += 1;
+        }
         let record = self.nodes[node].record.clone().map(Box::new);
         self.changed(node, Change::Record(record));
         self.outward(Told::Record { node });

@@ -6,7 +6,7 @@ use super::scenario::{
 use crate::domain::notice::{Action, InstanceState, ScheduleCode, Subject};
 use crate::domain::pod::OnInterruption;
 use crate::domain::policy::{DRAIN, MARGIN, REBALANCE};
-use crate::interruption::{DrainStart, Rebalance};
+use crate::interruption::{DrainBy, DrainStart, Rebalance};
 
 /// What is drawn from is independent of what the world draws while it runs.
 const SALT: u64 = 0x5eed_0f5c_e4a7_1005;
@@ -40,6 +40,7 @@ impl Scenario {
         draw.faults();
         draw.api_trouble();
         draw.capacity();
+        draw.silence();
         draw.scenario.ends_ms = draw.last_deadline + 45_000;
         draw.scenario
     }
@@ -396,6 +397,40 @@ impl Draw {
                 _ => continue,
             };
             node.annotations.push((said.0.to_owned(), said.1.to_owned()));
+        }
+    }
+
+    /// Agents that are away for long or that nobody hears, with a provisioner that takes over.
+    fn silence(&mut self) {
+        if !self.one_in(3) {
+            return;
+        }
+        self.scenario.takes_over = true;
+        // Who is let go on and who takes over hear of each other within the two seconds that each waits.
+        let faults = &mut self.scenario.faults;
+        (faults.watch_lag_ms, faults.slow_ms) = (faults.watch_lag_ms.min(500), faults.slow_ms.min(200));
+        if self.one_in(6) {
+            self.scenario.policy.drain_by = DrainBy::Provisioner;
+        }
+        let end = self.last_deadline + 10_000;
+        let names: Vec<String> = self.scenario.nodes.iter().map(|node| node.name.clone()).collect();
+        for node in names {
+            let at = self.rng.u64(0..end);
+            match self.rng.u32(0..4) {
+                0 => {
+                    let down_ms = self.pick(&[12_000, 15_000, 40_000, 100_000_000]);
+                    self.push(at, Step::Kill { node, down_ms });
+                }
+                1 => {
+                    let millis = self.rng.u64(1_000..60_000);
+                    self.push(at, Step::Mute { node, millis });
+                }
+                _ => {}
+            }
+        }
+        for _ in 0..self.pick(&[0, 0, 1, 2]) {
+            let (at, down_ms) = (self.rng.u64(0..end), self.pick(&[500, 12_000, 25_000, 100_000_000]));
+            self.push(at, Step::KillProvisioner { down_ms });
         }
     }
 

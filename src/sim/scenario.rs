@@ -17,6 +17,8 @@ pub struct Scenario {
     pub budgets: Vec<BudgetSpec>,
     pub faults: Faults,
     pub provisioner: ProvisionerSpec,
+    /// A provisioner takes over the drains of silent agents.
+    pub takes_over: bool,
     pub script: Vec<(u64, Step)>,
     pub ends_ms: u64,
 }
@@ -178,6 +180,15 @@ pub enum Step {
         node: String,
         down_ms: u64,
     },
+    /// The provisioner is killed, or its replica leads no more; another goes on after this long.
+    KillProvisioner {
+        down_ms: u64,
+    },
+    /// The agent of a node goes on, and its writes to Interruptions fail for this long.
+    Mute {
+        node: String,
+        millis: u64,
+    },
     /// The wall clock of a node is stepped.
     Clock {
         node: String,
@@ -225,6 +236,7 @@ pub fn a_cluster() -> Scenario {
         budgets: Vec::new(),
         faults: Faults::default(),
         provisioner: ProvisionerSpec::default(),
+        takes_over: false,
         script: Vec::new(),
         ends_ms: 0,
     }

@@ -16,6 +16,7 @@ impl World {
         match step {
             Step::Api(state) => return self.set_api(state),
             Step::Queue(message) => return self.send(message),
+            Step::KillProvisioner { down_ms } => return self.kill_stand_ins(down_ms),
             _ => {}
         }
         let Some(node) = step.node().and_then(|name| self.node_named(name)) else {
@@ -45,6 +46,7 @@ impl World {
                 self.kill_agent(node);
                 self.schedule(self.now + down_ms, Event::Start { node });
             }
+            Step::Mute { millis, .. } => self.nodes[node].mute_until = self.now + millis,
             Step::Clock { by_secs, .. } => {
                 self.nodes[node].skew_secs += by_secs;
                 self.nodes[node].ledger.clock_was_off = true;
@@ -64,7 +66,7 @@ impl World {
                 self.kill_agent(node);
                 self.instance_dies(node);
             }
-            Step::Api(_) | Step::Queue(_) => {}
+            Step::Api(_) | Step::Queue(_) | Step::KillProvisioner { .. } => {}
         }
         self.note_ability(node);
     }
@@ -168,6 +170,7 @@ impl Step {
             | Self::Withdraw { node }
             | Self::DeleteRecord { node }
             | Self::Kill { node, .. }
+            | Self::Mute { node, .. }
             | Self::Clock { node, .. }
             | Self::Taint { node, .. }
             | Self::Touch { node }
@@ -176,7 +179,7 @@ impl Step {
             | Self::Reboot { node, .. }
             | Self::Recreate { node }
             | Self::Die { node } => Some(node),
-            Self::Queue(_) | Self::Api(_) => None,
+            Self::Queue(_) | Self::Api(_) | Self::KillProvisioner { .. } => None,
         }
     }
 }

@@ -26,7 +26,7 @@ impl World {
     fn close_ability(&mut self, node: usize) {
         let now = moment(self.now);
         let sim = &mut self.nodes[node];
-        if let Some((from, deadline)) = sim.able.take() {
+        for (from, deadline) in std::mem::take(&mut sim.able).into_iter().flatten() {
             sim.ledger.able.push(Able { from: moment(from), to: now, deadline: moment(deadline) });
         }
     }
@@ -42,15 +42,21 @@ impl World {
 
     /// Where a drain was demanded for long enough and no pod is left, it says so.
     pub fn check_drained(&mut self, node: usize) {
+        let sim = &self.nodes[node];
+        let actors = [&sim.agent, &sim.stand_in].map(|actor| actor.as_ref().and_then(|actor| actor.core.phase()));
+        for (able, phase) in sim.able.into_iter().zip(actors) {
+            self.check_drained_by(node, able.map(|(from, _)| from), phase);
+        }
+    }
+
+    fn check_drained_by(&mut self, node: usize, since: Option<u64>, phase: Option<Phase>) {
         let slack = self.nodes[node].ledger.slack;
-        let since = self.nodes[node].able.map(|(from, _)| from);
         let last_out = self.nodes[node].ledger.pods.iter().filter_map(|pod| pod.out_at).max();
         let since = since.map(|since| moment(since).max(last_out.unwrap_or_default()));
         let long = since.is_some_and(|since| since + slack <= moment(self.now));
         if !long || self.drain_left(node) {
             return;
         }
-        let phase = self.nodes[node].agent.as_ref().and_then(|agent| agent.core.phase());
         if phase != Some(Phase::Drained) {
             self.found(node, "live", format!("no pod is left, and the phase is {phase:?}"));
         }

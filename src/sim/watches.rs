@@ -14,6 +14,7 @@ use crate::domain::time::{Deadline, Instant};
 use crate::interruption::{Input, Record};
 
 /// What a watch delivers. Wall-clock times are placed on the agent's clock when it is delivered.
+#[derive(Clone)]
 pub(super) enum Change {
     Node(Node),
     Record(Option<Box<RecordObject>>),
@@ -47,19 +48,40 @@ impl World {
         let lag = self.scenario.faults.watch_lag_ms;
         let lag = if lag == 0 { 0 } else { self.rng.u64(0..=lag) };
         let at = self.now + self.rng.u64(1..15) + lag;
-        let Some(agent) = &mut self.nodes[node].agent else {
-            return;
-        };
-        agent.delivered = agent.delivered.max(at);
-        let (at, life) = (agent.delivered, agent.life);
-        let change = Box::new(change);
-        self.schedule(at, Event::Deliver { node, life, change });
+        let (agent, stand_in) = (&self.nodes[node].agent, &self.nodes[node].stand_in);
+        let (agent, stand_in) = (agent.as_ref().map(|actor| actor.life), stand_in.as_ref().map(|actor| actor.life));
+        if let Some(life) = stand_in {
+            self.changed_for(node, life, change.clone());
+        }
+        if let Some(life) = agent {
+            self.deliver_at(at, node, life, change);
+        }
+    }
+
+    /// Something has changed that this one watches.
+    pub fn changed_for(&mut self, node: usize, life: u32, change: Change) {
+        let lag = self.scenario.faults.watch_lag_ms;
+        let lag = if lag == 0 { 0 } else { self.rng.u64(0..=lag) };
+        let at = self.now + self.rng.u64(1..15) + lag;
+        self.deliver_at(at, node, life, change);
+    }
+
+    fn deliver_at(&mut self, at: u64, node: usize, life: u32, change: Change) {
+        let Some(actor) = self.nodes[node].actor_mut(life) else { return };
+        actor.delivered = actor.delivered.max(at);
+        let at = actor.delivered;
+        self.schedule(at, Event::Deliver { node, life, change: Box::new(change) });
     }
 
     pub fn deliver(&mut self, node: usize, life: u32, change: Change) {
-        let (reads, local) = (self.believes(node), self.reads(node));
+        let stands_in = self.nodes[node].stand_in_lives == life;
+        let (reads, local) = if stands_in {
+            (World::wall(self.now), World::wall(self.now))
+        } else {
+            (self.believes(node), self.reads(node))
+        };
         let now = self.now;
-        let Some(agent) = self.nodes[node].agent.as_mut().filter(|agent| agent.life == life) else {
+        let Some(agent) = self.nodes[node].actor_mut(life) else {
             return;
         };
         let at = agent.at(now);
@@ -92,17 +114,17 @@ impl World {
         // The two watches are independent: either may come first.
         let (first, second) = (Change::Node(object), Change::Record(record));
         if self.rng.bool() {
-            self.changed(node, first);
-            self.changed(node, second);
+            self.changed_for(node, life, first);
+            self.changed_for(node, life, second);
         } else {
-            self.changed(node, second);
-            self.changed(node, first);
+            self.changed_for(node, life, second);
+            self.changed_for(node, life, first);
         }
     }
 
     /// Lists the pods of a node, for the watch that asked for it.
     pub fn list_pods(&mut self, node: usize, life: u32, watch: u32) {
-        let current = self.nodes[node].agent.as_ref().is_some_and(|agent| agent.life == life && agent.watch == watch);
+        let current = self.nodes[node].actor(life).is_some_and(|actor| actor.watch == watch);
         if !current {
             return;
         }
@@ -111,23 +133,26 @@ impl World {
             return self.schedule(again, Event::ListPods { node, life, watch });
         }
         let pods = self.pod_views(node);
-        if let Some(agent) = &mut self.nodes[node].agent {
+        if let Some(agent) = self.nodes[node].actor_mut(life) {
             // From here on the watch delivers what changes, after the list.
             agent.watching = Watching::Yes;
         }
-        self.changed(node, Change::Pods(watch, pods));
+        self.changed_for(node, life, Change::Pods(watch, pods));
     }
 
-    /// The watch on the pods broke and starts anew.
+    /// The agent's watch on the pods broke and starts anew.
     pub fn relist_pods(&mut self, node: usize) {
-        let Some(agent) = &mut self.nodes[node].agent else {
+        if let Some(life) = self.nodes[node].agent.as_ref().map(|agent| agent.life) {
+            self.relist_pods_of(node, life);
+        }
+    }
+
+    fn relist_pods_of(&mut self, node: usize, life: u32) {
+        let Some(actor) = self.nodes[node].actor_mut(life).filter(|actor| actor.watching != Watching::No) else {
             return;
         };
-        if agent.watching == Watching::No {
-            return;
-        }
-        agent.watching = Watching::Listing;
-        let (life, watch) = (agent.life, agent.watch);
+        actor.watching = Watching::Listing;
+        let watch = actor.watch;
         let at = self.now + self.rng.u64(1..500);
         self.schedule(at, Event::ListPods { node, life, watch });
     }
@@ -135,9 +160,10 @@ impl World {
     /// Every watch broke, and starts anew now that the API server is back.
     pub fn relist_all(&mut self) {
         for node in 0..self.nodes.len() {
-            self.relist_pods(node);
-            if let Some(agent) = &self.nodes[node].agent {
-                let life = agent.life;
+            let sim = &self.nodes[node];
+            let lives: Vec<u32> = sim.agent.iter().chain(&sim.stand_in).map(|actor| actor.life).collect();
+            for life in lives {
+                self.relist_pods_of(node, life);
                 let at = self.now + self.rng.u64(1..1_000);
                 self.schedule(at, Event::List { node, life });
             }
@@ -161,6 +187,7 @@ fn placed(record: RecordObject, reads: Timestamp, local: Timestamp, now: Instant
     });
     let first_ask = record.status.timeline.first_eviction_at;
     Record {
+        version: record.version.to_string(),
         node: record.node,
         provider_id: record.provider_id,
         notices: notices.collect(),

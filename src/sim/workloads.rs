@@ -1,6 +1,5 @@
 //! Pods, the kubelets that stop them, the budgets that protect them, and the controllers that replace them.
 
-use super::agents::Watching;
 use super::scenario::{ApiState, PodSpec};
 use super::watches::{Change, PodView};
 use super::world::{Event, Told, World, moment};
@@ -211,8 +210,8 @@ impl World {
         self.pods[index].gone = true;
         self.outward(Told::PodGone { pod: index });
         let (node, uid) = (self.pods[index].node, self.pods[index].uid.clone());
-        if let Some(watch) = self.pod_watch(node) {
-            self.changed(node, Change::PodGone(watch, uid));
+        for (life, watch) in self.nodes[node].pod_watches() {
+            self.changed_for(node, life, Change::PodGone(watch, uid.clone()));
         }
         if self.pods[index].spec.stateful {
             let pod = Box::new(self.pods[index].spec.clone());
@@ -231,18 +230,13 @@ impl World {
 
     fn pod_changed(&mut self, index: usize) {
         let node = self.pods[index].node;
-        if let Some(watch) = self.pod_watch(node)
-            && self.api != ApiState::Away
-        {
-            let view = self.pods[index].view();
-            self.changed(node, Change::Pod(watch, view));
+        if self.api == ApiState::Away {
+            return;
         }
-    }
-
-    /// The watch that would deliver a change of a pod of this node.
-    fn pod_watch(&self, node: usize) -> Option<u32> {
-        let agent = self.nodes[node].agent.as_ref()?;
-        (agent.watching == Watching::Yes).then_some(agent.watch)
+        for (life, watch) in self.nodes[node].pod_watches() {
+            let view = self.pods[index].view();
+            self.changed_for(node, life, Change::Pod(watch, view));
+        }
     }
 
     pub fn pod_views(&self, node: usize) -> Vec<PodView> {

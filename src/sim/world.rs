@@ -85,9 +85,16 @@ pub(super) struct NodeSim {
     pub skew_secs: i64,
     pub agent: Option<Agent>,
     pub lives: u32,
+    /// The provisioner's part.
+    pub stand_in: Option<Agent>,
+    pub stand_in_lives: u32,
+    /// Until then the agent's writes to Interruptions fail.
+    pub mute_until: u64,
     pub ledger: Ledger,
-    /// The open span of [`Ledger::able`]: since when, for which deadline.
-    pub able: Option<(u64, u64)>,
+    /// The open spans of [`Ledger::able`], of the agent and of its stand-in: since when, for which deadline.
+    pub able: [Option<(u64, u64)>; 2],
+    /// Since when a drain is wanted that is nobody's.
+    pub nobodys: Option<u64>,
     /// All pods that ever were on it, by their places in the world.
     pub pods: Vec<usize>,
 }
@@ -129,6 +136,9 @@ pub(super) struct BudgetSim {
 pub(super) enum Event {
     Step(usize),
     Start {
+        node: usize,
+    },
+    StartStandIn {
         node: usize,
     },
     Input {
@@ -290,13 +300,17 @@ impl World {
             skew_secs: 0,
             agent: None,
             lives: 0,
+            stand_in: None,
+            stand_in_lives: 0,
+            mute_until: 0,
             ledger: Ledger {
                 margin: policy.margin,
                 capacity_first: policy.drain == DrainStart::CapacityFirst,
                 slack: self.scenario.faults.slack(),
                 ..Ledger::default()
             },
-            able: None,
+            able: [None, None],
+            nobodys: None,
             pods: Vec::new(),
         });
         for pod in spec.pods {
@@ -304,6 +318,9 @@ impl World {
         }
         if let Some(at) = agent_at {
             self.schedule(at, Event::Start { node: index });
+        }
+        if self.scenario.takes_over {
+            self.schedule(self.now, Event::StartStandIn { node: index });
         }
     }
 
@@ -348,6 +365,7 @@ impl World {
         match event {
             Event::Step(index) => self.step(index),
             Event::Start { node } => self.start_agent(node),
+            Event::StartStandIn { node } => self.start_stand_in(node),
             Event::Input { node, life, input } => self.feed(node, life, *input),
             Event::Answered { node, life, input, pod, ask } => {
                 if self.lives(node, life) {
@@ -382,7 +400,7 @@ impl World {
 
     /// Whether this life of the agent goes on.
     pub fn lives(&self, node: usize, life: u32) -> bool {
-        self.nodes[node].agent.as_ref().is_some_and(|agent| agent.life == life)
+        self.nodes[node].actor(life).is_some()
     }
 
     /// Whether chance has it, one time in `one_in`.

@@ -4,6 +4,7 @@ mod capacity;
 mod drains;
 mod notices;
 mod seeds;
+mod takeover;
 mod troubles;
 
 use spotkeeper::interruption::Verb;

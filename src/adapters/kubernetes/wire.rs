@@ -143,6 +143,7 @@ pub fn record(object: Interruption, reads: Timestamp, local: Timestamp, now: Ins
     });
     let first_ask = status.timeline.first_eviction_at;
     Record {
+        version: object.metadata.resource_version.unwrap_or_default(),
         asked_for: first_ask.and_then(|first| Duration::try_from(local.duration_since(first)).ok()),
         node: object.spec.node_name,
         provider_id: object.spec.provider_id,

@@ -9,8 +9,8 @@ use super::MustDrain;
 use crate::api::interruption::{NoticeEntry, NoticeKey, Phase};
 use crate::domain::node::Node;
 use crate::domain::notice::{InstanceId, Kind, Source, Subject};
-use crate::domain::time::{Deadline, Instant};
-use crate::interruption::merge::{Anchor, effective_deadline, has_counterpart};
+use crate::domain::time::{Deadline, Epoch, Instant};
+use crate::interruption::merge::{Anchor, effective_deadline_of, has_counterpart};
 use crate::interruption::{Input, Policy, Reading, Rebalance, Record, ScheduledEvent};
 
 /// How long a record waits for the node that it is about.
@@ -39,6 +39,10 @@ pub(super) struct Announced {
     /// Announcements that are over, and are not heard again.
     over: VecDeque<String>,
     record_read: bool,
+    /// It has no IMDS, and takes the node's agent at its word; with its clock.
+    stands_in: Option<Epoch>,
+    /// A deadline of the record that none of its notices tells.
+    recorded: Option<Instant>,
     /// A replacement of the node was Ready.
     replaced: bool,
     anchor: Anchor,
@@ -80,15 +84,31 @@ impl Announced {
             said: BTreeMap::new(),
             over: VecDeque::new(),
             record_read: false,
+            stands_in: None,
+            recorded: None,
             replaced: false,
             anchor: Anchor::default(),
             awaiting_node: None,
         }
     }
 
+    /// Takes the node's agent at its word.
+    pub(super) fn standing_in(self, epoch: Epoch) -> Self {
+        Self { stands_in: Some(epoch), ..self }
+    }
+
+    pub(super) fn stands_in(&self) -> bool {
+        self.stands_in.is_some()
+    }
+
     /// The Node may say how it is to be treated.
     pub(super) fn obeys(&mut self, policy: Policy) {
         self.policy = policy;
+    }
+
+    /// The deadlines that count.
+    pub(super) fn deadlines(&self) -> Vec<Instant> {
+        self.confirmed().filter_map(|said| said.deadline).chain(self.recorded).collect()
     }
 
     /// Whether a replacement of the node was Ready.
@@ -118,7 +138,7 @@ impl Announced {
                     Subject::ScheduledChange(_) => deadline - self.policy.scheduled_lead,
                     _ => Instant::default(),
                 };
-                Some(MustDrain { deadline, from })
+                Some(MustDrain { deadline: self.recorded.map_or(deadline, |at| at.min(deadline)), from })
             })
             .min_by_key(|must| must.deadline)
     }
@@ -255,8 +275,24 @@ impl Announced {
         let boot_id = self.node.as_ref().and_then(|node| node.boot_id.as_ref());
         let other_boot = boot_id.zip(status.boot_id.as_ref()).is_some_and(|(now, then)| now != then);
         let open = status.phase.is_some_and(|phase| !phase.ends_episode());
+        if self.stands_in.is_some() {
+            // What the agent has ended is over.
+            // (A wish is over when it is taken out of the record, and may be made again.)
+            let ended = |key: &NoticeKey, said: &Said| {
+                !matches!(key.source, Source::Operator | Source::Provisioner)
+                    && status.settled.contains(&settled(key, said.announced))
+            };
+            let ended: Vec<NoticeKey> = self.said.iter().filter(|(k, s)| ended(k, s)).map(|(k, _)| k.clone()).collect();
+            for key in ended {
+                self.give_up(&key);
+            }
+        }
         if !self.record_read {
-            status.settled.iter().for_each(|what| self.over.push_back(what.clone()));
+            let wish = |what: &&String| what.starts_with("operator/") || what.starts_with("provisioner/");
+            let there =
+                |what: &&String| notices.iter().any(|(entry, _)| what.starts_with(&format!("{}@", entry.key())));
+            // A wish that is not in the record any more may be made again.
+            self.over.extend(status.settled.iter().filter(|what| !wish(what) || there(what)).cloned());
         }
         // What it says of this boot this boot has said, too.
         self.record_read |= other_boot;
@@ -266,31 +302,51 @@ impl Announced {
                 continue;
             }
             self.hear_recorded(now, entry, *deadline);
-            let before = !self.record_read && open && status.phase >= Some(Phase::Confirmed);
+            let trusted = !self.record_read || self.stands_in.is_some();
+            let before = trusted && open && status.phase >= Some(Phase::Confirmed);
+            let counted =
+                status.kind == Some(entry.kind) || (entry.deadline.is_some() && entry.deadline == status.deadline);
             if before
-                && status.kind == Some(entry.kind)
+                && counted
                 && let Some(said) = self.said.get_mut(&slot(&entry.key()))
             {
                 said.confirmed = true;
             }
         }
         self.record_read = true;
+        let told = |said: &Said| said.announced.is_some() && said.announced == status.deadline;
+        let untold = open && self.stands_in.is_some() && !self.said.values().any(told);
+        self.recorded = record.deadline.filter(|_| untold).map(|deadline| deadline.at);
     }
 
     fn hear_recorded(&mut self, now: Instant, entry: &NoticeEntry, deadline: Option<Deadline>) {
         if let Some(subject) = Subject::from_record(entry.kind, entry.action.as_deref()) {
-            self.hear(now, entry.key(), subject, deadline, entry.source == Source::Sqs);
+            let ago = self.stands_in.zip(entry.noticed_at).map_or(Duration::ZERO, |(epoch, at)| epoch.ago(at, now));
+            self.hear_from(now, ago, entry.key(), subject, deadline, entry.source == Source::Sqs);
         }
     }
 
     fn hear(&mut self, now: Instant, key: NoticeKey, subject: Subject, deadline: Option<Deadline>, here: bool) {
+        self.hear_from(now, Duration::ZERO, key, subject, deadline, here);
+    }
+
+    /// `ago`: how long ago it was first heard of, by whomever.
+    fn hear_from(
+        &mut self,
+        now: Instant,
+        ago: Duration,
+        key: NoticeKey,
+        subject: Subject,
+        deadline: Option<Deadline>,
+        here: bool,
+    ) {
         let deadline = deadline.map(|deadline| self.anchor.place(now, deadline));
         let announced = deadline.map(|deadline| deadline.announced);
         let ignored = key.kind == Kind::RebalanceRecommendation && self.policy.rebalance == Rebalance::Ignore;
         if ignored || self.over.contains(&settled(&key, announced)) {
             return;
         }
-        let placed = effective_deadline(&subject, deadline, now).map(|deadline| deadline.at);
+        let placed = effective_deadline_of(&subject, deadline, now, ago).map(|deadline| deadline.at);
         let slot = slot(&key);
         let follows = key.kind == Kind::ScheduledChange && here;
         if let Some(said) = self.said.get_mut(&slot) {

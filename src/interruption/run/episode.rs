@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::hold::Hold;
+use super::turn::Part;
 use super::{Mark, PEEK};
 use crate::api::interruption::{InterruptionStatus, Phase, ReplacementStatus, Timeline};
 use crate::domain::node::Node;
@@ -38,6 +39,8 @@ pub(super) struct Episode {
     /// What the provisioner says of a replacement in this episode.
     replacement: Option<ReplacementStatus>,
     hold: Hold,
+    /// What this one did of the drain when it was last looked at.
+    part: Part,
     said_later: bool,
     said_draining: bool,
     said_missed: bool,
@@ -63,6 +66,7 @@ impl Episode {
             confirmed_at: None,
             replacement: None,
             hold: Hold::default(),
+            part: Part::Drains,
             said_later: false,
             said_draining: false,
             said_missed: false,
@@ -140,18 +144,30 @@ impl Episode {
             .max()
     }
 
-    /// Looks at what is announced and begins what follows: tells the workloads, watches the pods. Returns the terms of
-    /// the drain where there is one.
+    /// Whether what is confirmed asks for a drain.
+    pub(super) fn is_to_drain(&self) -> bool {
+        self.terms.is_some()
+    }
+
+    /// Whether its drain is its keeper's own to make.
+    pub(super) fn is_its_own(&self) -> bool {
+        self.part == Part::Drains
+    }
+
+    /// Looks at what is announced and begins what follows: tells the workloads (where it is the node's own agent's to
+    /// tell). Returns the terms of the drain where there is one.
     pub(super) fn begin(
         &mut self,
         now: Instant,
-        me: &Identity,
+        agent: Option<&Identity>,
         policy: &Policy,
         epoch: &Epoch,
         effects: &mut Vec<Effect>,
     ) -> Option<Terms> {
         let course = self.notices.course(policy, now, |deadline| self.begins(policy, deadline));
-        self.tell(now, me, &course, epoch, effects);
+        if let Some(me) = agent {
+            self.tell(now, me, &course, epoch, effects);
+        }
         let mut terms = match &course {
             Course::Drain { deadline, at_once, .. } => {
                 Some(Terms { deadline: deadline.map(|d| d.at), margin: policy.margin, at_once: *at_once, held: false })
@@ -247,8 +263,17 @@ impl Episode {
         if status.boot_id.is_some() {
             self.boot_id = status.boot_id.clone();
         }
-        self.heartbeat = self.heartbeat.max(status.heartbeat);
         self.plan.inherit(&status.pods, record.asked_for.unwrap_or_default());
+        self.adopt_progress(status);
+        // Whoever watches it must see it move, also where this program has counted before it had read the record.
+        self.next_heartbeat = None;
+    }
+
+    /// Continues from where another has come in this episode.
+    pub(super) fn adopt_progress(&mut self, status: &InterruptionStatus) {
+        self.phase = self.phase.max(status.phase.unwrap_or(Phase::Noticed));
+        self.heartbeat = self.heartbeat.max(status.heartbeat);
+        self.plan.at_least(&status.pods);
         let (ours, theirs) = (&mut self.timeline, &status.timeline);
         for (mine, recorded) in [
             (&mut ours.noticed_at, theirs.noticed_at),
@@ -263,15 +288,31 @@ impl Episode {
     }
 
     /// Watches the pods where they matter, asks them as planned, and says how it went.
-    pub(super) fn drain(&mut self, now: Instant, policy: &Policy, epoch: &Epoch, effects: &mut Vec<Effect>) {
-        let watches = self.watches(now, policy);
+    pub(super) fn drain(
+        &mut self,
+        now: Instant,
+        part: Part,
+        policy: &Policy,
+        epoch: &Epoch,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.part = part;
+        let beats = matches!(part, Part::Drains | Part::Claims) && !policy.cordon_only && self.beats();
+        if beats && self.next_heartbeat.is_none_or(|at| at <= now) {
+            self.heartbeat += 1;
+            self.next_heartbeat = Some(now + HEARTBEAT);
+        }
+        let follows = match part {
+            Part::Drains | Part::Watches => true,
+            Part::Claims => self.watching,
+            Part::LooksOn => false,
+        };
+        let watches = follows && self.watches(now, policy);
         if watches != self.watching {
             self.watching = watches;
             effects.push(if watches { Effect::WatchPods } else { Effect::ForgetPods });
         }
-        let Some(terms) = self.terms.filter(|_| !policy.cordon_only && self.plan.listed()) else {
-            return;
-        };
+        let Some(terms) = self.asks(policy) else { return };
         let left = self.plan.left();
         let time_left = terms.deadline.map(|d| d.since(now));
         if left > 0 && !self.said_draining {
@@ -295,10 +336,16 @@ impl Episode {
             self.because = because.to_string();
             effects.push(Effect::Decided(because));
         }
-        if self.phase == Phase::Draining && self.next_heartbeat.is_none_or(|at| at <= now) {
-            self.heartbeat += 1;
-            self.next_heartbeat = Some(now + HEARTBEAT);
-        }
+    }
+
+    /// The terms on which pods are asked, where this one asks any.
+    fn asks(&self, policy: &Policy) -> Option<Terms> {
+        self.terms.filter(|_| !policy.cordon_only && self.plan.listed() && self.part == Part::Drains)
+    }
+
+    /// Whether whoever drains has something to show for it.
+    fn beats(&self) -> bool {
+        self.terms.is_some() && self.phase < Phase::Drained
     }
 
     pub(super) fn asked(
@@ -316,7 +363,7 @@ impl Episode {
 
     /// When something is due in this episode.
     pub(super) fn wakeup(&self, now: Instant, policy: &Policy) -> Option<Instant> {
-        let terms = self.terms.filter(|_| !policy.cordon_only && self.plan.listed());
+        let terms = self.asks(policy);
         let missed = terms.and_then(|t| t.deadline).filter(|_| !self.said_missed && self.plan.left() > 0);
         let later = match &self.course {
             Course::Later { deadline, .. } => {
@@ -330,7 +377,7 @@ impl Episode {
             missed.map(|d| d + Duration::from_millis(1)),
             later,
             self.notices.next_refutation(now, policy.margin),
-            self.next_heartbeat.filter(|_| terms.is_some() && self.phase == Phase::Draining),
+            self.next_heartbeat.filter(|_| self.beats() && matches!(self.part, Part::Drains | Part::Claims)),
             self.terms.and_then(|terms| self.hold.wakeup(&terms, self.replacement.is_some())),
         ]
         .into_iter()
@@ -346,7 +393,7 @@ impl Episode {
     /// What the record is to say.
     pub(super) fn status(
         &self,
-        me: &Identity,
+        drainer: Option<String>,
         policy: &Policy,
         settled: &[String],
         node: Option<&Node>,
@@ -360,7 +407,7 @@ impl Episode {
             boot_id: self.boot_id.clone().or_else(|| node?.boot_id.clone()),
             timeline: self.timeline.clone(),
             pods: self.plan.counts(),
-            drainer: self.terms.map(|_| me.node.clone()),
+            drainer: drainer.filter(|_| self.terms.is_some()),
             heartbeat: self.heartbeat,
             policy: Some(policy.recorded()),
             replacement: None,

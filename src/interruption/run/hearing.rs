@@ -5,7 +5,7 @@ use super::{Keeper, remember};
 use crate::api::interruption::{NoticeEntry, NoticeKey, Phase};
 use crate::domain::notice::{Kind, Source, Subject};
 use crate::domain::time::{Deadline, Instant};
-use crate::interruption::merge::{Heard, Written, effective_deadline, has_counterpart, settled};
+use crate::interruption::merge::{Heard, Written, effective_deadline, effective_deadline_of, has_counterpart, settled};
 use crate::interruption::{Because, Effect, Reading, Rebalance};
 
 impl Keeper {
@@ -121,12 +121,13 @@ impl Keeper {
         if key.source == Source::Sqs && !has_counterpart(key.kind) {
             effects.push(Effect::Decided(Because::RecordedOnly { kind: key.kind }));
         }
+        let ago = self.heard_ago(now, &entry);
         let number = self.number + 1;
         let boot_id = self.node.as_ref().and_then(|node| node.boot_id.clone());
         let carried = &mut self.carried;
         let episode = self.episode.get_or_insert_with(|| Episode::new(number, boot_id, std::mem::take(carried)));
         self.number = episode.number;
-        let deadline = effective_deadline(&subject, deadline, now);
+        let deadline = effective_deadline_of(&subject, deadline, now, ago);
         effects.push(Effect::Decided(match episode.notices.heard.is_empty() {
             true => Because::Noticed { notice: key.clone(), left: deadline.map(|d| d.at.since(now)) },
             false => Because::SaidAgain { notice: key.clone() },

@@ -108,6 +108,10 @@ impl NodeWrites {
         self.first_sent.filter(|_| first).map(|sent| sent + GOES_FIRST).filter(|until| now < *until)
     }
 
+    pub(super) fn is_idle(&self) -> bool {
+        self.on_its_way.is_none() && self.wanted.is_none() && !self.touched
+    }
+
     pub(super) fn wakeup(&self) -> Option<Instant> {
         if self.on_its_way.is_some() { None } else { self.again }
     }

@@ -9,7 +9,8 @@ use crate::domain::time::{Deadline, Instant};
 use crate::interruption::because::{Because, Confirmation};
 use crate::interruption::merge::{Heard, Written, effective_deadline, settled};
 use crate::interruption::run::episode::Episode;
-use crate::interruption::{Effect, Outcome, Record};
+use crate::interruption::run::turn::Role;
+use crate::interruption::{DrainBy, Effect, Outcome, Record};
 
 /// The shortest time between two writes of a status that tell of progress only. A drain begins in several steps within
 /// a few milliseconds; when a hundred nodes go at once, a write for each step holds up the evictions.
@@ -32,6 +33,22 @@ pub(super) struct StatusWrites {
 impl StatusWrites {
     pub(super) fn want(&mut self, status: InterruptionStatus) {
         self.wanted = Some(status);
+    }
+
+    /// The API server has this already, by another's hand.
+    pub(super) fn is_as(&mut self, status: InterruptionStatus) {
+        self.wanted = Some(status.clone());
+        self.sent = Some(status);
+    }
+
+    /// Whether the API server has it that this episode is confirmed.
+    fn says_confirmed(&self, episode: i64) -> bool {
+        let has = |status: &InterruptionStatus| status.episode == episode && status.phase >= Some(Phase::Confirmed);
+        !self.on_its_way && self.sent.as_ref().is_some_and(has)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        !self.on_its_way && !self.stale()
     }
 
     fn stale(&self) -> bool {
@@ -66,6 +83,7 @@ impl Keeper {
         let Some(record) = record else {
             self.awaiting_node = None;
             self.replacement = None;
+            self.turn_lost(now);
             self.record.contradicts = false;
             // There is nothing to take over; what is in it later is our own.
             self.record.adopted = true;
@@ -81,6 +99,8 @@ impl Keeper {
             return;
         }
         self.replacement = record.status.replacement.clone();
+        self.version.clone_from(&record.version);
+        self.turn_seen(now, &record.status);
         let since = self.awaiting_node.as_ref().map_or(now, |(since, _)| *since);
         self.awaiting_node = Some((since, record));
     }
@@ -129,12 +149,13 @@ impl Keeper {
         if !self.record.adopted {
             self.adopt_status(&record, open);
         }
+        let recorded = record.deadline.filter(|_| open && self.role == Role::StandIn);
         let present: Vec<NoticeKey> = record.notices.iter().map(|(entry, _)| entry.key()).collect();
         for (entry, deadline) in record.notices {
             let Some(subject) = Subject::from_record(entry.kind, entry.action.as_deref()) else {
                 continue;
             };
-            let key = entry.key();
+            let (key, entry_deadline) = (entry.key(), entry.deadline);
             let stale = !open && deadline.is_some_and(|d| d.passed(now)) && entry.source == Source::Imds;
             if stale && self.episode.as_ref().is_none_or(|e| !e.notices.heard.contains_key(&key)) {
                 // Written in another life of the instance, and the status was lost: it has come and gone.
@@ -149,7 +170,8 @@ impl Keeper {
             let confirmed_before = open
                 && !self.record.adopted
                 && record.status.phase >= Some(Phase::Confirmed)
-                && record.status.kind == Some(key.kind);
+                && (record.status.kind == Some(key.kind)
+                    || (entry_deadline.is_some() && entry_deadline == record.status.deadline));
             if let Some(episode) = &mut self.episode
                 && let Some(heard) = episode.notices.heard.get_mut(&key)
             {
@@ -161,12 +183,38 @@ impl Keeper {
                 }
             }
         }
-        if !self.record.adopted {
+        let first = !self.record.adopted;
+        if first {
             let deadline = record.status.deadline.filter(|_| open);
             self.taken_over = Some(TakenOver { deadline });
             self.record.adopted = true;
         }
+        self.recorded_deadline(recorded);
         self.withdraw_missing(now, &present, effects);
+        if first
+            && open
+            && self.same_boot(&record.status)
+            && self.episode.as_ref().is_some_and(|episode| episode.notices.heard.is_empty())
+        {
+            // What the record had told of was withdrawn while nobody looked.
+            effects.push(Effect::Decided(Because::NothingAnnounced));
+            self.end(now, Phase::Cancelled, &Because::NothingAnnounced, effects);
+        }
+    }
+
+    /// The one that is stood in for may know of a deadline that no notice in the record tells of.
+    fn recorded_deadline(&mut self, deadline: Option<Deadline>) {
+        let Some(episode) = &mut self.episode else { return };
+        // What is announced of a hibernation is not what it leaves.
+        let told = |heard: &Heard| heard.entry.deadline == deadline.map(|deadline| deadline.announced);
+        let untold = !episode.notices.heard.values().any(told);
+        episode.notices.recorded = deadline.filter(|_| untold);
+    }
+
+    /// How long ago a notice was first heard of: one who stands in hears of it later than the one that he stands in for.
+    pub(super) fn heard_ago(&self, now: Instant, entry: &NoticeEntry) -> Duration {
+        let noticed = entry.noticed_at.filter(|_| self.role == Role::StandIn);
+        noticed.map_or(Duration::ZERO, |noticed| self.epoch.ago(noticed, now))
     }
 
     /// Whether a status was written in this boot of the instance, as far as is known.
@@ -233,7 +281,7 @@ impl Keeper {
 
     /// Writes every notice that is not in the record yet.
     pub(super) fn write_notices(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        if self.record.contradicts {
+        if self.record.contradicts || self.role == Role::StandIn {
             return;
         }
         let Some(episode) = &mut self.episode else {
@@ -278,23 +326,39 @@ impl Keeper {
     /// Writes the status where it has changed and the record exists.
     pub(super) fn write_status(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         if let Some(episode) = &self.episode {
-            let status = episode.status(&self.me, &self.policy, &self.settled, self.node.as_ref());
+            let status = episode.status(self.drainer(), &self.policy, &self.settled, self.node.as_ref());
             self.status.want(status);
         }
         let held =
             self.status.not_before.is_some_and(|at| now < at) && !(self.status.tries == 0 && self.status.urgent());
-        if !self.record.takes_status() || self.status.on_its_way || !self.status.stale() || held {
+        if !self.record.takes_status() || self.leaves_status() || self.status.on_its_way || !self.status.stale() || held
+        {
             return;
         }
         self.status.on_its_way = true;
         self.status.sent = self.status.wanted.clone();
-        effects.extend(self.status.wanted.clone().map(|status| Effect::RecordStatus(Box::new(status))));
+        let Some(status) = self.status.wanted.clone().map(Box::new) else { return };
+        effects.push(match self.role {
+            Role::Agent => Effect::RecordStatus(status),
+            // It never writes over what the one that it stands in for has written, and it has not seen.
+            Role::StandIn => Effect::RecordStatusOn { version: self.version.clone(), status },
+        });
+    }
+
+    /// Whether another one drains, and what there is to write is his: all but that it is over.
+    pub(super) fn leaves_status(&self) -> bool {
+        let told = || self.status.says_confirmed(self.number);
+        let left = self.role == Role::Agent && self.policy.drain_by == DrainBy::Provisioner && told();
+        self.episode.is_some() && (self.yields() || left)
     }
 
     pub(super) fn status_recorded(&mut self, now: Instant, outcome: Outcome, effects: &mut Vec<Effect>) {
         self.status.on_its_way = false;
         let (why, wait) = match outcome {
             Outcome::Done => {
+                if let Some(sent) = self.status.sent.clone() {
+                    self.turn_written(now, &sent);
+                }
                 self.status.tries = 0;
                 self.status.not_before = Some(now + PROGRESS_EVERY);
                 return;

@@ -163,6 +163,7 @@ fn a_later_boot_undoes_the_mark_of_the_boot_before() {
         ..Default::default()
     };
     let record = Record {
+        version: "1".into(),
         node: "node-a".into(),
         provider_id: "aws:///eu-west-1a/i-0123456789abcdef0".into(),
         notices: Vec::new(),
