@@ -129,6 +129,8 @@ pub struct Doomed {
     pub episode: i64,
     pub phase: Phase,
     pub kind: Option<Kind>,
+    /// A pod that was on its node is kept in the zone by its volume.
+    pub kept_in_zone: bool,
     /// How its node is kept, where its agent has written that.
     pub policy: Option<PolicyStatus>,
     /// What was announced.
@@ -178,6 +180,8 @@ pub struct NodeView {
     pub cordoned: bool,
     /// Pods run on it that are no DaemonSet's.
     pub workloads: bool,
+    /// One of these has a volume, which keeps it in this zone.
+    pub bound_to_zone: bool,
 }
 
 impl NodeView {

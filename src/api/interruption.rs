@@ -295,6 +295,9 @@ pub struct PodCounts {
     #[serde(default)]
     #[cfg_attr(feature = "api", schemars(range(min = 0)))]
     pub finished: i64,
+    /// One of them has a volume that keeps it in this zone: what stands in for the node must be there.
+    #[serde(default)]
+    pub kept_in_zone: bool,
     /// Which are still there.
     #[serde(default)]
     #[cfg_attr(feature = "api", schemars(range(min = 0)))]

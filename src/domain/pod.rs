@@ -35,6 +35,8 @@ pub struct Pod {
     pub policy: OnInterruption,
     /// Whether it belongs to the node rather than to a workload, and so ends with it.
     pub bound_to_node: Option<BoundToNode>,
+    /// A volume of its own keeps it in this zone, as those of EBS do.
+    pub kept_in_zone: bool,
     /// It has ended (`Succeeded` or `Failed`); what is left is its object.
     pub finished: bool,
     /// It has been asked to end, by whomever: when its grace runs out.

@@ -158,6 +158,7 @@ pub struct Plan {
     listed: bool,
     in_flight: usize,
     total: i64,
+    kept_in_zone: bool,
     finished: i64,
     evicted: i64,
     deleted: i64,
@@ -181,6 +182,7 @@ impl Plan {
         self.finished += counts.finished;
         self.evicted += counts.evicted;
         self.deleted += counts.deleted;
+        self.kept_in_zone |= counts.kept_in_zone;
     }
 
     /// Another has asked in the meantime: what it has counted counts.
@@ -209,6 +211,7 @@ impl Plan {
             total: i64::try_from(self.pods.len()).unwrap_or(i64::MAX),
             pods: self.pods,
             in_flight: self.in_flight,
+            kept_in_zone: self.kept_in_zone,
             ..Self::default()
         }
     }
@@ -233,6 +236,7 @@ impl Plan {
         }
         let Some(entry) = self.pods.get_mut(&pod.uid) else {
             self.total += 1;
+            self.kept_in_zone |= pod.kept_in_zone;
             let before = self.asked_before.get(&pod.path()).copied().unwrap_or_default();
             self.pods.insert(pod.uid.clone(), Entry { before, ..Entry::new(pod, now) });
             return;
@@ -355,6 +359,7 @@ impl Plan {
             evicted: self.evicted,
             deleted: self.deleted,
             finished: self.finished,
+            kept_in_zone: self.kept_in_zone,
             left: i64::try_from(self.pods.len()).unwrap_or(i64::MAX),
             blocked: blocked.take(BLOCKED_LISTED_MAX).collect(),
         }

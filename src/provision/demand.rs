@@ -8,7 +8,7 @@ use crate::api::node_claim::{NodeClaimSpec, Replaces};
 use crate::domain::notice::Kind;
 use crate::domain::offering::{CapacityType, Catalog};
 use crate::domain::policy::Rebalance;
-use crate::domain::requirements::{ARCH, CPU, GPU_COUNT, INSTANCE_TYPE, MEMORY, Operator, Requirement};
+use crate::domain::requirements::{ARCH, CPU, GPU_COUNT, INSTANCE_TYPE, MEMORY, Operator, Requirement, ZONE};
 
 /// The label that Karpenter puts on its nodes.
 const KARPENTER: &str = "karpenter.sh/nodepool";
@@ -61,6 +61,16 @@ impl Wish {
     /// The same again, in the place of another node.
     pub(super) fn like(spec: &NodeClaimSpec, doomed: &Doomed) -> Self {
         Self::Claim(Box::new(NodeClaimSpec { replaces: Some(replaces(doomed)), ..spec.clone() }))
+    }
+
+    /// In this zone, where a pod's volume keeps it there.
+    pub(super) fn kept_in(mut self, zone: Option<&str>) -> Self {
+        if let Self::Claim(spec) = &mut self {
+            let kept = zone.map(|zone| Requirement::new(ZONE, Operator::In, [zone]));
+            let new = kept.filter(|kept| !spec.requirements.contains(kept));
+            spec.requirements.extend(new);
+        }
+        self
     }
 }
 
@@ -164,6 +174,7 @@ mod tests {
             episode: 1,
             phase: Phase::Cordoned,
             kind: Some(Kind::RebalanceRecommendation),
+            kept_in_zone: false,
             policy,
             notices: Vec::new(),
             replacement: Replacement::default(),
@@ -184,6 +195,7 @@ mod tests {
             episode: 1,
             phase: Phase::Confirmed,
             kind: Some(Kind::SpotInterruption),
+            kept_in_zone: false,
             policy: None,
             notices: Vec::new(),
             replacement: Replacement::default(),

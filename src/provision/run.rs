@@ -312,7 +312,9 @@ impl Provisioner {
                         wish(doomed, node, of, &self.catalog, (&self.pools, &self.classes), &self.settings)
                     }
                 };
-                wanted.push((name, Some((doomed.clone(), wish))));
+                let kept = doomed.kept_in_zone || self.nodes.get(&doomed.node).is_some_and(|node| node.bound_to_zone);
+                let zone = of.map(|of| of.offering.zone.as_str()).filter(|_| kept);
+                wanted.push((name, Some((doomed.clone(), wish.kept_in(zone)))));
             }
         }
         for (name, what) in wanted {
@@ -345,6 +347,16 @@ impl Provisioner {
                 }
             }
         }
+    }
+
+    fn node_seen(&mut self, mut node: NodeView) {
+        if let Some(known) = self.nodes.get(&node.name).filter(|known| known.bound_to_zone) {
+            // Its pods may be gone by the time that another node is wanted for them: while it is doomed, what kept them
+            // there still does.
+            let doomed = known.instance.as_ref().and_then(|instance| self.doomed.get(instance));
+            node.bound_to_zone |= doomed.is_some_and(|doomed| !doomed.phase.ends_episode());
+        }
+        self.nodes.insert(node.name.clone(), node);
     }
 
     fn read(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -412,7 +424,7 @@ impl Core for Provisioner {
                 doomed.and_then(|doomed| self.gone_nodes.remove(&doomed.node));
                 self.replacements.remove(&instance);
             }
-            Input::NodeSeen(node) => drop(self.nodes.insert(node.name.clone(), node)),
+            Input::NodeSeen(node) => self.node_seen(node),
             Input::NodeGone { name } => self.node_gone(name),
             Input::NodesSynced => self.nodes_synced = true,
             Input::InstancesRead { all, instances } => self.instances_read(now, all, instances, effects),

@@ -8,7 +8,7 @@ use kube::runtime::watcher::{self, Event};
 use tokio::sync::{mpsc, watch};
 
 use super::observer::Observer;
-use crate::adapters::kubernetes::supply::{FleetPod, claim, doomed, keeps_busy, node_view, pool};
+use crate::adapters::kubernetes::supply::{FleetPod, claim, doomed, is_bound_to_zone, keeps_busy, node_view, pool};
 use crate::adapters::kubernetes::{Kubernetes, watches};
 use crate::api::interruption::Phase;
 use crate::driver::Clock;
@@ -65,21 +65,23 @@ struct Fleet {
 #[derive(Default)]
 struct Seen {
     nodes: BTreeMap<String, NodeView>,
-    /// The Node of each such pod, by its uid.
-    pods: HashMap<String, Rc<str>>,
-    busy: HashMap<Rc<str>, usize>,
+    /// The Node of each such pod and whether a volume keeps it in the zone, by its uid.
+    pods: HashMap<String, (Rc<str>, bool)>,
+    /// How many there are on a Node, and how many of these a volume keeps in the zone.
+    busy: HashMap<Rc<str>, (usize, usize)>,
     pods_listed: bool,
 }
 
 impl Seen {
     /// Until all pods have been listed every node counts as busy.
     fn is_busy(&self, node: &str) -> bool {
-        !self.pods_listed || self.busy.get(node).is_some_and(|pods| *pods > 0)
+        !self.pods_listed || self.busy.get(node).is_some_and(|(pods, _)| *pods > 0)
     }
 
     /// The node as it is now, where the core does not know it so.
     fn changed(&mut self, mut node: NodeView) -> Option<NodeView> {
         node.workloads = self.is_busy(&node.name);
+        node.bound_to_zone = self.busy.get(node.name.as_str()).is_some_and(|(_, bound)| *bound > 0);
         if self.nodes.get(&node.name) == Some(&node) {
             return None;
         }
@@ -94,23 +96,27 @@ impl Seen {
     }
 
     /// Puts a pod on its node, or takes it off. Returns the nodes whose pods have changed.
-    fn pod(&mut self, uid: &str, on: Option<&str>) -> Vec<Rc<str>> {
-        if self.pods.get(uid).map(AsRef::as_ref) == on {
+    fn pod(&mut self, uid: &str, on: Option<(&str, bool)>) -> Vec<Rc<str>> {
+        if self.pods.get(uid).map(|(node, bound)| (&**node, *bound)) == on {
             return Vec::new();
         }
         let mut touched = Vec::new();
-        if let Some(old) = self.pods.remove(uid) {
-            self.busy.entry(old.clone()).and_modify(|pods| *pods = pods.saturating_sub(1));
+        if let Some((old, bound)) = self.pods.remove(uid) {
+            self.busy.entry(old.clone()).and_modify(|(pods, those)| {
+                *pods = pods.saturating_sub(1);
+                *those = those.saturating_sub(usize::from(bound));
+            });
             touched.push(old);
         }
-        if let Some(name) = on {
+        if let Some((name, bound)) = on {
             // One text for all pods of a node.
             let name: Rc<str> = self.busy.get_key_value(name).map_or_else(|| name.into(), |(key, _)| key.clone());
-            *self.busy.entry(name.clone()).or_default() += 1;
-            self.pods.insert(uid.to_owned(), name.clone());
+            let (pods, those) = self.busy.entry(name.clone()).or_default();
+            (*pods, *those) = (*pods + 1, *those + usize::from(bound));
+            self.pods.insert(uid.to_owned(), (name.clone(), bound));
             touched.push(name);
         }
-        self.busy.retain(|_, pods| *pods > 0);
+        self.busy.retain(|_, (pods, _)| *pods > 0);
         touched
     }
 }
@@ -185,7 +191,8 @@ async fn pods(kubernetes: Kubernetes, fleet: Rc<Fleet>) {
     };
     let apply = |pod: FleetPod| {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        let touched = fleet.seen.borrow_mut().pod(&uid, keeps_busy(&pod));
+        let on = keeps_busy(&pod).map(|node| (node, is_bound_to_zone(&pod)));
+        let touched = fleet.seen.borrow_mut().pod(&uid, on);
         tell(touched)
     };
     let delete = |uid: &str| {
@@ -251,11 +258,13 @@ mod tests {
         assert_eq!(seen.changed(node.clone()), None, "that is no news");
         seen.pods_listed = true;
         assert!(!seen.changed_pods("n").unwrap().workloads);
-        assert_eq!(seen.pod("u1", Some("n")).len(), 1);
-        assert!(seen.changed_pods("n").unwrap().workloads);
-        assert!(seen.pod("u1", Some("n")).is_empty(), "that is no news");
-        assert_eq!(seen.pod("u1", Some("m")).len(), 2, "it left one and came to another");
-        assert!(!seen.changed_pods("n").unwrap().workloads);
+        assert_eq!(seen.pod("u1", Some(("n", true))).len(), 1);
+        let node = seen.changed_pods("n").unwrap();
+        assert!(node.workloads && node.bound_to_zone);
+        assert!(seen.pod("u1", Some(("n", true))).is_empty(), "that is no news");
+        assert_eq!(seen.pod("u1", Some(("m", false))).len(), 2, "it left one and came to another");
+        let node = seen.changed_pods("n").unwrap();
+        assert!(!node.workloads && !node.bound_to_zone);
         seen.pod("u1", None);
         assert!(seen.busy.is_empty() && seen.pods.is_empty());
         assert_eq!(seen.changed_pods("nobody"), None);

@@ -56,6 +56,8 @@ pub struct PodSpec {
     pub stops_in_ms: u64,
     pub policy: OnInterruption,
     pub bound: Option<BoundToNode>,
+    /// A volume keeps it in the zone.
+    pub zonal: bool,
     pub budgets: Vec<String>,
     /// Its controller starts another under the same name when it is gone.
     pub stateful: bool,
@@ -264,6 +266,7 @@ pub fn a_pod(path: &str) -> PodSpec {
         stops_in_ms: 2_000,
         policy: OnInterruption::Evict,
         bound: None,
+        zonal: false,
         budgets: Vec::new(),
         stateful: false,
         finished: false,

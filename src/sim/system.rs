@@ -14,6 +14,7 @@
 //!
 //! The cores are the real ones; the invariants are those of both worlds, and that every pod of a controller runs again.
 
+mod draw;
 mod outcome;
 mod pools;
 pub mod scenario;
@@ -38,4 +39,14 @@ impl Scenario {
     pub fn judge(self) -> Report {
         world::System::new(self, false).run()
     }
+}
+
+/// Runs the system of one seed, and tells its story.
+pub fn run(seed: u64) -> Report {
+    Scenario::from_seed(seed).run()
+}
+
+/// Runs the system of one seed without telling.
+pub fn judge(seed: u64) -> Report {
+    Scenario::from_seed(seed).judge()
 }

@@ -305,6 +305,7 @@ fn view(spec: &PodSpec, uid: PodUid, finished: bool) -> Pod {
         grace: Duration::from_secs(spec.grace_secs),
         policy: spec.policy,
         bound_to_node: spec.bound,
+        kept_in_zone: spec.zonal,
         finished,
         ends_at: None,
     }

@@ -1,5 +1,8 @@
-//! The whole system in virtual time: what must be survived, by name.
+//! The whole system in virtual time: drawn ones judged by the invariants, and what must be survived, by name.
+//!
+//! `SPOTKEEPER_SYSTEM_SEEDS` sets how many systems are drawn; `SPOTKEEPER_SYSTEM_SEED` runs one and tells its story.
 
+mod seeds;
 mod storms;
 
 use spotkeeper::sim::system::{Outcome, Report, Scenario};

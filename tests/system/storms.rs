@@ -1,7 +1,9 @@
 //! Interruptions of one node, of a zone, of everything; and spot that has run out.
 
 use spotkeeper::domain::offering::CapacityType::{OnDemand, Spot};
-use spotkeeper::sim::system::scenario::{Pools, Scenario, Which, a_cluster, a_deployment, a_training_job};
+use spotkeeper::sim::system::scenario::{
+    Pools, Scenario, Which, a_cluster, a_deployment, a_stateful_set, a_training_job,
+};
 
 use super::{MINUTE, holds};
 
@@ -35,7 +37,7 @@ fn a_zone_that_is_taken_is_replaced_in_the_others() {
 
 #[test]
 fn where_spot_has_run_out_everywhere_on_demand_stands_in() {
-    let scenario = the_shop(6).named("spot-outage");
+    let scenario = the_shop(6).named("spot-outage").workload(a_stateful_set("db/pg", 3).budget(1));
     let report = holds(scenario.trace(&Pools::of(Spot), 100, &[(10_000, Some(0))]).until(80 * MINUTE));
     let outcome = &report.outcome;
     assert_eq!(outcome.capacity.by_capacity_type, [(OnDemand, 6)].into(), "{}", report.told());
@@ -53,4 +55,35 @@ fn f12_provisioners_that_go_down_with_every_node_ask_before_and_after() {
     let asked = outcome.claims.iter().filter_map(|claim| claim.asked_ms.values().min());
     assert!(asked.clone().count() == 4 && asked.clone().all(|at| *at < 60_000), "{}", report.told());
     assert_eq!(outcome.workload("spotkeeper/spotkeeper-provisioner").unwrap().available_at_end, 2);
+}
+
+#[test]
+fn a_pod_whose_volume_keeps_it_in_its_zone_gets_a_node_there() {
+    // Spot of the zone has run out, on-demand has not; other zones have both.
+    let zone = "eu-west-1a";
+    for seed in 0..8 {
+        let scenario = the_shop(3).named("a-volume-in-its-zone").seed(seed).workload(a_stateful_set("db/pg", 3));
+        let scenario = scenario.trace(&Pools::of(Spot).in_zone(zone), 100, &[(10_000, Some(0))]);
+        let report = holds(scenario.until(60 * MINUTE));
+        let outcome = &report.outcome;
+        let stand_in = outcome.timelines.nodes.iter().find(|node| node.stands_in).expect("one");
+        assert_eq!((stand_in.zone.as_str(), stand_in.capacity_type), (zone, OnDemand), "{}", report.told());
+        assert_eq!(outcome.workload("db/pg").unwrap().available_at_end, 3, "{}", report.told());
+    }
+}
+
+#[test]
+fn a_stand_in_that_is_taken_is_replaced_where_its_pods_volumes_are() {
+    let scenario = the_shop(3).named("a-stand-in-and-its-volumes").workload(a_stateful_set("db/pg", 3));
+    let scenario = scenario.interrupts(10_000, Which::All).interrupts(6 * MINUTE, Which::StandIn);
+    let report = holds(scenario.interrupts(9 * MINUTE, Which::StandIn).until(70 * MINUTE));
+    assert!(report.outcome.capacity.claims >= 5, "{}", report.told());
+    assert_eq!(report.outcome.workload("db/pg").unwrap().available_at_end, 3, "{}", report.told());
+}
+
+#[test]
+fn what_keeps_a_pod_in_its_zone_is_known_to_a_provisioner_that_starts_after_it_was_evicted() {
+    // The API server is away when the node is doomed, and so is whoever leads; the pods are evicted before anybody has
+    // seen the record.
+    assert_eq!(spotkeeper::sim::system::judge(184).outcome.findings, []);
 }

@@ -61,6 +61,7 @@ pub type FleetPod = Object<FleetPodSpec, wire::PodStatus>;
 #[serde(rename_all = "camelCase", default)]
 pub struct FleetPodSpec {
     pub node_name: Option<String>,
+    pub volumes: Vec<wire::Volume>,
 }
 
 /// The taints that a node has until it may take workloads: of the cloud controller, of the kubelet, of network and
@@ -90,6 +91,7 @@ pub fn node_view(object: FleetNode) -> NodeView {
         starting: object.spec.taints.iter().any(|taint| is_startup(&taint.key)),
         taints: object.spec.taints.into_iter().map(taint).collect(),
         workloads: true,
+        bound_to_zone: false,
     }
 }
 
@@ -131,6 +133,11 @@ pub fn keeps_busy(pod: &FleetPod) -> Option<&str> {
     pod.spec.node_name.as_deref().filter(|_| !bound && !ended)
 }
 
+/// Whether a volume keeps a pod in its zone.
+pub fn is_bound_to_zone(pod: &FleetPod) -> bool {
+    wire::keeps_in_zone(&pod.spec.volumes)
+}
+
 /// An Interruption in the words of the core.
 pub fn doomed(object: Interruption) -> Doomed {
     let status = object.status.unwrap_or_default();
@@ -141,6 +148,7 @@ pub fn doomed(object: Interruption) -> Doomed {
         episode: status.episode,
         phase: status.phase.unwrap_or(Phase::Noticed),
         kind: status.kind,
+        kept_in_zone: status.pods.kept_in_zone,
         policy: status.policy,
         notices: object.spec.notices,
         replacement: Replacement {

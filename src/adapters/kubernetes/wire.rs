@@ -55,6 +55,25 @@ pub struct NodeInfo {
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
     pub termination_grace_period_seconds: Option<i64>,
+    pub volumes: Vec<Volume>,
+}
+
+/// A pod's volume: whether it is one that stays when the pod goes.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume {
+    pub persistent_volume_claim: Option<ClaimName>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimName {
+    pub claim_name: String,
+}
+
+/// Whether a pod has a volume of its own, which is taken to be one of its zone, as those of EBS are.
+pub fn keeps_in_zone(volumes: &[Volume]) -> bool {
+    volumes.iter().any(|volume| volume.persistent_volume_claim.is_some())
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -117,6 +136,7 @@ pub fn pod(object: PodObject, reads: Timestamp, now: Instant) -> Pod {
             (None, true) => Some(BoundToNode::DaemonSet),
             (None, false) => None,
         },
+        kept_in_zone: keeps_in_zone(&object.spec.volumes),
         finished: matches!(phase, Some("Succeeded" | "Failed")),
         ends_at: ends_at(&object.metadata, reads, now),
     }

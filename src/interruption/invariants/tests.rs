@@ -26,6 +26,7 @@ fn pod(grace: u64) -> Pod {
         grace: Duration::from_secs(grace),
         policy: OnInterruption::Evict,
         bound_to_node: None,
+        kept_in_zone: false,
         finished: false,
         ends_at: None,
     }

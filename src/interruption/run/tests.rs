@@ -41,6 +41,7 @@ fn pod(name: &str, grace: u64) -> Pod {
         grace: Duration::from_secs(grace),
         policy: OnInterruption::Evict,
         bound_to_node: None,
+        kept_in_zone: false,
         finished: false,
         ends_at: None,
     }

@@ -34,6 +34,7 @@ impl World {
             episode: 0,
             phase: Phase::Cancelled,
             kind: None,
+            kept_in_zone: false,
             policy: None,
             notices: Vec::new(),
             replacement: Replacement::default(),

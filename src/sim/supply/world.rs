@@ -398,6 +398,7 @@ impl World {
             episode: 1,
             phase: Phase::Confirmed,
             kind: Some(Kind::SpotInterruption),
+            kept_in_zone: false,
             policy: None,
             notices: Vec::new(),
             replacement: Replacement::default(),

@@ -136,7 +136,7 @@ pub struct Pools {
 /// What happens.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// EC2 will take their instances so much later: IMDS says so, and the queue where there is one.
+    /// EC2 will take their instances so much later, where they are spot: IMDS says so, and the queue where there is one.
     Interrupt {
         of: Which,
         notice_ms: u64,
@@ -177,6 +177,8 @@ pub enum Step {
     KillLeader {
         down_ms: u64,
     },
+    /// Nothing goes wrong of itself any more.
+    NoFaults,
 }
 
 /// A quiet cluster of spot nodes in three zones, with capacity everywhere.

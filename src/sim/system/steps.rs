@@ -61,6 +61,10 @@ impl System {
                     self.schedule(self.now + down_ms, Event::Agent { node });
                 }
             }
+            Step::NoFaults => {
+                self.agents.scenario.faults = Default::default();
+                self.supply.supply.faults = Default::default();
+            }
             Step::KillProvisioner { replica, down_ms } => self.supply.kill(replica, down_ms),
             Step::KillLeader { down_ms } => {
                 let leader = self.supply.lease.filter(|(_, until)| *until > self.now).map(|(holder, _)| holder);
@@ -97,8 +101,8 @@ impl System {
 
     /// AWS announces that it takes an instance, and takes it.
     pub fn interrupt(&mut self, instance: usize, notice_ms: u64) {
-        let ended = self.supply.cloud.instances[instance].died_ms.is_some();
-        if ended || self.taken.contains_key(&instance) {
+        let one = &self.supply.cloud.instances[instance];
+        if one.died_ms.is_some() || !is_spot(&one.offering) || self.taken.contains_key(&instance) {
             return;
         }
         let deadline = self.now + notice_ms;
@@ -161,6 +165,7 @@ impl System {
             episode: status.episode,
             phase,
             kind: status.kind,
+            kept_in_zone: status.pods.kept_in_zone,
             policy: status.policy,
             notices: record.notices.clone(),
             replacement: Default::default(),
@@ -224,6 +229,10 @@ impl System {
             let what = format!("it was ended with {} pods of workloads on it", self.nodes[node].busy);
             let name = self.nodes[node].name.clone();
             self.found(&name, "P-6", what);
+        }
+        let heard = self.supply.doomed.get(&self.agents.nodes[node].instance);
+        if taken && heard.is_none_or(|doomed| doomed.phase < Phase::Confirmed) {
+            self.unheard += 1;
         }
         self.nodes[node].gone = true;
         self.nodes[node].ready = false;

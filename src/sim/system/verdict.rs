@@ -11,6 +11,12 @@ impl System {
     pub fn verdict(&mut self) {
         let well = self.agents.api == ApiState::Well && self.supply.cloud.state == State::Well;
         let last = self.taken.values().copied().max().unwrap_or(0).max(self.last_step);
+        if !self.has_a_provisioner() {
+            // Nobody is left who could ask for anything, and there is nowhere to run: the worst that can be. It is why
+            // readiness says when both replicas run on spot.
+            self.supply.last_step = self.now;
+            return;
+        }
         if !well || last + QUIET_MS > self.now {
             return;
         }
@@ -27,10 +33,18 @@ impl System {
         }
     }
 
-    /// Whether every node that was wanted in another's place is there: where EC2 has refused one for good, or the claim
+    /// Whether a replica of the provisioner runs, or could.
+    fn has_a_provisioner(&self) -> bool {
+        let need = self.workloads.iter().find(|one| one.spec.kind == WorkloadKind::Provisioner);
+        let room = self.room.values().filter_map(|zone| zone.last()).map(|(free, _)| *free).max().unwrap_or(0);
+        need.is_none_or(|one| room >= one.spec.cpu_millis) || !self.homes().is_empty()
+    }
+
+    /// Whether every node that was taken was heard of, and every one that was wanted in another's place is there: where EC2 has refused one for good, or the claim
     /// was given up with a reason, pods may have to wait.
     fn had_capacity(&self) -> bool {
-        self.supply.cloud.joins
+        self.unheard == 0
+            && self.supply.cloud.joins
             && self.supply.cloud.refuses.is_empty()
             && self.supply.history.values().all(|claim| claim.ready_ms.is_some())
     }

@@ -190,19 +190,20 @@ impl System {
         let one = &mut self.lives[life];
         (one.node, one.pod, one.on_node) = (Some(node), Some(pod), true);
         one.states.push((now, Some(node), PodState::Starting));
-        let need = workload.spec.cpu_millis;
-        self.occupy(node, i64::from(need), 1);
+        let (need, bound) = (workload.spec.cpu_millis, workload.spec.zonal);
+        self.occupy(node, i64::from(need), 1, bound);
         life
     }
 
     /// A node's free room changes, and perhaps whether pods run on it.
-    fn occupy(&mut self, node: usize, millis: i64, pods: i32) {
+    fn occupy(&mut self, node: usize, millis: i64, pods: i32, bound: bool) {
         let one = &mut self.nodes[node];
         if one.open {
             self.room.entry(one.zone.clone()).or_default().remove(&(one.cpu_millis - one.used_millis, node));
         }
         one.used_millis = u32::try_from((i64::from(one.used_millis) + millis).max(0)).unwrap_or(0).min(one.cpu_millis);
         one.busy = one.busy.saturating_add_signed(pods);
+        one.bound = one.bound.saturating_add_signed(if bound { pods } else { 0 });
         if one.open {
             self.room.entry(one.zone.clone()).or_default().insert((one.cpu_millis - one.used_millis, node));
         }
@@ -295,8 +296,9 @@ impl System {
     fn leaves_node(&mut self, life: usize) {
         let one = &mut self.lives[life];
         if let Some(node) = one.node.filter(|_| std::mem::take(&mut one.on_node)) {
-            let need = self.workloads[self.slots[self.lives[life].slot].workload].spec.cpu_millis;
-            self.occupy(node, -i64::from(need), -1);
+            let spec = &self.workloads[self.slots[self.lives[life].slot].workload].spec;
+            let (need, bound) = (spec.cpu_millis, spec.zonal);
+            self.occupy(node, -i64::from(need), -1, bound);
         }
     }
 
@@ -425,6 +427,7 @@ fn pod_spec(workload: &Workload, name: &str) -> PodSpec {
     spec.grace_secs = workload.grace_secs;
     spec.stops_in_ms = workload.stops_in_ms;
     spec.policy = workload.policy;
+    spec.zonal = workload.zonal;
     spec.budgets = workload.max_unavailable.map(|_| workload.path()).into_iter().collect();
     spec
 }

@@ -48,6 +48,8 @@ pub(super) struct System {
     pub findings: Vec<Finding>,
     pub story: Vec<String>,
     pub telling: bool,
+    /// Nodes that were taken and nobody had heard of it: nothing stands in for them.
+    pub unheard: u32,
     /// When the last thing was done to the world, as far as the script goes.
     pub last_step: u64,
 }
@@ -60,8 +62,9 @@ pub(super) struct NodeSim {
     pub zone: String,
     pub cpu_millis: u32,
     pub used_millis: u32,
-    /// Pods of workloads on it.
+    /// Pods of workloads on it, and those of them that a volume keeps in the zone.
     pub busy: u32,
+    pub bound: u32,
     pub ready: bool,
     /// It takes pods.
     pub open: bool,
@@ -125,6 +128,7 @@ impl System {
             findings: Vec::new(),
             story: Vec::new(),
             telling,
+            unheard: 0,
             last_step: scenario.script.iter().map(|(at, _)| *at).max().unwrap_or(0),
             scenario,
         };
@@ -327,6 +331,7 @@ impl System {
             cpu_millis: cpus * 1_000,
             used_millis: 0,
             busy: 0,
+            bound: 0,
             ready: false,
             open: false,
             gone: false,
@@ -354,11 +359,12 @@ impl System {
 
     /// Whether pods run on a node is told to the provisioners, whenever it changes.
     pub fn set_busy(&mut self, node: usize) {
-        let (name, busy) = (&self.nodes[node].name, self.nodes[node].busy > 0);
+        let NodeSim { name, busy, bound, .. } = &self.nodes[node];
+        let (workloads, bound_to_zone) = (*busy > 0, *bound > 0);
         if let Some(view) = self.supply.nodes.get(name)
-            && view.workloads != busy
+            && (view.workloads, view.bound_to_zone) != (workloads, bound_to_zone)
         {
-            let view = crate::provision::NodeView { workloads: busy, ..view.clone() };
+            let view = crate::provision::NodeView { workloads, bound_to_zone, ..view.clone() };
             self.supply.node_changed(view);
         }
     }
