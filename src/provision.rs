@@ -18,6 +18,7 @@
 //! - `launch`: one call's life: the same token until its fate is known or presumed.
 //! - `run::tidy`: two instances for one claim, instances without a claim.
 //! - [`retire`]: a node of ours that is to go is drained before its instance is ended.
+//! - [`comeback`], [`risk`]: when an on-demand node may move back to spot, and where spot has made trouble.
 //! - [`shortage`], [`bucket`], [`leadership`], [`failure`]: memory, pace, authority, what errors mean.
 //! - [`because`]: the reasons of decisions.
 //! - [`invariants`]: what must always hold, as predicates over the stream of inputs and effects.
@@ -25,6 +26,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+
+use jiff::Timestamp;
 
 use crate::api::interruption::{NoticeEntry, Phase, PolicyStatus};
 use crate::api::launch::{LaunchSpec, LaunchStatus, Launched};
@@ -44,6 +47,7 @@ pub use run::Provisioner;
 pub mod because;
 pub mod bucket;
 mod claim;
+pub mod comeback;
 mod demand;
 pub mod failure;
 pub mod invariants;
@@ -53,6 +57,7 @@ mod launch;
 pub mod leadership;
 pub mod pools;
 pub mod retire;
+pub mod risk;
 mod run;
 pub mod shortage;
 mod writes;
@@ -80,6 +85,8 @@ pub struct Settings {
     pub resync: Duration,
     /// For how long an instance of ours without a claim is left alone.
     pub leak_grace: Duration,
+    /// How nodes return to spot.
+    pub returns: comeback::Policy,
 }
 
 impl Default for Settings {
@@ -95,6 +102,7 @@ impl Default for Settings {
             bucket: (50, 5.0),
             resync: Duration::from_secs(30),
             leak_grace: Duration::from_secs(600),
+            returns: comeback::Policy::default(),
         }
     }
 }
@@ -206,6 +214,12 @@ pub struct Instance {
     pub template: Option<(String, String)>,
     /// The NodePool that it was launched for, from our tag.
     pub pool: Option<String>,
+    /// The Auto Scaling group that it is in.
+    pub group: Option<String>,
+    /// When it was launched.
+    pub launched_at: Option<Timestamp>,
+    /// It has ended for good.
+    pub terminated: bool,
     /// The token of the Launch that made it, from our tag; `None` where it is none of ours.
     pub launch: Option<String>,
 }

@@ -391,6 +391,8 @@ fn described(of: ec2::Instance) -> Option<Described> {
     Some(Described {
         id: of.instance_id?.parse().ok()?,
         alive: matches!(state, Some(ec2::InstanceStateName::Pending | ec2::InstanceStateName::Running)),
+        terminated: matches!(state, Some(ec2::InstanceStateName::Terminated)),
+        launched_at: of.launch_time.and_then(|at| jiff::Timestamp::from_second(at.secs()).ok()),
         offering: Offering {
             instance_type: of.instance_type.map(|name| name.as_str().to_owned()).unwrap_or_default(),
             zone: of.placement.and_then(|at| at.availability_zone).unwrap_or_default(),

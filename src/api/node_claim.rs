@@ -66,6 +66,21 @@ pub struct NodeClaimSpec {
     /// The node that it stands in for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<Replaces>,
+    /// What it is for.
+    #[serde(default)]
+    pub purpose: Purpose,
+}
+
+words! {
+    /// What a claim is for.
+    #[derive(Default)]
+    Purpose {
+        /// A node in the place of one that is taken.
+        #[default]
+        Replacement = "Replacement",
+        /// A spot node in the place of an on-demand one, which then is drained and ended.
+        ReturnToSpot = "ReturnToSpot",
+    }
 }
 
 /// What is launched, whatever the instance type.
@@ -124,6 +139,10 @@ pub struct Replaces {
     /// The episode of its Interruption.
     #[cfg_attr(feature = "api", schemars(range(min = 0)))]
     pub episode: i64,
+    /// The Auto Scaling group that will replace that node itself: the claim is a bridge until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "api", schemars(length(min = 1, max = 255)))]
+    pub group: Option<String>,
 }
 
 words! {
@@ -183,6 +202,10 @@ pub struct NodeClaimStatus {
     #[serde(default)]
     #[cfg_attr(feature = "api", schemars(range(min = 0)))]
     pub never_registered: i64,
+    /// How many tries in a row to bring it back to spot have failed: each doubles the wait for the next.
+    #[serde(default)]
+    #[cfg_attr(feature = "api", schemars(range(min = 0)))]
+    pub failed_returns: i64,
     /// EC2 was asked first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_at: Option<Timestamp>,

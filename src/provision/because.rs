@@ -74,6 +74,14 @@ pub enum Because {
     Retires { node: String, why: &'static str },
     /// It is empty: its instance is ended.
     Ends { instance: InstanceId, why: &'static str },
+    /// An on-demand node is moved back to spot.
+    Returns { node: String },
+    /// That has failed, and has changed nothing.
+    ReturnFailed { node: String, why: String, again_in: Duration },
+    /// The group has replaced its node itself: the stand-in is not needed any more.
+    BridgeEnds { group: String, by: InstanceId },
+    /// A spot pool is being interrupted.
+    Risky { what: String },
     /// It is not wanted any more.
     NoLongerWanted { why: &'static str },
     /// This replica leads from now on.
@@ -133,6 +141,10 @@ impl Because {
             Self::TooManyLeaks { .. } => "TooManyLeaks",
             Self::Retires { .. } => "Retires",
             Self::Ends { .. } => "Ends",
+            Self::Returns { .. } => "Returns",
+            Self::ReturnFailed { .. } => "ReturnFailed",
+            Self::BridgeEnds { .. } => "BridgeEnds",
+            Self::Risky { .. } => "Risky",
             Self::NoLongerWanted { .. } => "NoLongerWanted",
             Self::Leads => "Leads",
             Self::Follows => "Follows",
@@ -249,6 +261,12 @@ impl fmt::Display for Because {
             ),
             Self::Retires { node, why } => write!(f, "{node} is to go, {why}: its drain is asked for"),
             Self::Ends { instance, why } => write!(f, "{instance} is empty, and {why}: it is ended"),
+            Self::Returns { node } => write!(f, "spot has been quiet: a spot node is tried in the place of {node}"),
+            Self::ReturnFailed { node, why, again_in } => {
+                write!(f, "{node} stays on-demand ({why}); tried again after {} s of quiet", again_in.as_secs())
+            }
+            Self::BridgeEnds { group, by } => write!(f, "{by} has come to group {group} in the place of its node"),
+            Self::Risky { what } => write!(f, "{what} is being interrupted: new nodes go elsewhere first"),
             Self::NoLongerWanted { why } => write!(f, "no longer wanted: {why}"),
             Self::Leads => f.write_str("this replica leads"),
             Self::Follows => f.write_str("this replica does not lead any more"),

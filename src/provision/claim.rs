@@ -6,7 +6,7 @@ use super::retire::Reason;
 use super::writes::Writes;
 use super::{Because, Claim, Created, Launch};
 use crate::api::launch::Launched;
-use crate::api::node_claim::{ATTEMPTS_MAX, Attempt, ClaimPhase, NodeClaimSpec, NodeClaimStatus};
+use crate::api::node_claim::{ATTEMPTS_MAX, Attempt, ClaimPhase, NodeClaimSpec, NodeClaimStatus, Purpose};
 use crate::domain::notice::InstanceId;
 use crate::domain::offering::{CapacityType, MicroDollars};
 use crate::domain::quantity::in_dollars;
@@ -146,7 +146,26 @@ impl Run {
             && self.launch.is_none()
             && self.status.instance_id.is_none()
             && self.phase() != ClaimPhase::Failed
+            && !self.has_tried()
             && !self.deleting
+    }
+
+    /// Whether it was to try once, and has: a return to spot that gives nothing is given up.
+    pub(super) fn has_tried(&self) -> bool {
+        self.spec.purpose == Purpose::ReturnToSpot
+            && (self.status.attempts_total > 0 || self.not_before.is_some())
+            && self.launch.is_none()
+            && self.status.instance_id.is_none()
+    }
+
+    pub(super) fn has_instance(&self) -> bool {
+        self.status.instance_id.is_some()
+    }
+
+    /// A try to bring it back to spot has failed.
+    pub(super) fn stays(&mut self) {
+        self.changes += 1;
+        self.status.failed_returns += 1;
     }
 
     pub(super) fn capacity(&self) -> Option<CapacityType> {

@@ -4,7 +4,7 @@ use super::pools::serving::{Service, needs};
 use super::pools::{Classes, Pools};
 use super::{Because, Doomed, Instance, NodeView, Settings, copy_of};
 use crate::api::interruption::Phase;
-use crate::api::node_claim::{NodeClaimSpec, Replaces};
+use crate::api::node_claim::{NodeClaimSpec, Purpose, Replaces};
 use crate::domain::notice::Kind;
 use crate::domain::offering::{CapacityType, Catalog};
 use crate::domain::policy::Rebalance;
@@ -59,8 +59,17 @@ pub(super) enum Wish {
 
 impl Wish {
     /// The same again, in the place of another node.
-    pub(super) fn like(spec: &NodeClaimSpec, doomed: &Doomed) -> Self {
-        Self::Claim(Box::new(NodeClaimSpec { replaces: Some(replaces(doomed)), ..spec.clone() }))
+    pub(super) fn like(spec: &NodeClaimSpec, doomed: &Doomed, settings: &Settings) -> Self {
+        // A node that came back to spot asked for spot alone; whatever stands in for it may be on-demand again.
+        let back = spec.purpose == Purpose::ReturnToSpot;
+        let order = if back { settings.order.clone() } else { spec.order.clone() };
+        let group = spec.replaces.as_ref().and_then(|of| of.group.clone()).filter(|_| !back);
+        Self::Claim(Box::new(NodeClaimSpec {
+            replaces: Some(replaces(doomed, group)),
+            purpose: Purpose::Replacement,
+            order,
+            ..spec.clone()
+        }))
     }
 
     /// In this zone, where a pod's volume keeps it there.
@@ -74,8 +83,9 @@ impl Wish {
     }
 }
 
-fn replaces(doomed: &Doomed) -> Replaces {
-    Replaces { instance_id: doomed.instance.clone(), node_name: doomed.node.clone(), episode: doomed.episode }
+fn replaces(doomed: &Doomed, group: Option<String>) -> Replaces {
+    let (instance_id, node_name) = (doomed.instance.clone(), doomed.node.clone());
+    Replaces { instance_id, node_name, episode: doomed.episode, group }
 }
 
 pub(super) fn wish(
@@ -105,7 +115,8 @@ pub(super) fn wish(
         recipe: None,
         node_pool: Some(pool),
         resources,
-        replaces: Some(replaces(doomed)),
+        replaces: Some(replaces(doomed, instance.group.clone())),
+        purpose: Purpose::Replacement,
     }))
 }
 
@@ -132,7 +143,8 @@ fn copy(doomed: &Doomed, instance: &Instance, resources: Vec<String>, catalog: &
         recipe: Some(recipe),
         node_pool: None,
         resources,
-        replaces: Some(replaces(doomed)),
+        replaces: Some(replaces(doomed, instance.group.clone())),
+        purpose: Purpose::Replacement,
     }))
 }
 
@@ -210,6 +222,9 @@ mod tests {
             template: Some(("lt-1".into(), "1".into())),
             pool: None,
             launch: None,
+            group: None,
+            launched_at: None,
+            terminated: false,
         };
         let wish = |catalog: &Catalog| {
             wish(&doomed, None, Some(&instance), catalog, (&Pools::default(), &Classes::new()), &Settings::default())

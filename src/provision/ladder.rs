@@ -21,7 +21,17 @@ pub enum Rung {
 }
 
 /// How near the end of a belief is near enough: probes that would come one by one go together.
-const NEARLY: std::time::Duration = std::time::Duration::from_secs(20);
+pub const NEARLY: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Whether an offering that would do is to be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    Take,
+    /// Only where nothing else of the rung is left.
+    IfNothingElse,
+    /// Not before then; `None` where that is not known.
+    Leave(Option<Instant>),
+}
 
 /// What is wanted: an instance that meets these, launched by this recipe.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +49,21 @@ pub fn rung(
     shortages: &Shortages,
     max: usize,
 ) -> Rung {
+    rung_of(now, wanted, capacity, catalog, shortages, max, &|_| Choice::Take)
+}
+
+/// The same, of the offerings that are chosen.
+pub fn rung_of(
+    now: Instant,
+    wanted: Wanted,
+    capacity: CapacityType,
+    catalog: &Catalog,
+    shortages: &Shortages,
+    max: usize,
+    choose: &dyn Fn(&Offering) -> Choice,
+) -> Rung {
     let mut open: Vec<(Option<MicroDollars>, Override)> = Vec::new();
+    let mut spare: Vec<(Option<MicroDollars>, Override)> = Vec::new();
     let mut until: Option<Option<Instant>> = None;
     let mut any = false;
     for (of, offering) in catalog.offerings(capacity) {
@@ -51,17 +75,27 @@ pub fn rung(
             any = true;
             let one =
                 Override { instance_type: of.name.clone(), subnet_id: subnet.id.clone(), zone: offering.zone.clone() };
-            match shortages.standing(now, &one, of.quota_class(), capacity) {
-                Standing::Open | Standing::HalfOpen => open.push((catalog.price(&offering), one)),
-                Standing::Short(to) => {
-                    until = Some(match (until, to) {
-                        (Some(Some(a)), Some(b)) => Some(a.min(b)),
-                        (Some(Some(a)), None) | (_, Some(a)) => Some(a),
-                        (_, None) => None,
-                    });
+            let wait = match (shortages.standing(now, &one, of.quota_class(), capacity), choose(&offering)) {
+                (Standing::Short(to), Choice::Leave(other)) => to.max(other),
+                (Standing::Short(to), _) | (_, Choice::Leave(to)) => to,
+                (_, Choice::Take) => {
+                    open.push((catalog.price(&offering), one));
+                    continue;
                 }
-            }
+                (_, Choice::IfNothingElse) => {
+                    spare.push((catalog.price(&offering), one));
+                    continue;
+                }
+            };
+            until = Some(match (until, wait) {
+                (Some(Some(a)), Some(b)) => Some(a.min(b)),
+                (Some(Some(a)), None) | (_, Some(a)) => Some(a),
+                (_, None) => None,
+            });
         }
+    }
+    if open.is_empty() {
+        open = spare;
     }
     if open.is_empty() {
         return if any { Rung::Short(until.flatten()) } else { Rung::Nothing };
@@ -190,6 +224,37 @@ mod tests {
         assert_eq!(ask(&recipe), ["m0.large"]);
         recipe.architecture = Some("mips".into());
         assert_eq!(ask(&recipe), ["Nothing"]);
+    }
+
+    #[test]
+    fn what_is_risky_is_asked_only_where_nothing_else_is_left_of_the_rung() {
+        let (catalog, recipe) = (catalog(1, &["a", "b"]), recipe(&["a", "b"]));
+        let mut shortages = Shortages::default();
+        let now = Instant::default();
+        let ask = |shortages: &Shortages, choose: &dyn Fn(&Offering) -> Choice| match rung_of(
+            now,
+            Wanted { requirements: &[], recipe: &recipe },
+            CapacityType::Spot,
+            &catalog,
+            shortages,
+            300,
+            choose,
+        ) {
+            Rung::Ask(asked) => asked.into_iter().map(|one| one.zone).collect::<Vec<_>>(),
+            other => vec![format!("{other:?}")],
+        };
+        let risky = |of: &Offering| if of.zone == "a" { Choice::IfNothingElse } else { Choice::Take };
+        assert_eq!(ask(&shortages, &risky), ["b"]);
+        let of = |zone: &str| Offering {
+            instance_type: catalog.types.keys().next().unwrap().clone(),
+            zone: zone.into(),
+            capacity_type: CapacityType::Spot,
+        };
+        shortages.failed(now, &Scarce::Offering(of("b")), "l");
+        assert_eq!(ask(&shortages, &risky), ["a"], "it blocks nobody who has nothing else");
+        let until = Some(Instant::from_millis(9));
+        let leave = |of: &Offering| if of.zone == "a" { Choice::Leave(until) } else { Choice::Take };
+        assert_eq!(ask(&shortages, &leave), [format!("{:?}", Rung::Short(until))]);
     }
 
     #[test]

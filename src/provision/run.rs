@@ -6,7 +6,9 @@
 
 mod answers;
 mod asking;
+mod bridge;
 mod classes;
+mod comeback;
 mod declining;
 mod labelling;
 mod pooling;
@@ -25,10 +27,11 @@ use super::launch;
 use super::leadership::Leadership;
 use super::pools::Pools;
 use super::retire as retiring;
+use super::risk::Risks;
 use super::shortage::Shortages;
 use super::writes::Writes;
 use super::{Because, Claim, Doomed, Effect, Input, Instance, Launch, NodeView, Replacement, Settings};
-use crate::api::node_claim::{ClaimPhase, Recipe};
+use crate::api::node_claim::{ClaimPhase, Purpose, Recipe};
 use crate::domain::notice::InstanceId;
 use crate::domain::offering::Catalog;
 use crate::domain::time::{Epoch, Instant};
@@ -80,6 +83,10 @@ pub struct Provisioner {
     labelling: BTreeMap<String, Labelling>,
     /// The nodes whose drain is asked for.
     retiring: BTreeMap<InstanceId, retiring::Run>,
+    /// Where spot makes trouble.
+    risks: Risks,
+    returns: comeback::Returns,
+    bridges: bridge::Bridges,
     said: BTreeSet<String>,
 }
 
@@ -142,6 +149,9 @@ impl Provisioner {
             tidy: Tidy::default(),
             labelling: BTreeMap::new(),
             retiring: BTreeMap::new(),
+            risks: Risks::default(),
+            returns: comeback::Returns::default(),
+            bridges: bridge::Bridges::default(),
             said: BTreeSet::new(),
         }
     }
@@ -172,6 +182,7 @@ impl Provisioner {
     fn lease_held(&mut self, now: Instant, until: Instant, effects: &mut Vec<Effect>) {
         if self.lead.held(now, until) {
             self.forget();
+            self.risks.looks_from(now);
             self.term = Term::Listing { again: None, on_its_way: false };
             self.say("", Because::Leads, effects);
         }
@@ -189,6 +200,7 @@ impl Provisioner {
         self.retiring.clear();
         self.pools.forget();
         self.labelling.clear();
+        self.bridges = bridge::Bridges::default();
         self.said.clear();
         self.term = Term::Following;
     }
@@ -211,6 +223,8 @@ impl Provisioner {
             }
             self.launches.insert(launch.name.clone(), launch::Run::resume(now, launch));
         }
+        let back = claims.iter().filter(|claim| claim.spec.purpose == Purpose::ReturnToSpot);
+        self.returns.resumed(now, back.map(|claim| (claim.created, claim.spec.node_pool.clone())));
         let there = &self.launches;
         self.shortages.keep_probes(|launch| there.contains_key(launch));
     }
@@ -264,9 +278,14 @@ impl Provisioner {
         let changed = changed || self.tidy.wakeup().is_some_and(|at| at <= now);
         let changed = changed || self.pools.wakeup(now, self.leads_since).is_some_and(|at| at <= now);
         let changed = changed || self.retire_wakeup().is_some_and(|at| at <= now);
+        let changed = changed || self.returns.wakeup().is_some_and(|at| at <= now);
+        let changed = changed || self.bridges.wakeup().is_some_and(|at| at <= now);
         if changed {
+            self.look_for_risks(now, effects);
+            self.come_back(now, effects);
             self.demand(now, effects);
             self.follow_nodes(now, effects);
+            self.look_at_bridges(now, effects);
             self.claims_that_leave(effects);
         }
         self.read(now, effects);
@@ -298,6 +317,7 @@ impl Provisioner {
                 }
             } else if wants(doomed, &self.settings)
                 && !self.retires(&doomed.instance)
+                && !self.comes_back(&doomed.instance)
                 && doomed.replacement.claim != name
                 && !self.said.contains(&name)
             {
@@ -306,7 +326,7 @@ impl Provisioner {
                 let ours = self.claims.values().find(|run| run.instance() == Some(&doomed.instance));
                 let wish = match ours {
                     _ if !self.pools.are_known(now, self.leads_since) => Wish::Later,
-                    Some(run) if self.is_up_to_date(&run.spec) => Wish::like(&run.spec, doomed),
+                    Some(run) if self.is_up_to_date(&run.spec) => Wish::like(&run.spec, doomed, &self.settings),
                     _ => {
                         let node = self.nodes.get(&doomed.node).or_else(|| self.gone_nodes.get(&doomed.node));
                         wish(doomed, node, of, &self.catalog, (&self.pools, &self.classes), &self.settings)
@@ -422,6 +442,7 @@ impl Core for Provisioner {
             Input::InterruptionGone { instance } => {
                 let doomed = self.doomed.remove(&instance);
                 doomed.and_then(|doomed| self.gone_nodes.remove(&doomed.node));
+                self.risks.forget(&instance);
                 self.replacements.remove(&instance);
             }
             Input::NodeSeen(node) => self.node_seen(node),
@@ -482,6 +503,8 @@ impl Core for Provisioner {
             self.bucket_wakeup(),
             self.tidy.wakeup(),
             self.retire_wakeup(),
+            self.returns.wakeup(),
+            self.bridges.wakeup(),
             pools,
             self.labels_wakeup(),
         ]

@@ -8,7 +8,7 @@ use clap::Parser;
 
 use crate::config::{LogFormat, duration, listen, log_filter};
 use crate::domain::offering::CapacityType;
-use crate::provision::Settings;
+use crate::provision::{Settings, comeback};
 
 /// Has a replacement on its way for every node that AWS is about to take.
 ///
@@ -58,6 +58,22 @@ pub struct Config {
     #[arg(long, env = "SPOTKEEPER_LEAK_GRACE", value_name = "DURATION", default_value = "10m", value_parser = duration)]
     pub leak_grace: Duration,
 
+    /// How long a spot pool must have been quiet before an on-demand node returns to it; doubled with each failure.
+    #[arg(long, env = "SPOTKEEPER_RETURN_AFTER", value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub return_after: Duration,
+
+    /// How long an on-demand node stays Ready before it may return to spot.
+    #[arg(long, env = "SPOTKEEPER_RETURN_MIN_STAY", value_name = "DURATION", default_value = "30m", value_parser = duration)]
+    pub return_min_stay: Duration,
+
+    /// How many returns to spot may begin in an hour, failed ones included.
+    #[arg(long, env = "SPOTKEEPER_RETURN_MAX_PER_HOUR", value_name = "COUNT", default_value_t = 10)]
+    pub return_max_per_hour: u64,
+
+    /// How many returns to spot may be on their way at a time; with 0 no node returns.
+    #[arg(long, env = "SPOTKEEPER_RETURN_SURGE", value_name = "COUNT", default_value_t = 1)]
+    pub return_surge: u64,
+
     /// What on-demand costs: a JSON file of instance types and US dollars an hour, such as {"m7g.large": 0.0816}.
     #[arg(long, env = "SPOTKEEPER_PRICES", value_name = "PATH")]
     pub prices: Option<PathBuf>,
@@ -105,6 +121,12 @@ impl Config {
             bucket: self.create_fleet_bucket,
             resync: self.resync,
             leak_grace: self.leak_grace,
+            returns: comeback::Policy {
+                after: self.return_after,
+                min_stay: self.return_min_stay,
+                max_per_hour: Some(self.return_max_per_hour),
+                surge: self.return_surge,
+            },
             ..Settings::default()
         }
     }
@@ -141,6 +163,7 @@ mod tests {
     #[test]
     fn the_command_is_consistent() {
         Config::command().debug_assert();
+        assert_eq!(parse(&[]).unwrap().settings().returns, comeback::Policy::default());
         assert_eq!(parse(&[]).unwrap().order, [CapacityType::Spot, CapacityType::OnDemand]);
     }
 

@@ -40,6 +40,8 @@ pub struct Report {
     pub labels: BTreeMap<String, BTreeMap<String, String>>,
     /// The pool of each claim that is there at the end.
     pub pool_of: BTreeMap<String, String>,
+    /// The nodes that take no pods at the end.
+    pub cordoned: Vec<String>,
 }
 
 /// How much happened.
@@ -57,6 +59,9 @@ pub struct Figures {
     pub ended: u64,
     pub takeovers: u64,
     pub unknown: u64,
+    /// Returns to spot that were begun, and that were completed.
+    pub returns: u64,
+    pub returned: u64,
 }
 
 impl Figures {
@@ -73,6 +78,8 @@ impl Figures {
             ended: self.ended + other.ended,
             takeovers: self.takeovers + other.takeovers,
             unknown: self.unknown + other.unknown,
+            returns: self.returns + other.returns,
+            returned: self.returned + other.returned,
         }
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! `SPOTKEEPER_SUPPLY_SEEDS` sets how many worlds are drawn; `SPOTKEEPER_SUPPLY_SEED` runs one and tells its story.
 
+mod bridges;
 mod faults;
 mod loops;
 mod pools;
 mod retire;
+mod returns;
 mod seeds;

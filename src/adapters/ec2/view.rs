@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+
 use super::{CLUSTER_TAG, LAUNCH_TAG, POOL_TAG};
 use crate::api::node_claim::Subnet;
 use crate::domain::notice::InstanceId;
@@ -11,6 +13,9 @@ use crate::provision::Instance;
 /// EC2 puts these on what is launched with a launch template.
 const TEMPLATE_ID: &str = "aws:ec2launchtemplate:id";
 const TEMPLATE_VERSION: &str = "aws:ec2launchtemplate:version";
+
+/// Auto Scaling puts this on what a group launches: the group's name.
+const GROUP: &str = "aws:autoscaling:groupName";
 
 /// By which clusters mark their subnets; what follows is the cluster's name.
 const CLUSTER_SUBNET: &str = "kubernetes.io/cluster/";
@@ -23,6 +28,8 @@ const SUBNETS_MAX: usize = 64;
 pub struct Described {
     pub id: InstanceId,
     pub alive: bool,
+    pub terminated: bool,
+    pub launched_at: Option<Timestamp>,
     pub offering: Offering,
     pub subnet: Option<String>,
     pub tags: BTreeMap<String, String>,
@@ -70,8 +77,11 @@ pub fn instances(described: Vec<Described>, cluster: &str, subnets: &Subnets) ->
             template,
             pool: of.tags.remove(POOL_TAG).filter(|_| ours),
             launch: of.tags.remove(LAUNCH_TAG).filter(|_| ours),
+            group: of.tags.remove(GROUP),
             id: of.id,
             alive: of.alive,
+            terminated: of.terminated,
+            launched_at: of.launched_at,
             offering: of.offering,
         }
     };
@@ -92,6 +102,8 @@ mod tests {
         Described {
             id: id.parse().unwrap(),
             alive: true,
+            terminated: false,
+            launched_at: None,
             offering: Offering {
                 instance_type: "m7g.large".into(),
                 zone: "a".into(),
@@ -133,6 +145,8 @@ mod tests {
         };
         assert_eq!(with("me").launch.as_deref(), Some("token"));
         assert_eq!(with("another").launch, None);
+        let grouped = instances(vec![described("i-00000001", "s", &[(GROUP, "workers")])], "me", &Subnets::default());
+        assert_eq!(grouped[0].group.as_deref(), Some("workers"));
         assert_eq!(with("me").template, Some(("lt-1".into(), "3".into())));
     }
 }

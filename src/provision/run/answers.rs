@@ -9,6 +9,13 @@ use crate::provision::launch::Fate;
 use crate::provision::shortage::{Scarce, fnv};
 use crate::provision::{Answer, Because, Created, Effect, FleetError, ladder};
 
+/// Whether an error speaks of this; what it leaves open it says of all.
+fn is_about(error: &FleetError, one: &Override) -> bool {
+    error.instance_type.as_ref().is_none_or(|name| *name == one.instance_type)
+        && error.zone.as_ref().is_none_or(|zone| *zone == one.zone)
+        && error.subnet_id.as_ref().is_none_or(|id| *id == one.subnet_id)
+}
+
 impl Provisioner {
     pub(super) fn launch_created(&mut self, now: Instant, name: &str, outcome: Created, effects: &mut Vec<Effect>) {
         let failed = match &outcome {
@@ -88,6 +95,7 @@ impl Provisioner {
             }
         }
         for error in &errors {
+            self.note_trouble(now, &spec, error);
             for what in self.scarce(&spec, error) {
                 if let Some(until) = self.shortages.failed(now, &what, name) {
                     let because =
@@ -100,6 +108,16 @@ impl Provisioner {
         self.hand_out(now, name, effects);
     }
 
+    /// Spot offerings that an error names have not been quiet.
+    fn note_trouble(&mut self, now: Instant, spec: &LaunchSpec, error: &FleetError) {
+        if spec.capacity_type != CapacityType::Spot || failure::class(&error.code) == Class::Throttle {
+            return;
+        }
+        for one in spec.overrides.iter().filter(|one| is_about(error, one)) {
+            self.risks.gave_nothing(now, &ladder::offering(one, spec.capacity_type));
+        }
+    }
+
     fn quota_class(&self, instance_type: &str) -> QuotaClass {
         let named = crate::domain::offering::InstanceType { name: instance_type.into(), ..Default::default() };
         named.quota_class()
@@ -108,11 +126,7 @@ impl Provisioner {
     /// What an error says is short.
     fn scarce(&self, spec: &LaunchSpec, error: &FleetError) -> Vec<Scarce> {
         let capacity = spec.capacity_type;
-        let about = |one: &&Override| {
-            error.instance_type.as_ref().is_none_or(|name| *name == one.instance_type)
-                && error.zone.as_ref().is_none_or(|zone| *zone == one.zone)
-                && error.subnet_id.as_ref().is_none_or(|id| *id == one.subnet_id)
-        };
+        let about = |one: &&Override| is_about(error, one);
         let named = error.instance_type.is_some() || error.zone.is_some() || error.subnet_id.is_some();
         let mut all: Vec<Scarce> = match failure::class(&error.code) {
             // One that names nothing is no word about any offering.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use super::Provisioner;
 use crate::api::launch::{ClaimRef, LaunchSpec, Override};
-use crate::api::node_claim::Recipe;
+use crate::api::node_claim::{NodeClaimSpec, Purpose, Recipe};
+use crate::domain::notice::InstanceId;
 use crate::domain::offering::CapacityType;
 use crate::domain::requirements::Requirement;
 use crate::domain::time::Instant;
-use crate::provision::ladder::{self, Rung, Wanted};
+use crate::provision::ladder::{self, Rung};
 use crate::provision::leadership::CALL_TIMEOUT;
 use crate::provision::{Because, Effect, launch};
 
@@ -20,10 +21,20 @@ struct Alike {
     requirements: Vec<Requirement>,
     recipe: Option<Recipe>,
     pool: Option<String>,
+    /// It goes nowhere where spot makes trouble.
+    wary: bool,
+    /// The node that it brings back to spot: each asks for itself.
+    returns: Option<InstanceId>,
+}
+
+/// The node that a claim brings back to spot.
+fn returns(spec: &NodeClaimSpec) -> Option<InstanceId> {
+    let of = spec.replaces.as_ref().filter(|_| spec.purpose == Purpose::ReturnToSpot);
+    of.map(|of| of.instance_id.clone())
 }
 
 /// What decides when a ladder is begun anew.
-type Same = (Vec<CapacityType>, Vec<Requirement>, Option<Recipe>);
+type Same = (Vec<CapacityType>, Vec<Requirement>, Option<Recipe>, bool, Option<InstanceId>);
 
 impl Provisioner {
     /// Every claim without capacity asks on its rung, or goes on to the next one, until it asks or waits.
@@ -44,6 +55,8 @@ impl Provisioner {
                             requirements: run.spec.requirements.clone(),
                             recipe: run.spec.recipe.clone(),
                             pool: run.spec.node_pool.clone(),
+                            wary: self.is_wary(&run.spec),
+                            returns: returns(&run.spec),
                         };
                         groups.entry(alike).or_default().push(run.name.clone());
                     }
@@ -71,7 +84,8 @@ impl Provisioner {
             }
         };
         let mut moved = false;
-        if let (Some(pool), CapacityType::Spot) = (&alike.pool, alike.capacity) {
+        // Whether the floor allows a return was looked at when it began.
+        if let (Some(pool), CapacityType::Spot, None) = (&alike.pool, alike.capacity, &alike.returns) {
             let rest = names.split_off(self.skip_spot(pool, &names));
             for name in std::mem::replace(&mut names, rest) {
                 let Some(run) = self.claims.get_mut(&name) else { continue };
@@ -81,7 +95,8 @@ impl Provisioner {
             }
         }
         while !names.is_empty() {
-            let overrides = match self.rung(now, &alike.requirements, &recipe, alike.capacity) {
+            let Some(spec) = self.claims.get(&names[0]).map(|run| run.spec.clone()) else { return false };
+            let overrides = match self.rung(now, &spec, &recipe, alike.capacity) {
                 Rung::Ask(overrides) => overrides,
                 Rung::Short(_) => {
                     let why = "all of it is known to be short";
@@ -117,7 +132,10 @@ impl Provisioner {
         overrides: Vec<Override>,
         effects: &mut Vec<Effect>,
     ) -> Result<Option<(usize, Vec<Override>)>, Because> {
-        let Some(pool) = &alike.pool else { return Ok(Some((count, overrides))) };
+        // A return may be there beyond the limits for a while: that is what `surge` is for.
+        let Some(pool) = alike.pool.as_ref().filter(|_| alike.returns.is_none()) else {
+            return Ok(Some((count, overrides)));
+        };
         let room = self.room(pool, alike.capacity, count, overrides)?;
         if room.as_ref().is_some_and(|room| room.unpriced) {
             self.no_price(pool, effects);
@@ -130,11 +148,6 @@ impl Provisioner {
         self.hold(names, &because, effects);
         let Because::CostCapReached { cost, .. } = because else { return false };
         names.iter().filter_map(|name| self.claims.get_mut(name).map(|run| run.capped(cost))).count() > 0
-    }
-
-    fn rung(&self, now: Instant, requirements: &[Requirement], recipe: &Recipe, capacity: CapacityType) -> Rung {
-        let wanted = Wanted { requirements, recipe };
-        ladder::rung(now, wanted, capacity, &self.catalog, &self.shortages, self.settings.overrides_max)
     }
 
     /// Goes on to the next rung, unless there is patience left for this one.
@@ -174,12 +187,13 @@ impl Provisioner {
                 spec.order.retain(|one| *one != CapacityType::Spot);
             }
             let recipe = self.recipe(spec.recipe.as_ref(), spec.node_pool.as_deref()).ok();
-            let key = (spec.order.clone(), spec.requirements.clone(), recipe.clone());
+            let (wary, returns) = (self.is_wary(&spec), returns(&spec));
+            let key = (spec.order.clone(), spec.requirements.clone(), recipe.clone(), wary, returns);
             let until = *known.entry(key).or_insert_with(|| {
                 let mut first: Option<Instant> = None;
                 let recipe = recipe?;
                 for capacity in &spec.order {
-                    match self.rung(now, &spec.requirements, &recipe, *capacity) {
+                    match self.rung(now, &spec, &recipe, *capacity) {
                         // Nothing is known to be short, and yet nothing came: at the claim's own pace.
                         Rung::Ask(_) => return None,
                         Rung::Short(Some(until)) => first = Some(first.map_or(until, |first| first.min(until))),

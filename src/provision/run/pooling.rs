@@ -14,7 +14,7 @@ use crate::domain::time::Instant;
 use crate::interruption::Outcome;
 use crate::provision::demand::{dooms, wants};
 use crate::provision::pools::usage::{Room, Size, Usage, room};
-use crate::provision::pools::{Fault, Pools, Served};
+use crate::provision::pools::{Fault, Floor, Pools, Served};
 use crate::provision::{Because, Effect, Pool};
 
 /// The condition that says whether a pool can serve.
@@ -72,6 +72,13 @@ impl Provisioner {
             dooms(doomed) && (doomed.kind != Some(Kind::RebalanceRecommendation) || wants(doomed, &self.settings))
         });
         goes.map(|doomed| &doomed.instance).collect()
+    }
+
+    /// Whether a pool may have one node fewer on demand.
+    pub(super) fn floor_allows(&self, pool: &Option<String>) -> bool {
+        let rules = pool.as_ref().and_then(|pool| Some((pool, self.pools.get(pool)?.rules.as_ref().ok()?)));
+        let Some((pool, rules)) = rules.filter(|(_, rules)| rules.floor != Floor::Nodes(0)) else { return true };
+        self.usage(pool).is_some_and(|usage| usage.on_demand + usage.reserved > rules.floor.of(usage.nodes))
     }
 
     /// What each pool has: instances that its claims name, that EC2 shows with its tag or whose Nodes have its label, and

@@ -32,7 +32,27 @@ impl Provisioner {
         for instance in self.tidy.surplus() {
             wanted.insert(instance.clone(), (Reason::Surplus, None));
         }
+        let returned = self.returned().into_iter().map(|instance| (instance, Reason::ReturnToSpot, None));
+        for (instance, why, action) in returned.chain(self.bridged()).chain(self.stood_in_for_nothing()) {
+            wanted.entry(instance).or_insert((why, action));
+        }
         wanted
+    }
+
+    /// A claim whose node is empty, for whatever reason it was to be, is done with: there is no way back from here.
+    fn let_go(&mut self, now: Instant, wanted: &BTreeMap<InstanceId, Why>, effects: &mut Vec<Effect>) {
+        let mut said = Vec::new();
+        for (instance, (why, _)) in wanted {
+            if !self.is_drained(now, instance) {
+                continue;
+            }
+            let run = self.claims.values_mut().find(|run| run.instance() == Some(instance) && !run.deleting);
+            if let Some(run) = run {
+                run.leaves = Some(*why);
+                said.push((run.name.clone(), run.unwanted(why.words())));
+            }
+        }
+        said.into_iter().for_each(|(name, because)| self.say(&name, because, effects));
     }
 
     /// Asks for the drains that are wanted, and takes back those that are not wanted any more.
@@ -50,6 +70,7 @@ impl Provisioner {
         }
         let stays = |id: &InstanceId| !wanted.contains_key(id) && !self.tidy.ends(id);
         self.retiring.iter_mut().filter(|(id, _)| stays(id)).for_each(|(_, run)| run.withdraw());
+        self.let_go(now, &wanted, effects);
         self.send_requests(now, effects);
     }
 

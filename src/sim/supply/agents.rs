@@ -3,6 +3,7 @@
 
 use super::world::{Event, World};
 use crate::api::interruption::{NoticeEntry, Phase};
+use crate::api::node_claim::Purpose;
 use crate::domain::notice::{InstanceId, Kind, Source};
 use crate::provision::{Doomed, Input, Replacement, Request};
 
@@ -21,6 +22,32 @@ impl World {
         if node != before {
             self.node_changed(node);
         }
+    }
+
+    /// EC2 thinks that the instance of a node is likely to be taken; its agent lets it take no new pods.
+    pub fn recommend(&mut self, index: usize) {
+        let Some(one) = self.cloud.instances.get(index).filter(|one| one.died_ms.is_none()) else { return };
+        let (id, node) = (one.id.clone(), one.node());
+        if self.doomed.contains_key(&id) {
+            return;
+        }
+        if self.supply.settings.replace_on_rebalance {
+            let wanted = super::ClaimAtEnd { wanted_ms: self.now, ..Default::default() };
+            self.history.insert(format!("{id}-1"), wanted);
+        }
+        let doomed = Doomed {
+            instance: id.clone(),
+            node,
+            episode: 1,
+            phase: Phase::Cordoned,
+            kind: Some(Kind::RebalanceRecommendation),
+            policy: None,
+            notices: Vec::new(),
+            replacement: Replacement::default(),
+        };
+        self.doomed.insert(id.clone(), doomed);
+        self.doomed_changed(&id);
+        self.node_is(index, |node| node.cordoned = true);
     }
 
     /// The provisioner asks for a drain.
@@ -110,8 +137,20 @@ impl World {
         }
     }
 
-    /// P-6: no instance of ours is ended that runs workload pods.
+    /// P-6: no instance of ours is ended that runs workload pods. P-9: nor one for a return to spot that has not come.
     pub fn check_empty(&mut self, instance: &InstanceId) {
+        let request = self.doomed.get(instance).and_then(|doomed| doomed.request());
+        if request.is_some_and(|request| request.event_id == "return-to-spot") {
+            let back = |claim: &&crate::provision::Claim| {
+                claim.spec.purpose == Purpose::ReturnToSpot
+                    && claim.spec.replaces.as_ref().is_some_and(|of| of.instance_id == *instance)
+                    && claim.status.ready_at.is_some()
+            };
+            if !self.claims.values().any(|claim| back(&claim)) {
+                self.found("P-9", format!("{instance} is ended for a spot node that is not Ready"));
+            }
+            self.figures.returned += 1;
+        }
         let Some(index) = self.find(instance).filter(|index| self.cloud.instances[*index].died_ms.is_none()) else {
             return;
         };

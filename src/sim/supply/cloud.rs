@@ -29,6 +29,8 @@ pub(in crate::sim) struct InstanceSim {
     pub id: InstanceId,
     pub offering: Offering,
     pub token: Option<String>,
+    /// The Auto Scaling group that it is in.
+    pub group: Option<String>,
     /// When DescribeInstances begins to show it.
     pub shown_ms: u64,
     pub born_ms: u64,
@@ -176,6 +178,23 @@ impl World {
         Answer::Fleet { instances, errors: errors.collect() }
     }
 
+    pub fn in_group(&mut self, node: usize, group: usize) {
+        if let Some(one) = self.cloud.instances.get_mut(node) {
+            one.group = Some(format!("group-{group}"));
+        }
+    }
+
+    /// A group launches a node of its own, on-demand, whatever we do.
+    pub fn group_launches(&mut self, group: usize) {
+        let Some(offering) = self.cloud.pools.keys().find(|of| of.capacity_type == CapacityType::OnDemand).cloned()
+        else {
+            return;
+        };
+        self.start(offering, None);
+        let index = self.cloud.instances.len() - 1;
+        self.in_group(index, group);
+    }
+
     /// An instance starts.
     fn start(&mut self, offering: Offering, token: Option<String>) -> Launched {
         let id = self.instance_id();
@@ -185,6 +204,7 @@ impl World {
             id: id.clone(),
             offering: offering.clone(),
             token,
+            group: None,
             shown_ms,
             born_ms: self.now,
             died_ms: None,
@@ -280,6 +300,9 @@ impl World {
             subnets: subnets(&self.catalog),
             template: Some(("lt-0123".into(), "7".into())),
             pool: one.token.as_ref().and_then(|_| self.pool_of(one)).map(str::to_owned),
+            group: one.group.clone(),
+            launched_at: Some(super::world::epoch().wall(super::world::moment(one.born_ms))),
+            terminated: one.died_ms.is_some(),
             launch: one.token.clone(),
         }
     }

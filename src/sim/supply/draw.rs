@@ -35,6 +35,13 @@ impl Supply {
                 supply = supply.beside("other", pool(&mut rng));
             }
         }
+        if rng.u8(..3) > 0 {
+            // Returns within the time that a world has.
+            let minutes = |n: u64| std::time::Duration::from_secs(n * 60);
+            supply.settings.returns.after = minutes(rng.u64(1..10));
+            supply.settings.returns.min_stay = minutes(rng.u64(0..10));
+            supply.settings.returns.surge = rng.u64(0..3);
+        }
         let mut at = 2_000;
         for _ in 0..rng.usize(1..9) {
             at += [rng.u64(..2_000), rng.u64(..20_000), rng.u64(..5 * MINUTE)][rng.usize(..3)];
@@ -96,9 +103,9 @@ fn steps(rng: &mut fastrand::Rng, nodes: usize) -> Vec<(u64, Step)> {
     let down_ms = [500, 5_000, 40_000][rng.usize(..3)];
     let later = [rng.u64(1_000..30_000), rng.u64(MINUTE..20 * MINUTE)][rng.usize(..2)];
     let capacity = [CapacityType::Spot, CapacityType::OnDemand][rng.usize(..2)];
-    match rng.u8(..17) {
-        15 => vec![(0, Step::Pool("general", Box::new(pool(rng))))],
-        16 => vec![(0, Step::Class(Err("not now"))), (later, Step::Class(Ok(())))],
+    match rng.u8(..19) {
+        17 => vec![(0, Step::Pool("general", Box::new(pool(rng))))],
+        18 => vec![(0, Step::Class(Err("not now"))), (later, Step::Class(Ok(())))],
         0..4 => vec![(0, Step::Doom { node })],
         4 => vec![(0, Step::DoomMany { from: 0, count: nodes })],
         5 => vec![(0, Step::Doom { node }), (rng.u64(..3_000), Step::Withdraw { node })],
@@ -124,6 +131,12 @@ fn steps(rng: &mut fastrand::Rng, nodes: usize) -> Vec<(u64, Step)> {
             vec![(0, Step::Refuse { capacity, code }), (later, Step::Refuse { capacity, code: None })]
         }
         12 => vec![(rng.u64(..10 * MINUTE), Step::DeleteClaim)],
+        15 => vec![
+            (0, Step::InGroup { node, group: 0 }),
+            (10, Step::Doom { node }),
+            (later, Step::GroupLaunches { group: 0 }),
+        ],
+        16 => vec![(0, Step::GroupLaunches { group: rng.usize(..2) })],
         13 => vec![(0, Step::Block(true)), (later, Step::Block(false))],
         _ => vec![(rng.u64(..3 * MINUTE), Step::DoomStandIn)],
     }

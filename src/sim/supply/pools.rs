@@ -6,6 +6,7 @@ use super::world::World;
 use crate::api::launch::LaunchSpec;
 use crate::api::node_claim::Recipe;
 use crate::api::node_pool::NodePoolSpec;
+use crate::domain::notice::InstanceId;
 use crate::domain::offering::CapacityType;
 use crate::provision::pools::read;
 use crate::provision::pools::usage::{Size, Usage};
@@ -74,6 +75,10 @@ impl World {
         self.pools.get(pool).and_then(|pool| read(&pool.spec).ok()).is_none_or(|rules| rules.counts())
     }
 
+    fn returning(&self, instance: &InstanceId) -> bool {
+        self.claims.keys().any(|name| name.strip_prefix(instance.as_str()).is_some_and(|n| n.starts_with("-return-")))
+    }
+
     /// P-5 and P-10, where a call has just launched something: what counts of its pool is within its limits, and fallback
     /// within its cap.
     pub fn check_limits(&mut self, spec: &LaunchSpec) {
@@ -85,7 +90,8 @@ impl World {
         let mut usage = Usage::default();
         for one in self.cloud.instances.iter().filter(|one| one.died_ms.is_none()) {
             // Also one whose announcement was withdrawn: it may have been asked for while that stood.
-            if self.pool_of(one) == Some(name) && !self.doomed.contains_key(&one.id) {
+            // Nor one that a spot node is coming in the place of: that is the surge.
+            if self.pool_of(one) == Some(name) && !self.doomed.contains_key(&one.id) && !self.returning(&one.id) {
                 usage.add(one.offering.capacity_type, Size::of(&one.offering, &self.catalog), 1);
             }
         }

@@ -161,6 +161,9 @@ impl World {
             if because.reason() == "Leads" {
                 self.figures.takeovers += 1;
             }
+            if because.reason() == "Returns" {
+                self.figures.returns += 1;
+            }
             if because.reason() == "UnknownOutcome" {
                 self.figures.unknown += 1;
             }

@@ -106,6 +106,21 @@ pub enum Step {
     Class(Result<(), &'static str>),
     /// The instance of a stand-in is interrupted, whoever stands in.
     DoomStandIn,
+    /// The instance of this node is in the Auto Scaling group of that number.
+    InGroup {
+        node: usize,
+        group: usize,
+    },
+    /// The group launches one of its own.
+    GroupLaunches {
+        group: usize,
+    },
+    /// The same of the first spot stand-in alone.
+    DoomSpotStandIn,
+    /// A rebalance recommendation for this node.
+    Recommend {
+        node: usize,
+    },
     /// A person deletes the NodeClaim of a stand-in.
     DeleteClaim,
     /// Budgets allow no eviction from now on, or do again.

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use super::scenario::State;
 use super::world::World;
 use crate::api::interruption::Phase;
+use crate::api::node_claim::Purpose;
+use crate::domain::notice::{InstanceId, Kind};
 
 /// How long everything must have been well for the end to be judged: longer than the longest belief in a shortage.
 const QUIET_MS: u64 = 40 * 60_000;
@@ -12,6 +14,9 @@ const QUIET_MS: u64 = 40 * 60_000;
 /// How long two instances of one claim may live: until they are shown, until the next resync, until the call that ends
 /// one has been repeated, and until a replica that died has been followed by the other.
 const TWINS_MS: u64 = 120_000;
+
+/// How long an instance may be unknown to its claim.
+const FRESH_MS: u64 = 120_000;
 
 impl World {
     pub fn verdict(&mut self) {
@@ -58,15 +63,28 @@ impl World {
     /// P-6: no instance of ours without a claim.
     fn check_leaks(&mut self) {
         let named: Vec<_> = self.claims.values().filter_map(|claim| claim.status.instance_id.clone()).collect();
-        let ours = self.cloud.instances.iter().filter(|one| one.token.is_some() && one.died_ms.is_none());
+        // A return to spot may have begun a moment ago, in a world that is well.
+        let ours = self
+            .cloud
+            .instances
+            .iter()
+            .filter(|one| one.token.is_some() && one.died_ms.is_none() && one.born_ms + FRESH_MS < self.now);
         let leaked: Vec<String> = ours.filter(|one| !named.contains(&one.id)).map(|one| one.id.to_string()).collect();
         if !leaked.is_empty() {
             self.found("P-6", format!("no claim names {}", leaked.join(", ")));
         }
-        if !self.launches.is_empty() && self.launches.values().any(|launch| launch.status.outcome.is_none()) {
+        let returns = |launch: &crate::provision::Launch| launch.name.contains("-return-");
+        if self.launches.values().any(|launch| launch.status.outcome.is_none() && !returns(launch)) {
             let open: Vec<&String> = self.launches.keys().collect();
             self.found("live", format!("launches are open: {open:?}"));
         }
+    }
+
+    /// Whether the group of an instance has one that came later: the claim for it may have gone before it was served.
+    fn is_bridged(&self, instance: &InstanceId, claim: &str) -> bool {
+        let Some(one) = self.find(instance).map(|index| &self.cloud.instances[index]) else { return false };
+        let newer = |other: &super::cloud::InstanceSim| other.group == one.group && other.born_ms > one.born_ms;
+        one.group.is_some() && !self.claims.contains_key(claim) && self.cloud.instances.iter().any(newer)
     }
 
     /// Everybody who wanted a node has one, where EC2 had one to give.
@@ -79,7 +97,19 @@ impl World {
         for doomed in self.doomed.values().filter(|doomed| doomed.phase != Phase::Cancelled) {
             let name = format!("{}-{}", doomed.instance, doomed.episode);
             let failed = self.claims.get(&name).is_some_and(|claim| claim.status.never_registered >= 2);
-            if self.unwanted.contains(doomed.instance.as_str()) || self.unwanted.contains(&name) {
+            let back = |claim: &crate::provision::Claim| {
+                let of = claim.spec.replaces.as_ref().map(|of| &of.instance_id);
+                claim.spec.purpose == Purpose::ReturnToSpot && of == Some(&doomed.instance)
+            };
+            let recommended = doomed.kind == Some(Kind::RebalanceRecommendation);
+            if recommended && !self.supply.settings.replace_on_rebalance {
+                continue;
+            }
+            if self.unwanted.contains(doomed.instance.as_str())
+                || self.unwanted.contains(&name)
+                || self.claims.values().any(back)
+                || self.is_bridged(&doomed.instance, &name)
+            {
                 continue;
             }
             if self.history.get(&name).is_some_and(|claim| claim.ready_ms.is_none()) && !failed && !self.may_wait(&name)

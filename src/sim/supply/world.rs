@@ -32,6 +32,8 @@ pub(in crate::sim) struct World {
     pub rng: fastrand::Rng,
     pub supply: Supply,
     pub catalog: Arc<Catalog>,
+    /// Instances that AWS takes.
+    pub taken: BTreeSet<usize>,
     /// Budgets allow no eviction.
     pub blocked: bool,
     /// Instances that somebody wants to go, and claims that somebody has deleted: nobody is to stand in for them.
@@ -154,6 +156,7 @@ impl World {
             events: BTreeMap::new(),
             rng: fastrand::Rng::with_seed(supply.seed),
             catalog: Arc::new(catalog),
+            taken: BTreeSet::new(),
             blocked: false,
             unwanted: BTreeSet::new(),
             api: State::Well,
@@ -223,6 +226,7 @@ impl World {
             id,
             offering,
             token: None,
+            group: None,
             shown_ms: 0,
             born_ms: 0,
             died_ms: None,
@@ -267,9 +271,10 @@ impl World {
             story: self.story,
             figures: self.figures,
             claims: self.history,
-            labels: self.nodes.into_iter().map(|(name, node)| (name, node.labels)).collect(),
+            labels: self.nodes.iter().map(|(name, node)| (name.clone(), node.labels.clone())).collect(),
             pool_of: self.claims.values().filter_map(|c| Some((c.name.clone(), c.spec.node_pool.clone()?))).collect(),
             claims_left: self.claims.into_keys().collect(),
+            cordoned: self.nodes.into_values().filter(|node| node.cordoned).map(|node| node.name).collect(),
         }
     }
 
@@ -293,7 +298,8 @@ impl World {
             Event::Arrive { replica, life, call, sent } => self.arrive(replica, life, *call, sent),
             Event::Boots { instance } => self.boots(instance),
             Event::NodeReady { instance } => self.node_ready(instance),
-            Event::Dies { instance } => self.dies(instance),
+            Event::Dies { instance } if self.taken.contains(&instance) => self.dies(instance),
+            Event::Dies { .. } => {}
             Event::Settles { instance } => self.settles(instance),
             Event::PodsCome { instance } => self.pods_come(instance),
             Event::Cordons { instance, episode } => self.cordons(instance, episode),
@@ -336,6 +342,7 @@ impl World {
                     && let Some(doomed) = self.doomed.get_mut(&id)
                 {
                     doomed.phase = Phase::Cancelled;
+                    self.taken.remove(&node);
                     self.doomed_changed(&id);
                 }
             }
@@ -371,6 +378,18 @@ impl World {
                     self.doom(index);
                 }
             }
+            Step::InGroup { node, group } => self.in_group(node, group),
+            Step::GroupLaunches { group } => self.group_launches(group),
+            Step::DoomSpotStandIn => {
+                let stands_in = |one: &cloud::InstanceSim| {
+                    let spot = one.offering.capacity_type == CapacityType::Spot;
+                    spot && one.token.is_some() && one.died_ms.is_none()
+                };
+                if let Some(index) = self.cloud.instances.iter().position(stands_in) {
+                    self.doom(index);
+                }
+            }
+            Step::Recommend { node } => self.recommend(node),
             Step::DeleteClaim => self.delete_claim(),
             Step::Block(blocked) => self.block(blocked),
         }
@@ -392,7 +411,7 @@ impl World {
     fn doom(&mut self, index: usize) {
         let Some(one) = self.cloud.instances.get(index).filter(|one| one.died_ms.is_none()) else { return };
         let (id, node) = (one.id.clone(), one.node());
-        let doomed = Doomed {
+        let mut doomed = Doomed {
             instance: id.clone(),
             node,
             episode: 1,
@@ -405,15 +424,22 @@ impl World {
         };
         if let Some(known) = self.doomed.get_mut(&id) {
             // It is being drained already: what is announced now has a deadline.
-            if known.kind != Some(Kind::Requested) || known.phase.ends_episode() {
+            if known.kind != Some(Kind::Requested) {
                 return;
             }
-            known.kind = Some(Kind::SpotInterruption);
-            self.doomed_changed(&id);
-            self.schedule(self.now + TWO_MINUTES, Event::Dies { instance: index });
-            return;
+            if !known.phase.ends_episode() {
+                known.kind = Some(Kind::SpotInterruption);
+                self.doomed_changed(&id);
+                self.taken.insert(index);
+                self.schedule(self.now + TWO_MINUTES, Event::Dies { instance: index });
+                return;
+            }
+            self.unwanted.remove(id.as_str());
+            doomed.episode = known.episode + 1;
         }
-        self.history.insert(format!("{id}-1"), ClaimAtEnd { wanted_ms: self.now, ..ClaimAtEnd::default() });
+        let wanted = ClaimAtEnd { wanted_ms: self.now, ..ClaimAtEnd::default() };
+        self.history.insert(format!("{id}-{}", doomed.episode), wanted);
+        self.taken.insert(index);
         self.doomed.insert(id.clone(), doomed);
         self.doomed_changed(&id);
         self.schedule(self.now + TWO_MINUTES, Event::Dies { instance: index });

@@ -1,0 +1,299 @@
+//! On-demand nodes that move back to spot: a spot node first, then the drain, and nothing where the first fails.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Provisioner, claim};
+use crate::api::interruption::Phase;
+use crate::api::node_claim::{ClaimPhase, NodeClaimSpec, Purpose, Recipe, Replaces};
+use crate::domain::notice::{InstanceId, Kind};
+use crate::domain::offering::CapacityType;
+use crate::domain::time::Instant;
+use crate::provision::comeback;
+use crate::provision::ladder::{self, Choice, Rung, Wanted};
+use crate::provision::retire::Reason;
+use crate::provision::{Because, Doomed, Effect};
+
+/// How long a return may wait to be asked for.
+const ASKED_WITHIN: Duration = Duration::from_secs(120);
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// What is remembered of returns beside what the claims say.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Returns {
+    /// When the last hour's began, and of which pool.
+    begun: Vec<(Instant, Scope)>,
+    /// When a node's return failed, by its claim.
+    failed: BTreeMap<String, Instant>,
+    wakeup: Option<Instant>,
+}
+
+/// Whose nodes share a pace: those of one pool, or those of none.
+type Scope = Option<String>;
+
+/// One return on its way: the claim of the spot node, and that of the node that moves.
+struct OnItsWay {
+    back: String,
+    old: String,
+    scope: Scope,
+}
+
+impl Returns {
+    /// A new term: those that the claims tell of count.
+    pub(super) fn resumed(&mut self, now: Instant, begun: impl Iterator<Item = (Instant, Scope)>) {
+        *self = Self { begun: begun.filter(|(at, _)| now.since(*at) < HOUR).collect(), ..Self::default() };
+    }
+
+    pub(super) fn wakeup(&self) -> Option<Instant> {
+        self.wakeup
+    }
+}
+
+/// Whether AWS takes the instance, rather than we.
+pub(super) fn is_taken(doomed: &Doomed) -> bool {
+    let going = doomed.phase >= Phase::Confirmed && doomed.phase != Phase::Cancelled && doomed.phase != Phase::Refuted;
+    going && !matches!(doomed.kind, None | Some(Kind::Requested | Kind::RebalanceRecommendation))
+}
+
+impl Provisioner {
+    fn taken(&self, instance: &InstanceId) -> bool {
+        self.doomed.get(instance).is_some_and(is_taken)
+    }
+
+    /// Takes in which spot pools are being interrupted.
+    pub(super) fn look_for_risks(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let mut news = Vec::new();
+        for doomed in self.doomed.values().filter(|doomed| !self.risks.knows(doomed)) {
+            let ours = self.claims.values().find(|run| run.instance() == Some(&doomed.instance));
+            let read = self.instances.get(&doomed.instance).map(|one| &one.offering);
+            let offering = read.or(ours.and_then(|run| run.status.offering.as_ref()));
+            if let Some(pool) = offering {
+                news.push((doomed.clone(), pool.clone()));
+            }
+        }
+        for (doomed, pool) in news {
+            if self.risks.interrupted(now, &doomed, &pool) {
+                self.say(&doomed.node, Because::Risky { what: pool.to_string() }, effects);
+            }
+        }
+        self.risks.prune(now);
+    }
+
+    /// What may be asked for on a rung, and of it what is to be.
+    pub(super) fn rung(&self, now: Instant, spec: &NodeClaimSpec, recipe: &Recipe, capacity: CapacityType) -> Rung {
+        let (catalog, max) = (&self.catalog, self.settings.overrides_max);
+        let wanted = Wanted { requirements: &spec.requirements, recipe };
+        if capacity != CapacityType::Spot {
+            return ladder::rung(now, wanted, capacity, catalog, &self.shortages, max);
+        }
+        if spec.purpose == Purpose::ReturnToSpot {
+            let of = spec.replaces.as_ref().map(|of| &of.instance_id);
+            let old = self.claims.values().find(|run| of.is_some() && run.instance() == of);
+            return self.quiet_rung(now, spec, old);
+        }
+        let wary = self.is_wary(spec);
+        ladder::rung_of(now, wanted, capacity, catalog, &self.shortages, max, &|offering| match self
+            .risks
+            .avoided_until(now, offering)
+        {
+            None => Choice::Take,
+            Some(until) if wary => Choice::Leave(Some(until)),
+            Some(_) => Choice::IfNothingElse,
+        })
+    }
+
+    /// Whether it is to go anywhere but where spot makes trouble: what a recommendation replaces would only be
+    /// recommended to go again.
+    pub(super) fn is_wary(&self, spec: &NodeClaimSpec) -> bool {
+        let doomed = spec.replaces.as_ref().and_then(|of| self.doomed.get(&of.instance_id));
+        doomed.is_some_and(|doomed| doomed.kind == Some(Kind::RebalanceRecommendation))
+    }
+
+    /// The spot offerings that have been quiet for long enough for this node, and cost less than it.
+    fn quiet_rung(&self, now: Instant, spec: &NodeClaimSpec, old: Option<&claim::Run>) -> Rung {
+        let quiet = self.return_policy(&spec.node_pool).quiet(old.map_or(0, |old| old.status.failed_returns));
+        let Ok(recipe) = self.recipe(spec.recipe.as_ref(), spec.node_pool.as_deref()) else { return Rung::Nothing };
+        let failed = old.and_then(|old| self.returns.failed.get(&old.name)).copied();
+        let price = old.and_then(|old| self.catalog.price(old.status.offering.as_ref()?));
+        ladder::rung_of(
+            now,
+            Wanted { requirements: &spec.requirements, recipe: &recipe },
+            CapacityType::Spot,
+            &self.catalog,
+            &self.shortages,
+            self.settings.overrides_max,
+            &|offering| {
+                let dear = price.zip(self.catalog.price(offering)).is_some_and(|(old, new)| new >= old);
+                let since = self.risks.quiet_since(offering).max(failed.unwrap_or_default());
+                match since + quiet {
+                    _ if dear => Choice::Leave(None),
+                    at if at > now => Choice::Leave(Some(at)),
+                    _ => Choice::Take,
+                }
+            },
+        )
+    }
+
+    /// The returns whose on-demand node is still there.
+    fn on_their_way(&self) -> Vec<OnItsWay> {
+        let back = self.claims.values().filter(|run| run.spec.purpose == Purpose::ReturnToSpot);
+        back.filter_map(|run| {
+            let of = &run.spec.replaces.as_ref()?.instance_id;
+            let old = self.claims.values().find(|old| old.instance() == Some(of) && !old.deleting)?;
+            Some(OnItsWay { back: run.name.clone(), old: old.name.clone(), scope: run.spec.node_pool.clone() })
+        })
+        .collect()
+    }
+
+    /// The on-demand instances whose spot node is Ready, and stays.
+    pub(super) fn returned(&self) -> Vec<InstanceId> {
+        let ready = |one: &OnItsWay| {
+            let back = self.claims.get(&one.back)?;
+            (back.phase() == ClaimPhase::Ready && !back.deleting).then_some(())?;
+            self.claims.get(&one.old)?.instance().cloned()
+        };
+        self.on_their_way().iter().filter_map(ready).collect()
+    }
+
+    /// Whether a spot node is on its way already in the place of this one.
+    pub(super) fn comes_back(&self, instance: &InstanceId) -> bool {
+        self.claims.values().any(|run| {
+            let of = run.spec.replaces.as_ref().map(|of| &of.instance_id);
+            run.spec.purpose == Purpose::ReturnToSpot && of == Some(instance) && run.has_instance() && !run.deleting
+        })
+    }
+
+    /// Begins returns, and gives up those that have failed.
+    pub(super) fn come_back(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let on_their_way = self.on_their_way();
+        for one in &on_their_way {
+            if let Some(why) = self.why_not(now, one) {
+                self.return_failed(now, one, why, effects);
+            }
+        }
+        // Until its instance is ended one that failed holds its place.
+        let mut busy: BTreeMap<Scope, u64> = BTreeMap::new();
+        on_their_way.into_iter().for_each(|one| *busy.entry(one.scope).or_default() += 1);
+        self.begin_returns(now, busy, effects);
+    }
+
+    /// How the nodes of a pool, or those of none, return.
+    fn return_policy(&self, pool: &Scope) -> comeback::Policy {
+        let rules = pool.as_ref().and_then(|pool| self.pools.get(pool)?.rules.as_ref().ok());
+        rules.map_or_else(|| self.settings.returns.clone(), |rules| rules.return_to_spot.into())
+    }
+
+    /// Why a return is to be given up; `None` while it goes on.
+    fn why_not(&self, now: Instant, one: &OnItsWay) -> Option<String> {
+        let (back, old) = (self.claims.get(&one.back)?, self.claims.get(&one.old)?);
+        if back.deleting {
+            return None;
+        }
+        if back.has_tried() || back.phase() == ClaimPhase::Failed {
+            return Some(back.status.because.clone().unwrap_or_default());
+        }
+        if back.instance().is_some_and(|instance| self.taken(instance)) {
+            return Some("its spot node is interrupted".into());
+        }
+        if back.status.attempts_total == 0 && now.since(back.wanted_since) >= ASKED_WITHIN {
+            return Some(back.status.because.clone().unwrap_or_else(|| "it could not be asked for".into()));
+        }
+        let taken = old.instance().is_some_and(|instance| self.taken(instance));
+        (taken && !back.has_instance()).then(|| "the node itself is interrupted".into())
+    }
+
+    fn return_failed(&mut self, now: Instant, one: &OnItsWay, why: String, effects: &mut Vec<Effect>) {
+        let gave_up = self.claims.get_mut(&one.back).map(|run| {
+            run.leaves = Some(Reason::Surplus);
+            run.unwanted("the return to spot has failed")
+        });
+        gave_up.into_iter().for_each(|because| self.say(&one.back, because, effects));
+        // Where it could not even be tried, another probe is on its way: that is no word about this node.
+        if self.claims.get(&one.back).is_some_and(|run| run.not_before.is_some() && run.status.attempts_total == 0) {
+            return;
+        }
+        self.returns.failed.insert(one.old.clone(), now);
+        let Some(old) = self.claims.get_mut(&one.old) else { return };
+        old.stays();
+        let (failed, pool) = (old.status.failed_returns, old.spec.node_pool.clone());
+        let node = old.status.node_name.clone().unwrap_or_default();
+        let again_in = self.return_policy(&pool).quiet(failed);
+        self.say(&one.old, Because::ReturnFailed { node, why, again_in }, effects);
+    }
+
+    /// Begins as many returns as may be on their way, those first that have stayed longest.
+    fn begin_returns(&mut self, now: Instant, mut busy: BTreeMap<Scope, u64>, effects: &mut Vec<Effect>) {
+        self.returns.wakeup = None;
+        self.returns.begun.retain(|(at, _)| now.since(*at) < HOUR);
+        let claims = &self.claims;
+        self.returns.failed.retain(|name, _| claims.contains_key(name));
+        if self.catalog.is_empty() || !self.nodes_synced {
+            return;
+        }
+        let mut due: Option<Instant> = None;
+        let mut later = |at: Instant| due = Some(due.map_or(at, |due| due.min(at)));
+        let mut ready = Vec::new();
+        for run in self.claims.values() {
+            let policy = self.return_policy(&run.spec.node_pool);
+            let full = busy.get(&run.spec.node_pool).is_some_and(|busy| *busy >= policy.surge);
+            let Some(at) = comeback::stayed(run, &policy, now, &self.epoch).filter(|_| !full) else { continue };
+            let here = run.instance().is_some_and(|of| !self.taken(of) && self.node_of(of).is_some_and(|n| n.ready));
+            if !here || self.retires_for_good(run) || !self.floor_allows(&run.spec.node_pool) {
+                continue;
+            }
+            let spec = back_to_spot(run);
+            // A little after the first pool has been quiet for long enough, so that what follows it is asked as well.
+            match self.quiet_rung(now - ladder::NEARLY, &spec, Some(run)) {
+                Rung::Ask(_) if at <= now => ready.push((run.status.ready_at, run.name.clone(), spec)),
+                Rung::Ask(_) => later(at),
+                Rung::Short(until) => until.into_iter().for_each(|until| later((until + ladder::NEARLY).max(at))),
+                Rung::Nothing => {}
+            }
+        }
+        ready.sort_by(|(a, x, _), (b, y, _)| (a, x).cmp(&(b, y)));
+        for (_, name, spec) in ready {
+            let Some(old) = self.claims.get(&name) else { continue };
+            let Some(back) = comeback::name(old).filter(|back| !self.claims.contains_key(back)) else { continue };
+            let (scope, policy) = (spec.node_pool.clone(), self.return_policy(&spec.node_pool));
+            let busy = busy.entry(scope.clone()).or_default();
+            if *busy >= policy.surge {
+                continue;
+            }
+            let begun: Vec<Instant> =
+                self.returns.begun.iter().filter(|(_, of)| *of == scope).map(|(at, _)| *at).collect();
+            if policy.max_per_hour.is_some_and(|most| begun.len() as u64 >= most) {
+                begun.first().into_iter().for_each(|first| later(*first + HOUR));
+                continue;
+            }
+            *busy += 1;
+            self.returns.begun.push((now, scope));
+            let node = old.status.node_name.clone().unwrap_or_default();
+            self.say(&back, Because::Returns { node }, effects);
+            self.claims.insert(back.clone(), claim::Run::new(now, back, spec));
+        }
+        self.returns.wakeup = due.filter(|at| *at > now);
+    }
+
+    /// Whether its node is being retired for another reason than its return.
+    fn retires_for_good(&self, run: &claim::Run) -> bool {
+        run.deleting || run.instance().is_some_and(|of| self.retiring.get(of).is_some_and(|run| !run.is_withdrawn()))
+    }
+}
+
+/// The claim of the spot node: what the node is, of spot alone.
+fn back_to_spot(of: &claim::Run) -> NodeClaimSpec {
+    let replaces = of.instance().map(|instance| Replaces {
+        instance_id: instance.clone(),
+        node_name: of.status.node_name.clone().unwrap_or_default(),
+        episode: 0,
+        group: None,
+    });
+    NodeClaimSpec {
+        order: vec![CapacityType::Spot],
+        spot_patience_seconds: 0,
+        replaces,
+        purpose: Purpose::ReturnToSpot,
+        ..of.spec.clone()
+    }
+}
