@@ -118,6 +118,7 @@ mod tests {
             phase,
             kind: Some(kind),
             policy: None,
+            kept_in_zone: false,
             notices: Vec::new(),
             replacement: Replacement::default(),
         }

@@ -41,6 +41,7 @@ impl World {
             episode: 1,
             phase: Phase::Cordoned,
             kind: Some(Kind::RebalanceRecommendation),
+            kept_in_zone: false,
             policy: None,
             notices: Vec::new(),
             replacement: Replacement::default(),
