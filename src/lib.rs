@@ -20,7 +20,7 @@
 //! | [`provision`] | core 2: from a doomed node to a Ready one in its place |
 //! | [`api`] | the custom resources |
 //! | `sim` | the seeded simulator of the whole (feature `sim`) |
-//! | `adapters` | IMDS, SQS, EC2, Kubernetes, leases, the notice endpoint, admin |
+//! | `adapters` | IMDS, SQS, EC2, Kubernetes, leases, the wall clock, the notice endpoint, admin |
 //! | `driver` | the one loop that runs a core on tokio (feature `runtime`) |
 //! | `agent` | wiring and performer of `spotkeeper-agent` (feature `agent`) |
 //! | `provisioner` | wiring and performer of `spotkeeper-provisioner` (feature `provisioner`) |
