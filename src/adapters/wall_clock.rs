@@ -24,7 +24,7 @@ impl WallClock {
     }
 
     /// It reads `believed` where the local one reads `local`.
-    pub(super) fn correct(&self, believed: Timestamp, local: Timestamp) {
+    pub fn correct(&self, believed: Timestamp, local: Timestamp) {
         let offset = i64::try_from(believed.duration_since(local).as_millis()).unwrap_or(0);
         self.offset_ms.store(offset, Ordering::Relaxed);
     }

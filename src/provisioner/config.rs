@@ -105,6 +105,9 @@ impl Config {
         if self.resync < Duration::from_secs(1) {
             return Err("--resync: below 1s EC2 throttles the whole account".to_owned());
         }
+        if self.leak_grace < Duration::from_secs(60) {
+            return Err("--leak-grace: below 60s a list that lags behind would cost instances".to_owned());
+        }
         if self.registration_timeout < Duration::from_secs(30) {
             return Err("--registration-timeout: no instance boots in less than 30s".to_owned());
         }
@@ -176,6 +179,7 @@ mod tests {
             (&["--create-fleet-bucket", "5,NaN"], "--create-fleet-bucket"),
             (&["--resync", "10ms"], "--resync"),
             (&["--registration-timeout", "1s"], "--registration-timeout"),
+            (&["--leak-grace", "0s"], "--leak-grace"),
             (&["--log", "spotkeeper=loud"], "--log"),
         ] {
             let refused = parse(args).unwrap_err();

@@ -13,6 +13,7 @@ use crate::support::cluster::{Cluster, text};
 use crate::support::control_plane::{ControlPlane, root};
 use crate::support::facts::eventually;
 use crate::support::imds::Imds;
+use crate::support::objects::a_pod;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -121,6 +122,36 @@ async fn the_notice_file_is_added_to_any_overlay_with_the_same_image() {
         );
         assert!(yaml.contains("--prepare-notice-dir=/run/spotkeeper"), "{yaml}");
     }
+}
+
+#[tokio::test]
+async fn what_the_readme_says_to_try_drains_a_node_and_gives_it_back() {
+    let cluster = Cluster::new("readme").await;
+    let node = cluster.node("a").await;
+    cluster.create(&a_pod("web").on(&node.name)).await;
+    cluster.running(&node, 1).await;
+    let imds = Imds::start(&node.instance).await;
+    let _agent = Agent::on(&cluster, &node, &imds.endpoint()).await.start().await;
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("a README");
+    let block = readme.split("ask for it yourself").nth(1).and_then(|rest| rest.split("```sh\n").nth(1));
+    let block = block.and_then(|rest| rest.split("```").next()).expect("a block of commands");
+    let block = block.replace("ip-10-0-0-1.ec2.internal", &node.name);
+    let (asks, rest) = block.split_once("kubectl get interruption").expect("it is looked at");
+    let (_, deletes) = rest.split_once('\n').expect("and deleted");
+    let names: String =
+        asks.lines().take_while(|line| !line.starts_with("kubectl")).map(|line| format!("{line}\n")).collect();
+    let run = |script: &str| {
+        let output = cluster.plane.shell(script).output().expect("a shell runs");
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(asks);
+    cluster.phase(&node, "Drained", SOON).await;
+    run(&format!("{names}{deletes}"));
+    eventually("the node is given back", SOON, async || {
+        let seen = cluster.node_json(&node).await;
+        if seen["spec"]["unschedulable"] == true { Err(seen["spec"].to_string()) } else { Ok(()) }
+    })
+    .await;
 }
 
 #[tokio::test]

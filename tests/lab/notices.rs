@@ -36,6 +36,18 @@ async fn a_spot_interruption_by_imds_marks_the_node_and_empties_it() {
     assert!(left.iter().all(|pod| pod.starts_with("logs-")), "{left:?}");
     let (_, told) = agent.notice("/v1/notice").await.unwrap();
     assert!(told.contains("SpotInterruption"), "{told}");
+    for (metric, value) in [
+        ("spotkeeper_notices_total{source=\"imds\",kind=\"SpotInterruption\"}", 1.0),
+        ("spotkeeper_interruption_phase{phase=\"Drained\"}", 1.0),
+        ("spotkeeper_imds_healthy", 1.0),
+        ("spotkeeper_pods_asked_total{verb=\"evict\",answer=\"accepted\"}", 2.0),
+        ("spotkeeper_notice_to_cordon_seconds_count", 1.0),
+        ("spotkeeper_drains_total{result=\"empty\"}", 1.0),
+        ("spotkeeper_drain_seconds_count", 1.0),
+        ("spotkeeper_invariant_violations_total", 0.0),
+    ] {
+        assert_eq!(agent.metric(metric).await, value, "{metric}");
+    }
     eventually("events are on the Node and the Interruption", SOON, async || {
         let list = cluster.get("/apis/events.k8s.io/v1/namespaces/default/events").await?;
         let about =

@@ -182,3 +182,14 @@ impl Running {
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
     }
 }
+
+impl Drop for Running {
+    /// Every agent of every test is watched by its own witness: what that objects to fails the test.
+    fn drop(&mut self) {
+        let log = self.process.log();
+        let objections: Vec<&str> = log.lines().filter(|line| line.contains("an invariant does not hold")).collect();
+        if !std::thread::panicking() {
+            assert!(objections.is_empty(), "{}", objections.join("\n"));
+        }
+    }
+}

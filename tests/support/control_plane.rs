@@ -189,6 +189,16 @@ impl ControlPlane {
         command
     }
 
+    /// What a person types at a shell, as the administrator.
+    pub fn shell(&self, script: &str) -> Command {
+        let mut path = std::ffi::OsString::from(&*PARTS);
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        let mut command = Command::new("sh");
+        command.arg("-ec").arg(script).env("PATH", path).env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.dir);
+        command
+    }
+
     /// Applies a kustomization of the repository, and waits for what it defines to be in force.
     pub fn apply(&self, kustomization: &str) {
         let folder = root().join(kustomization);
