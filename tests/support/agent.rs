@@ -75,6 +75,8 @@ impl<'a> Agent<'a> {
             ("SPOTKEEPER_IMDS_ENDPOINT", imds),
             ("SPOTKEEPER_ADMIN_LISTEN", "127.0.0.1:0"),
             ("SPOTKEEPER_NOTICE_LISTEN", "127.0.0.1:0"),
+            // Tests that run at the same time share the control plane: with two leases they would wait for each other.
+            ("SPOTKEEPER_QUEUE_READERS", "16"),
         ];
         let env = env.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
         Agent { cluster, node, kubeconfig, args: Vec::new(), env }
