@@ -12,6 +12,7 @@
 //! - `run`: the state machine; [`Provisioner`] implements [`Core`](crate::engine::Core).
 //! - `demand`: which interruptions want a replacement, and of what shape.
 //! - [`pools`]: NodePools: which one serves a node, and what it allows.
+//! - [`ledger`]: what the instances of claims cost.
 //! - [`labels`]: what the Node of a claim says of itself.
 //! - `claim`: one claim's life; no claim waits for another but through a shared belief in a shortage.
 //! - [`ladder`]: what a rung asks for.
@@ -55,6 +56,7 @@ pub mod labels;
 pub mod ladder;
 mod launch;
 pub mod leadership;
+pub mod ledger;
 pub mod pools;
 pub mod retire;
 pub mod risk;

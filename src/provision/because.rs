@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::failure::Class;
+use super::ledger::Bill;
 use super::pools::Fault;
 use crate::domain::notice::{InstanceId, Kind};
 use crate::domain::offering::{CapacityType, MicroDollars, Offering};
@@ -28,8 +29,10 @@ pub enum Because {
     LimitReached { pool: String, field: &'static str, used: u64, max: u64 },
     /// Fallback may not cost more: spot is waited for.
     CostCapReached { pool: String, cost: MicroDollars, max: MicroDollars },
-    /// The cap on cost needs a price, and there is none.
-    NoPrice { pool: String },
+    /// A rule needs a price that is not known.
+    NoPrice { of: String, rule: String },
+    /// An instance of a claim has ended: what it cost.
+    Billed(Bill),
     /// EC2 is asked.
     Asking { capacity: CapacityType, count: usize, offerings: usize },
     /// An instance came.
@@ -119,6 +122,7 @@ impl Because {
             Self::LimitReached { .. } => "LimitReached",
             Self::CostCapReached { .. } => "CostCapReached",
             Self::NoPrice { .. } => "NoPrice",
+            Self::Billed(_) => "Billed",
             Self::Asking { .. } => "Asking",
             Self::Launched { .. } => "Launched",
             Self::FellThrough { .. } => "FellThrough",
@@ -203,10 +207,8 @@ impl fmt::Display for Because {
                 in_dollars(*cost),
                 in_dollars(*max)
             ),
-            Self::NoPrice { pool } => write!(
-                f,
-                "no on-demand price is known: spec.fallback.maxHourlyFallbackCost of NodePool {pool} is off; give --prices"
-            ),
+            Self::NoPrice { of, rule } => write!(f, "no price of {of} is known: {rule}; give --prices"),
+            Self::Billed(bill) => billed(f, bill),
             Self::Asking { capacity, count, offerings } => {
                 write!(f, "EC2 is asked for {count} × {capacity} out of {offerings} offerings")
             }
@@ -274,4 +276,19 @@ impl fmt::Display for Because {
             Self::ReadFailed { what, why } => write!(f, "{what} could not be read, trying again: {why}"),
         }
     }
+}
+
+fn billed(f: &mut fmt::Formatter<'_>, bill: &Bill) -> fmt::Result {
+    let hours = bill.ran.as_secs_f64() / 3_600.0;
+    let dollars =
+        |amount: Option<MicroDollars>| amount.map_or("?".to_owned(), |amount| format!("{:.4}", amount as f64 / 1e6));
+    write!(
+        f,
+        "{} ran for {hours:.2} h on {}: US$ {:.4} paid, {} on demand, {} on spot",
+        bill.instance,
+        bill.offering,
+        bill.paid as f64 / 1e6,
+        dollars(bill.on_demand),
+        dollars(bill.spot)
+    )
 }

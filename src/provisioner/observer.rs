@@ -73,6 +73,7 @@ impl Observer {
         self.admin.heartbeat.touch();
         self.admin.metrics.set_leads(core.leads());
         self.admin.metrics.set_claims(&core.phases());
+        self.admin.metrics.spent(&core.spent());
     }
 
     /// What the core is about to be told.

@@ -7,4 +7,5 @@ mod faults;
 mod ladder;
 mod leaders;
 mod permissions;
+mod pools;
 mod scene;

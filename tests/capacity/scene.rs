@@ -28,7 +28,7 @@ pub struct Scene {
 /// Removes what the scene before has left.
 async fn clear(cluster: &Cluster) {
     let ours = "/apis/spotkeeper.dev/v1alpha1";
-    for plural in ["nodeclaims", "launches", "interruptions"] {
+    for plural in ["nodepools", "nodeclaims", "launches", "interruptions"] {
         let list = cluster.get(&format!("{ours}/{plural}")).await.expect("it can be listed");
         for object in list["items"].as_array().into_iter().flatten() {
             let path = format!("{ours}/{plural}/{}", text(&object["metadata"]["name"]));

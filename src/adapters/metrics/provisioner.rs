@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -14,6 +15,8 @@ use prometheus_client::registry::Registry;
 
 use super::{Buckets, Common, Described, Exposition, SECONDS, add, encoded};
 use crate::api::node_claim::ClaimPhase;
+use crate::domain::offering::MicroDollars;
+use crate::provision::ledger::Totals;
 
 described! {
     LEADS = "leads" {}: "Whether this replica leads";
@@ -23,6 +26,8 @@ described! {
     EC2_DURATION = "ec2_request_duration_seconds" { "action" }: "How long requests to EC2 took";
     NOTICE_TO_REQUEST = "wanted_to_requested_seconds" {}: "From the wish for a replacement to the first request to EC2";
     NOTICE_TO_READY = "wanted_to_ready_seconds" {}: "From the wish for a replacement to the Ready node";
+    SPEND = "spend_dollars_total" { "capacity_type" }: "What the instances of NodeClaims have cost in US dollars while this replica led, as far as prices are known";
+    ON_DEMAND = "on_demand_equivalent_dollars_total" {}: "What they would have cost on demand";
     OFFERINGS = "catalog_offerings" {}: "Instance types by zone that are known";
 }
 
@@ -39,7 +44,9 @@ struct OfAction {
     action: &'static str,
 }
 
-one_label! { OfPhase { phase } OfReason { reason } }
+one_label! { OfPhase { phase } OfReason { reason } OfCapacity { capacity_type } }
+
+type Dollars = Counter<f64, AtomicU64>;
 
 /// The metrics of one process. Clones share their values.
 #[derive(Clone)]
@@ -53,6 +60,8 @@ pub struct Metrics {
     ec2_duration: Family<OfAction, Histogram, Buckets>,
     requested: Histogram,
     ready: Histogram,
+    spend: Family<OfCapacity, Dollars>,
+    on_demand: Dollars,
     offerings: Gauge,
 }
 
@@ -80,6 +89,8 @@ impl Metrics {
             ec2_duration: add(&mut all, &EC2_DURATION, Family::new_with_constructor(Buckets)),
             requested: add(&mut all, &NOTICE_TO_REQUEST, Histogram::new(SECONDS)),
             ready: add(&mut all, &NOTICE_TO_READY, Histogram::new(SECONDS)),
+            spend: add(&mut all, &SPEND, Family::default()),
+            on_demand: add(&mut all, &ON_DEMAND, Dollars::default()),
             offerings: add(&mut all, &OFFERINGS, Gauge::default()),
             registry: Arc::default(),
         };
@@ -118,6 +129,18 @@ impl Metrics {
         self.ready.observe(took.as_secs_f64());
     }
 
+    /// What was spent in all by now: these only grow.
+    pub fn spent(&self, totals: &Totals) {
+        let grow = |counter: &Dollars, to: MicroDollars| {
+            let to = to as f64 / 1e6;
+            counter.inc_by((to - counter.get()).max(0.0));
+        };
+        for (capacity, paid) in &totals.paid {
+            grow(&self.spend.get_or_create(&OfCapacity { capacity_type: capacity.as_str() }), *paid);
+        }
+        grow(&self.on_demand, totals.on_demand);
+    }
+
     pub fn set_offerings(&self, number: usize) {
         self.offerings.set(i64::try_from(number).unwrap_or(i64::MAX));
     }
@@ -133,6 +156,7 @@ impl Exposition for Metrics {
 mod tests {
     use super::*;
     use crate::adapters::metrics::ApiRequest;
+    use crate::domain::offering::CapacityType;
 
     #[test]
     fn the_table_is_what_is_exposed() {
@@ -143,6 +167,10 @@ mod tests {
         metrics.requested_after(Duration::from_millis(40));
         metrics.ready_after(Duration::from_secs(50));
         metrics.set_offerings(9);
+        let paid = [(CapacityType::Spot, 1_500_000)].into();
+        metrics.spent(&Totals { paid, on_demand: 4_000_000 });
+        metrics.spent(&Totals { on_demand: 4_000_000, ..Totals::default() });
+        assert!(metrics.exposition().contains("spotkeeper_on_demand_equivalent_dollars_total 4.0"));
         metrics.common.violated("P-2");
         let request = ApiRequest { verb: "apply", resource: "nodeclaims/status", result: "ok".into() };
         metrics.common.api_asked(request, Duration::from_millis(7));

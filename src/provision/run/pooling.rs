@@ -7,12 +7,13 @@ use crate::api::launch::Override;
 use crate::api::node_claim::{NodeClaimSpec, Recipe};
 use crate::api::node_pool::{Condition, ConditionStatus, NodePoolStatus, PoolResources};
 use crate::domain::notice::{InstanceId, Kind};
-use crate::domain::offering::{CapacityType, MicroDollars};
+use crate::domain::offering::{CapacityType, MicroDollars, Offering};
 use crate::domain::quantity::in_dollars;
 use crate::domain::requirements::NODE_POOL;
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
 use crate::provision::demand::{dooms, wants};
+use crate::provision::ledger::Totals;
 use crate::provision::pools::usage::{Room, Size, Usage, room};
 use crate::provision::pools::{Fault, Floor, Pools, Served};
 use crate::provision::{Because, Effect, Pool};
@@ -163,8 +164,35 @@ impl Provisioner {
     /// Without a price the cap on cost says so, once, and stays off.
     pub(super) fn no_price(&mut self, pool: &str, effects: &mut Vec<Effect>) {
         if self.said.insert(format!("price: {pool}")) {
-            self.say(pool, Because::NoPrice { pool: pool.to_owned() }, effects);
+            let rule = "spec.fallback.maxHourlyFallbackCost is off".to_owned();
+            self.say(pool, Because::NoPrice { of: "on-demand".into(), rule }, effects);
         }
+    }
+
+    /// Counts what the instances of claims cost.
+    pub(super) fn keep_ledger(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let there =
+            self.claims.values().filter_map(|run| Some((run.instance()?.clone(), run.status.offering.clone()?)));
+        let there = there.collect();
+        for bill in self.ledger.count(now, &there, &self.catalog) {
+            let instance = bill.instance.to_string();
+            self.say(&instance, Because::Billed(bill), effects);
+        }
+        let lacking = self.ledger.lacks(&self.catalog).map(|offering| {
+            let Offering { instance_type, capacity_type, .. } = offering;
+            (*capacity_type, format!("{capacity_type} {instance_type}"))
+        });
+        if let Some((capacity, of)) = lacking.filter(|_| !self.catalog.is_empty())
+            && self.said.insert(format!("price: {capacity}"))
+        {
+            let rule = format!("{capacity} instances without one are left out of what is spent");
+            self.say("", Because::NoPrice { of, rule }, effects);
+        }
+    }
+
+    /// What the instances of claims came to while this replica led.
+    pub fn spent(&self) -> Totals {
+        self.ledger.totals()
     }
 
     /// Claims that the cap on cost holds back ask on demand again as soon as fallback costs less.
