@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::scene::{PATIENCE, Scene};
+use crate::support::control_plane::root;
 use crate::support::facts::eventually;
 
 const POOLS: &str = "/apis/spotkeeper.dev/v1alpha1/nodepools";
@@ -118,4 +119,21 @@ async fn the_node_of_a_stand_in_says_how_it_is_paid_for() {
     let name = claim["status"]["nodeName"].as_str().expect("it has a node").to_owned();
     let object = scene.cluster.get(&format!("/api/v1/nodes/{name}")).await.expect("it is there");
     assert_eq!(object["metadata"]["labels"]["spotkeeper.dev/capacity-type"], "on-demand", "{object}");
+}
+
+#[tokio::test]
+async fn the_worked_examples_are_taken_by_the_api_server_and_can_work_but_for_their_class() {
+    let scene = Scene::new("examples").await;
+    let provisioner = scene.provisioner().await.start().await;
+    provisioner.leads().await;
+    for (file, name) in [("nodepool-mixed", "general"), ("nodepool-gpu", "gpu")] {
+        let path = root().join(format!("manifests/examples/{file}.yaml"));
+        let text = std::fs::read_to_string(&path).expect("the example is there");
+        let example: Value = serde_saphyr::from_str(&text).expect("it is YAML");
+        assert_eq!(example["metadata"]["name"], name);
+        scene.cluster.send("POST", POOLS, "application/json", &example).await.expect("it is made");
+        // Of everything that could be wrong with it only the class is missing here.
+        let condition = ready_is(&scene, name, "False").await;
+        assert_eq!(condition["reason"], "NodeClassNotFound", "{file}: {condition}");
+    }
 }
