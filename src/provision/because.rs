@@ -32,7 +32,7 @@ pub enum Because {
     /// A rule needs a price that is not known.
     NoPrice { of: String, rule: String },
     /// An instance of a claim has ended: what it cost.
-    Billed(Bill),
+    Billed(Box<Bill>),
     /// EC2 is asked.
     Asking { capacity: CapacityType, count: usize, offerings: usize },
     /// An instance came.

@@ -176,7 +176,7 @@ impl Provisioner {
         let there = there.collect();
         for bill in self.ledger.count(now, &there, &self.catalog) {
             let instance = bill.instance.to_string();
-            self.say(&instance, Because::Billed(bill), effects);
+            self.say(&instance, Because::Billed(Box::new(bill)), effects);
         }
         let lacking = self.ledger.lacks(&self.catalog).map(|offering| {
             let Offering { instance_type, capacity_type, .. } = offering;
