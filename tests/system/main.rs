@@ -2,7 +2,10 @@
 //!
 //! `SPOTKEEPER_SYSTEM_SEEDS` sets how many systems are drawn; `SPOTKEEPER_SYSTEM_SEED` runs one and tells its story.
 
+mod drain_start;
+mod loops;
 mod seeds;
+mod speed;
 mod storms;
 
 use spotkeeper::sim::system::{Outcome, Report, Scenario};
