@@ -11,7 +11,7 @@
 //!
 //! - `run`: the state machine; [`Provisioner`] implements [`Core`](crate::engine::Core).
 //! - `demand`: which interruptions want a replacement, and of what shape.
-//! - [`pools`]: NodePools: which one serves a node, and what it allows.
+//! - [`pools`], [`class`]: which NodePool serves a node, what it allows; what an EC2NodeClass comes to in EC2.
 //! - [`ledger`]: what the instances of claims cost.
 //! - [`labels`]: what the Node of a claim says of itself.
 //! - `claim`: one claim's life; no claim waits for another but through a shared belief in a shortage.
@@ -21,8 +21,7 @@
 //! - [`retire`]: a node of ours that is to go is drained before its instance is ended.
 //! - [`comeback`], [`risk`]: when an on-demand node may move back to spot, and where spot has made trouble.
 //! - [`shortage`], [`bucket`], [`leadership`], [`failure`]: memory, pace, authority, what errors mean.
-//! - [`because`]: the reasons of decisions.
-//! - [`invariants`]: what must always hold, as predicates over the stream of inputs and effects.
+//! - [`because`], [`invariants`]: the reasons of decisions; what must always hold, over inputs and effects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,6 +47,7 @@ pub use run::Provisioner;
 pub mod because;
 pub mod bucket;
 mod claim;
+pub mod class;
 pub mod comeback;
 mod demand;
 pub mod failure;

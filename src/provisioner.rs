@@ -9,12 +9,14 @@
 //!                                     └──────── results ────────┘
 //! ```
 //!
+//! - `classes`: what EC2NodeClasses come to.
 //! - `config`: flags and environment.
 //! - `sights`: what the watches see.
 //! - `market`: what there is and what it costs.
 //! - `performer`: effects.
 //! - `observer`: metrics, readiness and the invariants, from the same stream of inputs and effects.
 
+mod classes;
 pub mod config;
 mod market;
 mod observer;
@@ -25,6 +27,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use self::classes::Classes;
 use self::config::Config;
 use self::market::Market;
 use self::observer::Observer;
@@ -100,7 +103,9 @@ async fn provide(
         observer: observer.clone(),
     };
     tokio::task::spawn_local(market.follow(inputs.clone()));
-    sights::watch(&kubernetes, clock, config.node_name.clone(), standing, &inputs, &observer);
+    let classes = sights::watch(&kubernetes, clock, config.node_name.clone(), standing, &inputs, &observer);
+    let all = Classes::new(ec2.clone(), kubernetes.clone(), observer.clone(), inputs.clone());
+    tokio::task::spawn_local(all.follow(classes));
     let candidate = Candidate::new(kubernetes.client().clone(), &config.namespace, config.pod_name.clone());
     let campaign =
         tokio::task::spawn_local(campaign(candidate, clock, stands, leaves, inputs.clone(), observer.clone()));

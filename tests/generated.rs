@@ -7,6 +7,7 @@ use spotkeeper::adapters::metrics;
 use spotkeeper::api::interruption::Interruption;
 use spotkeeper::api::launch::Launch;
 use spotkeeper::api::node_claim::NodeClaim;
+use spotkeeper::api::node_class::EC2NodeClass;
 use spotkeeper::api::node_pool::NodePool;
 
 /// Compares `generated` with the file; with `SPOTKEEPER_GENERATE=1` writes it instead.
@@ -40,6 +41,7 @@ fn the_crds_are_those_of_the_rust_types() {
     compare_crd::<NodeClaim>("node_claim");
     compare_crd::<NodePool>("node_pool");
     compare_crd::<Launch>("launch");
+    compare_crd::<EC2NodeClass>("node_class");
 }
 
 /// Compares what stands between `<!-- name -->` and `<!-- /name -->` in a page; or writes it.

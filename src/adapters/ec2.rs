@@ -1,8 +1,9 @@
-//! EC2: launches, instances, what there is and what it costs. This is the only file that names `aws_sdk_ec2`.
+//! EC2: launches, instances, what there is and what it costs. Only this file and those below it name `aws_sdk_ec2`.
 //!
 //! No call is repeated beneath the core's: it decides what a failure means, and every call is given up after
 //! [`CALL_TIMEOUT`].
 //!
+//! - `classes`: what an EC2NodeClass names, and the launch templates that are made of one.
 //! - `view`: what EC2 says of an instance and its subnets, in the words of the core.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use crate::domain::quantity;
 use crate::provision::leadership::CALL_TIMEOUT;
 use crate::provision::{Answer, FleetError, Instance};
 
+mod classes;
 pub mod view;
 
 /// Which cluster an instance belongs to: the uid of its namespace kube-system.

@@ -4,6 +4,7 @@
 //! - [`wire`]: what is read of Node, Pod and Interruption.
 //! - [`watches`]: what feeds the core.
 //! - `supply`: NodeClaims, Launches, and what else the provisioner reads and writes.
+//! - `node_classes`: EC2NodeClasses.
 //! - `requests`: the provisioner's own notices.
 //! - [`access`]: what this agent may do, asked at start.
 //! - [`events`]: decisions, as events on the Node and the Interruption.
@@ -14,6 +15,8 @@ pub mod connection;
 pub mod events;
 #[cfg(feature = "provisioner")]
 mod labels;
+#[cfg(feature = "provisioner")]
+mod node_classes;
 #[cfg(feature = "provisioner")]
 mod requests;
 #[cfg(feature = "provisioner")]

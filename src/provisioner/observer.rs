@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::adapters::admin::{Admin, Condition, Heartbeat, Readiness};
 use crate::adapters::metrics::provisioner::{Ec2Request, Metrics};
 use crate::domain::time::Instant;
 use crate::provision::invariants::{Violation, Witness};
-use crate::provision::{Because, Effect, Input, Provisioner};
+use crate::provision::{Answer, Because, Effect, Input, Provisioner};
 
 /// The loop beats every five seconds; this long without a beat means that it is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
@@ -20,6 +22,10 @@ pub struct Observer {
     witness: Arc<Mutex<Witness>>,
     /// Since when a claim is wanted that EC2 was not asked for yet.
     wanted: Arc<Mutex<HashMap<String, Instant>>>,
+    /// Whether this replica leads.
+    leads: watch::Sender<bool>,
+    /// How many launches were refused for their template.
+    refusals: watch::Sender<u64>,
 }
 
 impl Observer {
@@ -30,7 +36,13 @@ impl Observer {
             heartbeat: Heartbeat::new(STUCK_AFTER),
             metrics: Metrics::new(),
         };
-        Self { admin, witness: Arc::default(), wanted: Arc::default() }
+        Self {
+            admin,
+            witness: Arc::default(),
+            wanted: Arc::default(),
+            leads: watch::Sender::new(false),
+            refusals: watch::Sender::new(0),
+        }
     }
 
     pub fn admin(&self) -> Admin<Metrics> {
@@ -72,12 +84,26 @@ impl Observer {
     pub fn beat(&self, core: &Provisioner) {
         self.admin.heartbeat.touch();
         self.admin.metrics.set_leads(core.leads());
+        self.leads.send_if_modified(|leads| std::mem::replace(leads, core.leads()) != core.leads());
         self.admin.metrics.set_claims(&core.phases());
         self.admin.metrics.spent(&core.spent());
     }
 
+    /// Whether this replica leads, as it changes.
+    pub fn leads(&self) -> watch::Receiver<bool> {
+        self.leads.subscribe()
+    }
+
+    /// Moves with every launch that is refused for its template.
+    pub fn refusals(&self) -> watch::Receiver<u64> {
+        self.refusals.subscribe()
+    }
+
     /// What the core is about to be told.
     pub fn took_in(&self, input: &Input) {
+        if refuses_template(input) {
+            self.refusals.send_modify(|so_far| *so_far += 1);
+        }
         self.witness.lock().unwrap_or_else(PoisonError::into_inner).took_in(input);
     }
 
@@ -111,5 +137,15 @@ impl Observer {
             tracing::error!(invariant = violation.invariant.code(), "an invariant does not hold: {}", violation.what);
             self.admin.metrics.common.violated(violation.invariant.code());
         }
+    }
+}
+
+/// Whether it says that a launch template cannot be used.
+fn refuses_template(input: &Input) -> bool {
+    let names = |code: &str| code.starts_with("InvalidLaunchTemplate") || code.starts_with("InvalidAMIID");
+    match input {
+        Input::Called { answer: Answer::Refused { code, .. }, .. } => names(code),
+        Input::Called { answer: Answer::Fleet { errors, .. }, .. } => errors.iter().any(|error| names(&error.code)),
+        _ => false,
     }
 }

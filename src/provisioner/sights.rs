@@ -7,6 +7,7 @@ use std::rc::Rc;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::{mpsc, watch};
 
+use super::classes::Sight;
 use super::observer::Observer;
 use crate::adapters::kubernetes::supply::{FleetPod, claim, doomed, is_bound_to_zone, keeps_busy, node_view, pool};
 use crate::adapters::kubernetes::{Kubernetes, watches};
@@ -14,7 +15,7 @@ use crate::api::interruption::Phase;
 use crate::driver::Clock;
 use crate::provision::{Doomed, Input, NodeView};
 
-/// Begins all watches, each in a task of its own.
+/// Begins all watches, each in a task of its own. Returns what is seen of the EC2NodeClasses.
 pub fn watch(
     kubernetes: &Kubernetes,
     clock: Clock,
@@ -22,7 +23,7 @@ pub fn watch(
     standing: watch::Sender<bool>,
     inputs: &mpsc::Sender<Input>,
     observer: &Observer,
-) {
+) -> mpsc::UnboundedReceiver<Sight> {
     let fleet = Rc::new(Fleet {
         inputs: inputs.clone(),
         seen: RefCell::default(),
@@ -32,10 +33,13 @@ pub fn watch(
     tokio::task::spawn_local(pods(kubernetes.clone(), fleet.clone()));
     tokio::task::spawn_local(interruptions(kubernetes.clone(), own_node, standing, fleet.clone()));
     tokio::task::spawn_local(pools(kubernetes.clone(), fleet.clone()));
+    let (sights, classes) = mpsc::unbounded_channel();
+    tokio::task::spawn_local(node_classes(kubernetes.clone(), sights, fleet.clone()));
     tokio::task::spawn_local(claims(kubernetes.clone(), clock, fleet));
+    classes
 }
 
-const WATCHES: [&str; 5] = ["nodes", "pods", "interruptions", "nodeclaims", "nodepools"];
+const WATCHES: [&str; 6] = ["nodes", "pods", "interruptions", "nodeclaims", "nodepools", "ec2nodeclasses"];
 
 /// Which watches have told everything there is; readiness waits for all.
 struct Synced {
@@ -238,6 +242,20 @@ async fn pools(kubernetes: Kubernetes, fleet: Rc<Fleet>) {
     let apply = |object| vec![Input::PoolSeen(pool(object))];
     let delete = |name: &str| vec![Input::PoolGone { name: name.to_owned() }];
     follow("nodepools", kubernetes.pools(), &fleet, apply, delete, || vec![Input::PoolsSynced], name).await;
+}
+
+/// They are looked up in EC2 before the core is told of them.
+async fn node_classes(kubernetes: Kubernetes, sights: mpsc::UnboundedSender<Sight>, fleet: Rc<Fleet>) {
+    // The receiver is gone only when the program ends.
+    let apply = |object| {
+        let _ = sights.send(Sight::Seen(Box::new(object)));
+        Vec::new()
+    };
+    let delete = |name: &str| {
+        let _ = sights.send(Sight::Gone(name.to_owned()));
+        Vec::new()
+    };
+    follow("ec2nodeclasses", kubernetes.node_classes(), &fleet, apply, delete, Vec::new, name).await;
 }
 
 async fn claims(kubernetes: Kubernetes, clock: Clock, fleet: Rc<Fleet>) {

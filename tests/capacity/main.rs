@@ -3,6 +3,7 @@
 #[path = "../support/lab.rs"]
 mod support;
 
+mod classes;
 mod faults;
 mod ladder;
 mod leaders;

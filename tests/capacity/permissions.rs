@@ -27,6 +27,8 @@ async fn every_right_of_the_provisioner_is_needed_and_every_call_is_allowed() {
     // Reservations are read where they are on the ladder; moto knows none, and says so.
     let provisioner = scene.provisioner().await.arg("--order=reserved,spot,on-demand").start().await;
     provisioner.leads().await;
+    scene.class("rights", &scene.inline_class().await).await.expect("it is valid");
+    scene.class_is("rights", "True", "").await;
     scene.doom(&node).await;
     scene.claim_is(&node, "Ready").await;
     scene.settled().await;

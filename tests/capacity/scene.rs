@@ -28,8 +28,12 @@ pub struct Scene {
 /// Removes what the scene before has left.
 async fn clear(cluster: &Cluster) {
     let ours = "/apis/spotkeeper.dev/v1alpha1";
-    for plural in ["nodepools", "nodeclaims", "launches", "interruptions"] {
-        let list = cluster.get(&format!("{ours}/{plural}")).await.expect("it can be listed");
+    for plural in ["nodepools", "ec2nodeclasses", "nodeclaims", "launches", "interruptions"] {
+        // A resource that was defined just now is not served at once.
+        let list = eventually(&format!("{plural} are listed"), PATIENCE, async || {
+            cluster.get(&format!("{ours}/{plural}")).await
+        })
+        .await;
         for object in list["items"].as_array().into_iter().flatten() {
             let path = format!("{ours}/{plural}/{}", text(&object["metadata"]["name"]));
             let free = json!({ "metadata": { "finalizers": null } });

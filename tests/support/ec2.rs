@@ -153,6 +153,22 @@ impl Ec2 {
         between(&text, "<launchTemplateId>", "<").unwrap_or_else(|| panic!("no template: {text}"))
     }
 
+    /// An image that is there.
+    pub fn image(&self) -> &'static str {
+        IMAGE
+    }
+
+    /// What a launch template of this name says.
+    pub async fn template_named(&self, name: &str) -> String {
+        let form = [("Action", "DescribeLaunchTemplateVersions"), ("LaunchTemplateName", name)];
+        self.shared.forward(&form).await
+    }
+
+    pub async fn delete_template(&self, name: &str) {
+        let text = self.shared.forward(&[("Action", "DeleteLaunchTemplate"), ("LaunchTemplateName", name)]).await;
+        assert!(text.contains(name), "not deleted: {text}");
+    }
+
     /// A spot instance that runs, made with this template, and its node.
     pub async fn node(&self, cluster: &Cluster, name: &str, template: &str) -> NodeHandle {
         let subnet = self.subnets().await.remove(0);
@@ -279,13 +295,18 @@ impl Shared {
             let status = if throttled { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST };
             return (status, failure(code, "as planned"));
         }
+        let Some(template) = self.template_id(&asked.template.0).await else {
+            note(None);
+            let text = failure("InvalidLaunchTemplateName.NotFoundException", "there is no such launch template");
+            return (StatusCode::BAD_REQUEST, text);
+        };
         let mut given = Vec::new();
         if dry.is_none() {
             for index in 0..asked.count {
                 let one = &asked.overrides[index % asked.overrides.len()];
                 let tags: Vec<_> = asked.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
                 let template = [
-                    ("aws:ec2launchtemplate:id", asked.template.0.as_str()),
+                    ("aws:ec2launchtemplate:id", template.as_str()),
                     ("aws:ec2launchtemplate:version", asked.template.1.as_str()),
                 ];
                 let id = self.run(&one.0, &one.1, &asked.market, &[tags, template.to_vec()].concat()).await;
@@ -299,6 +320,15 @@ impl Shared {
         let answer = fleet(&asked, &given, dry);
         self.tokens.lock().unwrap().insert(asked.token.clone(), (asked, answer.clone()));
         (StatusCode::OK, answer)
+    }
+
+    /// The id of a launch template that is named by id or name; what is named by id is taken to be there.
+    async fn template_id(&self, named: &str) -> Option<String> {
+        if named.starts_with("lt-") {
+            return Some(named.to_owned());
+        }
+        let text = self.forward(&[("Action", "DescribeLaunchTemplates"), ("LaunchTemplateName.1", named)]).await;
+        between(&text, "<launchTemplateId>", "<")
     }
 
     /// The instance becomes a node, as planned.

@@ -68,3 +68,29 @@ fn event(node: &str, because: &Because, at: Timestamp, regarding: Regarding<'_>)
         "regarding": regarding,
     })
 }
+
+/// An event of the provisioner's, on a cluster-scoped object.
+#[cfg(feature = "provisioner")]
+pub(super) fn note(
+    regarding: &serde_json::Value,
+    reason: &str,
+    is_warning: bool,
+    text: &str,
+    at: Timestamp,
+) -> serde_json::Value {
+    let name = regarding["name"].as_str().unwrap_or_default();
+    let note: String = text.chars().take(NOTE_MAX).collect();
+    serde_json::json!({
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": { "namespace": NAMESPACE, "name": format!("{name}.{:016x}", fastrand::u64(..)) },
+        "eventTime": format!("{at:.6}"),
+        "reportingController": "spotkeeper.dev/provisioner",
+        "reportingInstance": "spotkeeper-provisioner",
+        "action": reason,
+        "reason": reason,
+        "type": if is_warning { "Warning" } else { "Normal" },
+        "note": note,
+        "regarding": regarding,
+    })
+}

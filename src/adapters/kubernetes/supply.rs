@@ -26,7 +26,7 @@ use crate::provision::{Claim, Created, Doomed, Launch, NodeView, Pool, Replaceme
 pub const FINALIZER: &str = "spotkeeper.dev/instance";
 
 /// The field manager of all that the provisioner writes.
-const MANAGER: &str = "spotkeeper-provisioner";
+pub(super) const MANAGER: &str = "spotkeeper-provisioner";
 
 /// A Node on the wire, as far as the provisioner reads it.
 pub type FleetNode = Object<FleetNodeSpec, FleetNodeStatus>;
@@ -344,7 +344,7 @@ fn params() -> PostParams {
 }
 
 /// An apply of this status; a uid makes the API server refuse where another object has the name by now.
-fn applied(kind: &str, name: &str, uid: Option<&str>, status: &impl Serialize) -> serde_json::Value {
+pub(super) fn applied(kind: &str, name: &str, uid: Option<&str>, status: &impl Serialize) -> serde_json::Value {
     let mut metadata = serde_json::json!({ "name": name });
     if let Some(uid) = uid {
         metadata["uid"] = uid.into();

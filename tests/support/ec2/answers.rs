@@ -10,7 +10,7 @@ pub struct Asked {
     /// `spot` or `on-demand`.
     pub market: String,
     pub count: usize,
-    /// Id and version.
+    /// Id or name, and version.
     pub template: (String, String),
     /// Instance type and subnet.
     pub overrides: Vec<(String, String)>,
@@ -48,7 +48,11 @@ impl Asked {
             market,
             count: get("TargetCapacitySpecification.TotalTargetCapacity").parse().expect("a number"),
             template: (
-                get(&format!("{config}.LaunchTemplateSpecification.LaunchTemplateId")),
+                [
+                    get(&format!("{config}.LaunchTemplateSpecification.LaunchTemplateId")),
+                    get(&format!("{config}.LaunchTemplateSpecification.LaunchTemplateName")),
+                ]
+                .concat(),
                 get(&format!("{config}.LaunchTemplateSpecification.Version")),
             ),
             overrides: all(&format!("{config}.Overrides"), "InstanceType", "SubnetId"),
