@@ -40,24 +40,11 @@ impl Scene {
         })
         .await
     }
-
-    /// A NodePool whose claims are launched with this class.
-    async fn pool(&self, class: &str) {
-        let pool = json!({
-            "apiVersion": "spotkeeper.dev/v1alpha1", "kind": "NodePool", "metadata": { "name": class },
-            "spec": { "template": { "spec": {
-                "nodeClassRef": { "group": "spotkeeper.dev", "kind": "EC2NodeClass", "name": class },
-            } } },
-        });
-        let path = "/apis/spotkeeper.dev/v1alpha1/nodepools";
-        self.cluster.send("POST", path, "application/json", &pool).await.expect("the pool is made");
-    }
 }
 
 #[tokio::test]
-async fn of_a_class_a_template_is_made_and_its_pool_launches_with_it_also_when_it_was_deleted() {
+async fn of_a_class_a_template_is_made_with_what_it_says() {
     let scene = Scene::new("inline").await;
-    let node = scene.node("a").await;
     let provisioner = scene.provisioner().await.start().await;
     provisioner.leads().await;
     scene.class("inline", &scene.inline_class().await).await.expect("it is valid");
@@ -69,17 +56,6 @@ async fn of_a_class_a_template_is_made_and_its_pool_launches_with_it_also_when_i
     for part in ["<encrypted>true", "<volumeSize>20", "<name>nodes", scene.ec2.image()] {
         assert!(template.contains(part), "no {part} in {template}");
     }
-    // Somebody deletes it: EC2 refuses the launch, it is made again under the same name, and the claim goes on.
-    scene.ec2.delete_template(&name).await;
-    scene.pool("inline").await;
-    scene.doom(&node).await;
-    let claim = scene.claim_is(&node, "Ready").await;
-    assert_eq!(claim["spec"]["nodePool"], "inline", "{claim}");
-    let calls = scene.ec2.calls();
-    assert!(calls.iter().all(|call| call.asked.template == (name.clone(), "1".to_owned())), "{calls:?}");
-    let last = &calls.last().expect("a call").asked;
-    assert!(last.tags.contains(&("kubernetes.io/cluster/lab".to_owned(), "owned".to_owned())), "{last:?}");
-    assert_eq!(scene.ec2.launched().len(), 1);
 }
 
 #[tokio::test]

@@ -164,11 +164,6 @@ impl Ec2 {
         self.shared.forward(&form).await
     }
 
-    pub async fn delete_template(&self, name: &str) {
-        let text = self.shared.forward(&[("Action", "DeleteLaunchTemplate"), ("LaunchTemplateName", name)]).await;
-        assert!(text.contains(name), "not deleted: {text}");
-    }
-
     /// A spot instance that runs, made with this template, and its node.
     pub async fn node(&self, cluster: &Cluster, name: &str, template: &str) -> NodeHandle {
         let subnet = self.subnets().await.remove(0);
