@@ -62,7 +62,8 @@ impl World {
     pub fn pool_of(&self, one: &InstanceSim) -> Option<&str> {
         match &one.token {
             Some(token) => self.written.get(token)?.node_pool.as_deref(),
-            None => self.supply.labelled.as_deref(),
+            // Those that groups launch later are not labelled.
+            None => self.supply.labelled.as_deref().filter(|_| one.born_ms == 0),
         }
     }
 
