@@ -24,6 +24,7 @@
 //! | `driver` | the one loop that runs a core on tokio (feature `runtime`) |
 //! | `agent` | wiring and performer of `spotkeeper-agent` (feature `agent`) |
 //! | `provisioner` | wiring and performer of `spotkeeper-provisioner` (feature `provisioner`) |
+//! | `cli` | `spotkeeper`, the command: `rehearse` (feature `cli`) |
 //! | `config`, `telemetry` | flags and environment; the log (feature `runtime`) |
 //!
 //! The cores compile alone (`cargo check --lib --no-default-features`): no async runtime and no SDK is within their
@@ -43,6 +44,8 @@ pub mod sim;
 pub mod adapters;
 #[cfg(feature = "agent")]
 pub mod agent;
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "runtime")]
 pub mod config;
 #[cfg(feature = "runtime")]

@@ -1,0 +1,25 @@
+//! Reads the command line, runs the command, turns its end into an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use spotkeeper::cli::{Cli, CliError, EXIT_USAGE};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(message) => {
+            // Nothing can be done about a closed standard error.
+            let _ = message.print();
+            return if message.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("spotkeeper: {error}");
+            if matches!(error, CliError::Usage(_)) { EXIT_USAGE.into() } else { ExitCode::from(74) }
+        }
+    }
+}

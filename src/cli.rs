@@ -1,0 +1,47 @@
+//! `spotkeeper`, the command for a person's shell: rehearses what would happen, with no cluster and no account.
+//!
+//! - `rehearse`: runs the real decision code in simulated time, and says what came of it.
+//! - `scenario`: scenarios as people write them.
+//! - `shipped`: those that come with the program.
+
+use clap::{Parser, Subcommand};
+
+pub mod rehearse;
+pub mod scenario;
+pub mod shipped;
+
+/// Exit code for a command line or a scenario that cannot be used (EX_USAGE of sysexits).
+pub const EXIT_USAGE: u8 = 64;
+
+/// Sees what spotkeeper will do before it does it.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "spotkeeper", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    Rehearse(rehearse::Rehearse),
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The command line or the scenario is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// Something of the machine did not work.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Cli {
+    /// Runs it. `Ok(false)`: it did what was asked, and an invariant was broken.
+    pub fn run(self) -> Result<bool, CliError> {
+        match self.command {
+            Command::Rehearse(rehearse) => rehearse.run(),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! `spotkeeper rehearse`: one world told from beginning to end, or many judged and summed up.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use clap::{Args, ValueEnum};
+
+use self::verdict::{Sum, verdict};
+use super::{CliError, scenario, shipped};
+use crate::sim::page::page;
+use crate::sim::system::{Outcome, Scenario};
+
+mod verdict;
+
+/// How many worlds one command may run.
+const SEEDS_MAX: u64 = 1_000_000;
+
+/// Runs the real decision code in simulated time: no cluster, no account, in seconds.
+///
+/// The same scenario, seed and version give the same output, to the byte. Ends with 1 where something happened that must
+/// never happen.
+#[derive(Clone, Debug, Args)]
+pub struct Rehearse {
+    /// A shipped scenario by its name, or a YAML file (docs/rehearse.md describes it).
+    #[arg(value_name = "SCENARIO", required_unless_present = "list")]
+    pub scenario: Option<String>,
+
+    /// What chance draws from.
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub seed: u64,
+
+    /// How many worlds, from --seed on: more than one are summed up.
+    #[arg(long, value_name = "M", default_value = "1", value_parser = clap::value_parser!(u64).range(1..=SEEDS_MAX))]
+    pub seeds: u64,
+
+    /// Say which scenarios are shipped.
+    #[arg(long)]
+    pub list: bool,
+
+    /// How the outcome is written.
+    #[arg(long, value_enum, default_value = "text")]
+    pub output: Output,
+
+    /// Write the outcome of the first seed as a page to look at.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// The timeline and the verdict.
+    Text,
+    /// One JSON object for each seed, one a line (docs/rehearse.md has the schema).
+    Json,
+}
+
+impl Rehearse {
+    pub fn run(self) -> Result<bool, CliError> {
+        let mut out = io::stdout().lock();
+        if self.list {
+            for (name, text) in shipped::ALL {
+                said(writeln!(out, "{name:18} {}", scenario::description(text)))?;
+            }
+            return Ok(true);
+        }
+        let scenario =
+            self.scenario.as_deref().map(load).transpose()?.unwrap_or_else(|| unreachable!("clap asks for it"));
+        if self.seeds > 1 { self.many(&scenario, &mut out) } else { self.one(scenario, &mut out) }
+    }
+
+    fn one(&self, scenario: Scenario, out: &mut impl Write) -> Result<bool, CliError> {
+        let report = scenario.seed(self.seed).run();
+        match self.output {
+            Output::Text => {
+                for line in &report.story {
+                    said(writeln!(out, "{line}"))?;
+                }
+                said(writeln!(out, "\n{}", verdict(&report.outcome)))?;
+            }
+            Output::Json => said(writeln!(out, "{}", json(&report.outcome)?))?,
+        }
+        self.write_page(&report.outcome)?;
+        Ok(report.outcome.findings.is_empty())
+    }
+
+    fn many(&self, scenario: &Scenario, out: &mut impl Write) -> Result<bool, CliError> {
+        let outcomes = judge_all(scenario, self.seed, self.seeds);
+        if let Some(first) = outcomes.first() {
+            self.write_page(first)?;
+        }
+        match self.output {
+            Output::Json => {
+                for outcome in &outcomes {
+                    said(writeln!(out, "{}", json(outcome)?))?;
+                }
+            }
+            Output::Text => {
+                let name = self.scenario.as_deref().unwrap_or_default();
+                said(writeln!(out, "{}", Sum::of(&outcomes).told(name)))?;
+            }
+        }
+        Ok(outcomes.iter().all(|outcome| outcome.findings.is_empty()))
+    }
+
+    fn write_page(&self, outcome: &Outcome) -> Result<(), CliError> {
+        let Some(file) = &self.html else { return Ok(()) };
+        let page = page(outcome, None).map_err(|error| CliError::Failed(error.to_string()))?;
+        std::fs::write(file, page).map_err(|error| CliError::Failed(format!("--html {}: {error}", file.display())))
+    }
+}
+
+/// A shipped scenario, or a file.
+fn load(named: &str) -> Result<Scenario, CliError> {
+    if let Some((name, text)) = shipped::ALL.iter().find(|(name, _)| *name == named) {
+        return scenario::read(name, text).map_err(|mistake| CliError::Failed(format!("{name}: {mistake}")));
+    }
+    let text = std::fs::read_to_string(named).map_err(|error| {
+        CliError::Usage(format!(
+            "{named}: {error}; it is no shipped scenario either: `spotkeeper rehearse --list` says them"
+        ))
+    })?;
+    let name = std::path::Path::new(named).file_stem().map_or(named.into(), |stem| stem.to_string_lossy());
+    scenario::read(&name, &text).map_err(|mistake| CliError::Usage(format!("{named}: {mistake}")))
+}
+
+fn json(outcome: &Outcome) -> Result<String, CliError> {
+    serde_json::to_string(outcome).map_err(|error| CliError::Failed(error.to_string()))
+}
+
+/// Whoever reads may have gone: that is no failure of ours to hide, and none to crash of.
+fn said(result: io::Result<()>) -> Result<(), CliError> {
+    result.map_err(|error| CliError::Failed(format!("standard output: {error}")))
+}
+
+/// Judges so many seeds on all processors; in the order of the seeds.
+fn judge_all(scenario: &Scenario, first: u64, seeds: u64) -> Vec<Outcome> {
+    let next = AtomicU64::new(0);
+    let done = Mutex::new(Vec::new());
+    let threads = thread::available_parallelism().map_or(1, |n| n.get());
+    let bar = io::stderr().is_terminal();
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    if at >= seeds {
+                        return;
+                    }
+                    let outcome = scenario.clone().seed(first.saturating_add(at)).judge().outcome;
+                    let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    done.push(outcome);
+                    if bar {
+                        progress(done.len() as u64, seeds);
+                    }
+                }
+            });
+        }
+    });
+    if bar {
+        eprintln!();
+    }
+    let mut outcomes = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    outcomes.sort_by_key(|outcome| outcome.seed);
+    outcomes
+}
+
+fn progress(done: u64, of: u64) {
+    const WIDTH: u64 = 40;
+    let full = usize::try_from(done * WIDTH / of.max(1)).unwrap_or(0);
+    eprint!("\r[{:<width$}] {done} of {of} seeds", "#".repeat(full), width = WIDTH as usize);
+}
