@@ -170,9 +170,13 @@ struct WrittenFaults {
 
 /// Reads a scenario; `name` is what reports call it.
 pub fn read(name: &str, text: &str) -> Result<Scenario, Mistake> {
-    let written: Written = serde_saphyr::from_str(text).map_err(|error| Mistake {
-        at: error.location().map(|at| (at.line(), at.column())),
-        what: error.without_snippet().to_string(),
+    let written: Written = serde_saphyr::from_str(text).map_err(|error| {
+        let at = error.location().map(|at| (at.line(), at.column()));
+        let what = error.without_snippet().to_string();
+        // It says itself where, in the end.
+        let told = at.map(|(line, column)| format!(" at line {line}, column {column}"));
+        let what = told.and_then(|told| Some(what.strip_suffix(&told)?.to_owned())).unwrap_or(what);
+        Mistake { at, what }
     })?;
     let mut scenario = a_cluster(0).named(name);
     scenario.cloud = cloud(written.cloud)?;

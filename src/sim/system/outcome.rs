@@ -326,10 +326,16 @@ impl System {
         let timelines = Timelines { nodes: self.timelines(), pods, pools };
         let end = self.now;
         let (agents, _) = self.agents.conclude(end);
+        let unwanted = self.supply.unwanted.clone();
         let supply = self.supply.conclude(end);
         self.story.extend(agents.story);
         self.story.extend(supply.story);
-        let claims: Vec<ClaimOutcome> = supply.claims.into_iter().map(claim).collect();
+        // What was going anyway needed nothing in its place.
+        let needed = |(name, of): &(String, ClaimAtEnd)| {
+            let going = name.rsplit_once('-').is_some_and(|(instance, _)| unwanted.contains(instance));
+            !going || !of.asked_ms.is_empty()
+        };
+        let claims: Vec<ClaimOutcome> = supply.claims.into_iter().filter(needed).map(claim).collect();
         let [spot, on_demand, reserved] = supply.figures.calls_of;
         let mut findings: Vec<Finding> =
             self.findings.into_iter().chain(agents.findings).chain(supply.findings).collect();

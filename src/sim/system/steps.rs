@@ -184,6 +184,8 @@ impl System {
     /// The provisioner asks for the drain of a node.
     pub fn drain_requested(&mut self, instance: &InstanceId, event_id: &str, action: Option<String>) {
         let Some(node) = self.agents.node_of(instance) else { return };
+        // Nothing needs to stand in for what is to go.
+        self.supply.unwanted.insert(instance.to_string());
         let entry = NoticeEntry {
             source: Source::Provisioner,
             kind: Kind::Requested,
