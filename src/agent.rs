@@ -172,7 +172,7 @@ async fn keep_node(
         kubernetes.clone(),
         clock,
         node_name,
-        config.pod_access,
+        config.pod_access(),
         access_known,
         observer.clone(),
     ));

@@ -22,6 +22,7 @@
 //! | `sim` | the seeded simulator of the whole (feature `sim`) |
 //! | `adapters` | IMDS, SQS, EC2, Kubernetes, leases, the wall clock, the notice endpoint, admin |
 //! | `driver` | the one loop that runs a core on tokio (feature `runtime`) |
+//! | `hands` | what a keeper's effects come to at the API server, for agent and provisioner (feature `runtime`) |
 //! | `agent` | wiring and performer of `spotkeeper-agent` (feature `agent`) |
 //! | `provisioner` | wiring and performer of `spotkeeper-provisioner` (feature `provisioner`) |
 //! | `cli` | `spotkeeper`, the command: `rehearse` (feature `cli`) |
@@ -50,6 +51,8 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "runtime")]
 pub mod driver;
+#[cfg(feature = "runtime")]
+pub mod hands;
 #[cfg(feature = "provisioner")]
 pub mod provisioner;
 #[cfg(feature = "runtime")]

@@ -14,6 +14,7 @@
 //! - `sights`: what the watches see.
 //! - `market`: what there is and what it costs.
 //! - `performer`: effects.
+//! - `stand_ins`: the drains of nodes whose agent is silent.
 //! - `observer`: metrics, readiness and the invariants, from the same stream of inputs and effects.
 
 mod classes;
@@ -22,6 +23,7 @@ mod market;
 mod observer;
 mod performer;
 mod sights;
+mod stand_ins;
 
 use std::time::Duration;
 
@@ -32,6 +34,7 @@ use self::config::Config;
 use self::market::Market;
 use self::observer::Observer;
 use self::performer::Performer;
+use self::stand_ins::StandIns;
 use crate::adapters::ec2::{Ec2, Ec2Error};
 use crate::adapters::kubernetes::{ConnectError, Kubernetes, one_line};
 use crate::adapters::leader::{self, Candidate, Look};
@@ -103,14 +106,19 @@ async fn provide(
         observer: observer.clone(),
     };
     tokio::task::spawn_local(market.follow(inputs.clone()));
-    let classes = sights::watch(&kubernetes, clock, config.node_name.clone(), standing, &inputs, &observer);
+    let (records, seen) = mpsc::unbounded_channel();
+    let classes = sights::watch(&kubernetes, clock, config.node_name.clone(), standing, &inputs, records, &observer);
     let all = Classes::new(ec2.clone(), kubernetes.clone(), observer.clone(), inputs.clone());
     tokio::task::spawn_local(all.follow(classes));
     let candidate = Candidate::new(kubernetes.client().clone(), &config.namespace, config.pod_name.clone());
     let campaign =
         tokio::task::spawn_local(campaign(candidate, clock, stands, leaves, inputs.clone(), observer.clone()));
-    let performer = Performer::new(kubernetes, ec2, clock, inputs, observer);
+    let performer = Performer::new(kubernetes.clone(), ec2, clock, inputs, observer.clone());
     let on_their_way = performer.on_their_way();
+    if config.take_over {
+        let stand_ins = StandIns { kubernetes, clock, observer, on_their_way: on_their_way.clone() };
+        tokio::task::spawn_local(stand_ins.keep(seen, performer.leads()));
+    }
     driver::run(core, clock, receiver, performer, stop).await;
     // Nothing new begins. What is on its way ends before another may lead.
     let _ = tokio::time::timeout(CALL_TIMEOUT, on_their_way.ended()).await;

@@ -215,12 +215,21 @@ impl Kubernetes {
         .await
     }
 
-    /// Writes the status of the record, which must be there.
-    pub async fn record_status(&self, instance: &InstanceId, status: &InterruptionStatus) -> Result<(), kube::Error> {
+    /// Writes the status of the record, which must be there; where `on` is given, only on this version of it.
+    pub async fn record_status(
+        &self,
+        instance: &InstanceId,
+        status: &InterruptionStatus,
+        on: Option<&str>,
+    ) -> Result<(), kube::Error> {
+        let mut metadata = serde_json::json!({ "name": instance.as_str() });
+        if let Some(version) = on {
+            metadata["resourceVersion"] = version.into();
+        }
         let apply = serde_json::json!({
             "apiVersion": "spotkeeper.dev/v1alpha1",
             "kind": "Interruption",
-            "metadata": { "name": instance.as_str() },
+            "metadata": metadata,
             "status": status,
         });
         let params = PatchParams::apply(STATUS_MANAGER).force();

@@ -54,6 +54,11 @@ pub struct Config {
     #[arg(long, env = "SPOTKEEPER_DRAIN", value_enum, default_value = "Immediate", ignore_case = true)]
     pub drain: DrainStart,
 
+    /// Who cordons and drains: the agent (the provisioner where that is silent for 10 s), or the provisioner: then this
+    /// program only notices, tells the workloads and writes the record.
+    #[arg(long, env = "SPOTKEEPER_DRAIN_BY", value_enum, default_value = "agent", ignore_case = true)]
+    pub drain_by: DrainBy,
+
     /// How long before the deadline every pod should have ended. The Node's annotation spotkeeper.dev/margin goes before.
     #[arg(long, env = "SPOTKEEPER_MARGIN", value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub margin: Duration,
@@ -71,7 +76,7 @@ pub struct Config {
     pub cordon_only: bool,
 
     /// With whose rights pods are evicted: the node's identity (constrained impersonation, Kubernetes 1.36), the
-    /// agent's own, none (the node is only marked), or auto: the node's where the API server grants it.
+    /// agent's own, none (as --drain-by=provisioner), or auto: the node's where the API server grants it.
     #[arg(long, env = "SPOTKEEPER_POD_ACCESS", value_enum, default_value = "auto", ignore_case = true)]
     pub pod_access: PodAccess,
 
@@ -158,6 +163,12 @@ impl Config {
         log_filter(&self.log)
     }
 
+    /// With whose rights pods are evicted: one who leaves the drain to the provisioner needs none, and one who has none
+    /// leaves it.
+    pub fn pod_access(&self) -> PodAccess {
+        if self.drain_by == DrainBy::Provisioner { PodAccess::None } else { self.pod_access }
+    }
+
     /// The core's policy.
     pub fn policy(&self) -> Policy {
         Policy {
@@ -165,8 +176,8 @@ impl Config {
             drain: self.drain,
             margin: self.margin,
             scheduled_lead: self.scheduled_lead,
-            cordon_only: self.cordon_only || self.pod_access == PodAccess::None,
-            drain_by: DrainBy::Agent,
+            cordon_only: self.cordon_only,
+            drain_by: if self.pod_access == PodAccess::None { DrainBy::Provisioner } else { self.drain_by },
         }
     }
 }

@@ -53,7 +53,7 @@ impl Observer {
             heartbeat: Heartbeat::new(STUCK_AFTER),
             metrics: Metrics::new(),
         };
-        if config.pod_access == PodAccess::None {
+        if config.pod_access() == PodAccess::None {
             admin.metrics.set_pod_access(PodMode::None.as_str());
         }
         Self { admin, life: Arc::default(), witness: Arc::new(Mutex::new(Witness::new(config.policy()))) }

@@ -1,21 +1,21 @@
 //! Carries out the core's effects: each in a task of its own, its result sent back as an input.
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::AbortHandle;
 
 use super::observer::Observer;
 use crate::adapters::kubernetes::access::PodMode;
-use crate::adapters::kubernetes::{Kubernetes, Subject, one_line, outcome, watches};
+use crate::adapters::kubernetes::{Kubernetes, one_line, outcome, watches};
 use crate::adapters::notice_server::Board;
 use crate::adapters::wall_clock::WallClock;
-use crate::domain::node::Node;
+use crate::api::interruption::InterruptionStatus;
 use crate::domain::time::Instant;
 use crate::driver::{Clock, Surroundings};
-use crate::interruption::mark::{mark_patch, unmark_patch};
+use crate::hands::{Hands, Watching, log_ask};
 use crate::interruption::{Answer, Ask, Because, Effect, Identity, Input, Keeper, Outcome, Pace, Verb};
 
 /// How long a call waits until it is known whether the Node is ours, and what this agent may do.
@@ -30,20 +30,24 @@ const EVENTS_WAITING_MAX: usize = 256;
 
 /// What every task needs.
 pub struct Shared {
-    pub me: Identity,
+    hands: Hands,
     pub clock: Clock,
-    pub kubernetes: Kubernetes,
     /// What this agent may do, once the API server has said it.
     pub access: watch::Receiver<Option<(PodMode, Kubernetes)>>,
     pub inputs: mpsc::Sender<Input>,
-    /// The Node as it was seen last, by watch or in the answer to a patch.
-    pub node: Mutex<Option<Node>>,
     /// The Node is the one of our instance. Until that is known nothing is done to it, its pods or a record.
     pub verified: watch::Sender<bool>,
     pub dry_run: bool,
     pub observer: Observer,
     events: Semaphore,
     events_waiting: AtomicUsize,
+}
+
+impl Deref for Shared {
+    type Target = Hands;
+    fn deref(&self) -> &Hands {
+        &self.hands
+    }
 }
 
 impl Shared {
@@ -57,36 +61,16 @@ impl Shared {
         observer: Observer,
     ) -> Arc<Self> {
         Arc::new(Self {
-            me,
+            hands: Hands::new(me, kubernetes),
             clock,
-            kubernetes,
             access,
             inputs,
-            node: Mutex::new(None),
             verified: watch::Sender::new(false),
             dry_run,
             observer,
             events: Semaphore::new(2),
             events_waiting: AtomicUsize::new(0),
         })
-    }
-
-    pub fn node(&self) -> Option<Node> {
-        self.node.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub fn set_node(&self, node: Node) {
-        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(node);
-    }
-
-    /// What records and events are about.
-    fn subject(&self) -> Subject {
-        Subject {
-            instance: self.me.instance.clone(),
-            node: self.me.node.clone(),
-            provider_id: self.me.provider_id.clone(),
-            node_uid: self.node().map(|node| node.uid).filter(|uid| !uid.is_empty()),
-        }
     }
 
     /// Waits until it is known that the Node is ours; what stands in the way where it is not.
@@ -110,17 +94,12 @@ impl Shared {
         }
     }
 
-    /// One patch of the node, conflicts answered by computing it again.
-    async fn patch_node(&self, patch: impl Fn(&Node) -> Option<serde_json::Value>) -> Outcome {
-        if let Err(why) = self.ours().await {
-            return Outcome::Failed(why);
+    /// What a write to the Node comes to, once it is known that it is ours.
+    async fn on_our_node(&self, write: impl Future<Output = Outcome>) -> Outcome {
+        match self.ours().await {
+            Ok(()) => write.await,
+            Err(why) => Outcome::Failed(why),
         }
-        let result = self.kubernetes.patch_node(&self.me.node, self.node(), patch).await;
-        let outcome = outcome(&result);
-        if let Ok(node) = result {
-            self.set_node(node);
-        }
-        outcome
     }
 
     async fn publish(self: Arc<Self>, because: Because, at: Instant) {
@@ -142,7 +121,7 @@ pub struct Performer {
     pub pace: watch::Sender<Pace>,
     pub standing: watch::Sender<bool>,
     wall_clock: WallClock,
-    pod_watch: Option<AbortHandle>,
+    pod_watch: Watching,
 }
 
 impl Performer {
@@ -153,7 +132,7 @@ impl Performer {
         standing: watch::Sender<bool>,
         wall_clock: WallClock,
     ) -> Self {
-        Self { shared, board, pace, standing, wall_clock, pod_watch: None }
+        Self { shared, board, pace, standing, wall_clock, pod_watch: Watching::default() }
     }
 
     /// Runs `call` in a task and sends what comes of it back to the core. In a dry run nothing is called, and the core
@@ -172,13 +151,7 @@ impl Performer {
     }
 
     fn decided(&self, now: Instant, because: Because) {
-        let me = &self.shared.me;
-        let (reason, text) = (because.reason(), because.to_string());
-        if because.is_warning() {
-            tracing::warn!(reason, instance = %me.instance, node = me.node, "{text}");
-        } else {
-            tracing::info!(reason, instance = %me.instance, node = me.node, "{text}");
-        }
+        self.shared.log(&because);
         if !self.shared.dry_run && because.is_event() {
             tokio::task::spawn_local(self.shared.clone().publish(because, now));
         }
@@ -186,14 +159,7 @@ impl Performer {
 
     fn ask(&self, ask: Ask) {
         let shared = self.shared.clone();
-        tracing::info!(
-            reason = ask.because.reason(),
-            verb = ?ask.verb,
-            pod = format!("{}/{}", ask.namespace, ask.name),
-            grace_secs = ask.grace_secs,
-            "asked to go: {}",
-            ask.because
-        );
+        log_ask(&ask);
         let (uid, verb) = (ask.uid.clone(), ask.verb);
         let dry = Input::Asked { uid: uid.clone(), verb, answer: Answer::Accepted };
         self.start(if verb == Verb::Evict { "evict" } else { "delete" }, dry, async move {
@@ -202,6 +168,13 @@ impl Performer {
                 Err(answer) => answer,
             };
             Input::Asked { uid, verb, answer }
+        });
+    }
+
+    fn record_status(&self, status: Box<InterruptionStatus>, on: Option<String>) {
+        let shared = self.shared.clone();
+        self.start("record the status", Input::StatusRecorded(Outcome::Done), async move {
+            Input::StatusRecorded(shared.hands.record_status(&status, on.as_deref()).await)
         });
     }
 
@@ -219,14 +192,7 @@ impl Performer {
             let inputs = shared.inputs.clone();
             watches::pods(kubernetes.all_pods(), &shared.me.node, shared.clock, wall_clock, inputs).await;
         });
-        self.forget_pods();
-        self.pod_watch = Some(watch.abort_handle());
-    }
-
-    fn forget_pods(&mut self) {
-        if let Some(watch) = self.pod_watch.take() {
-            watch.abort();
-        }
+        self.pod_watch.by(&watch);
     }
 }
 
@@ -247,10 +213,10 @@ impl Surroundings<Keeper> for Performer {
             }
             Effect::Retract => self.board.retract(),
             Effect::Mark(mark) => self.start("mark the node", Input::Marked(Outcome::Done), async move {
-                Input::Marked(shared.patch_node(|node| mark_patch(node, &mark)).await)
+                Input::Marked(shared.on_our_node(shared.mark(&mark)).await)
             }),
             Effect::Unmark => self.start("undo the node's mark", Input::Marked(Outcome::Done), async move {
-                Input::Marked(shared.patch_node(unmark_patch).await)
+                Input::Marked(shared.on_our_node(shared.unmark()).await)
             }),
             Effect::RecordNotice(entry) => {
                 let key = entry.key();
@@ -263,14 +229,10 @@ impl Surroundings<Keeper> for Performer {
                     Input::NoticeRecorded { key, outcome }
                 });
             }
-            Effect::RecordStatus(status) | Effect::RecordStatusOn { status, .. } => {
-                self.start("record the status", Input::StatusRecorded(Outcome::Done), async move {
-                    let result = shared.kubernetes.record_status(&shared.me.instance, &status).await;
-                    Input::StatusRecorded(outcome(&result))
-                });
-            }
+            Effect::RecordStatus(status) => self.record_status(status, None),
+            Effect::RecordStatusOn { version, status } => self.record_status(status, Some(version)),
             Effect::WatchPods => self.watch_pods(),
-            Effect::ForgetPods => self.forget_pods(),
+            Effect::ForgetPods => self.pod_watch.end(),
             Effect::Ask(ask) => self.ask(ask),
             Effect::PollImds(pace) => drop(self.pace.send_replace(pace)),
             Effect::StandDown => drop(self.standing.send_replace(false)),

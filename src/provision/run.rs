@@ -164,6 +164,11 @@ impl Provisioner {
         self.term == Term::Leading
     }
 
+    /// Whether it leads, and what begins at `now` ends in its term.
+    pub fn may_act(&self, now: Instant) -> bool {
+        self.leads() && self.lead.may_act(now)
+    }
+
     /// Whether it knows what EC2 offers.
     pub fn knows_offerings(&self) -> bool {
         !self.catalog.is_empty()

@@ -42,6 +42,10 @@ pub struct Config {
     #[arg(long, env = "SPOTKEEPER_REPLACE_ON_REBALANCE")]
     pub replace_on_rebalance: bool,
 
+    /// Drain nodes whose agent has been silent for 10 s, or was told to leave it to the provisioner.
+    #[arg(long, env = "SPOTKEEPER_TAKE_OVER", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub take_over: bool,
+
     /// A launched instance that is no Node after this long is ended.
     #[arg(long, env = "SPOTKEEPER_REGISTRATION_TIMEOUT", value_name = "DURATION", default_value = "15m", value_parser = duration)]
     pub registration_timeout: Duration,

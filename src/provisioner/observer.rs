@@ -131,6 +131,11 @@ impl Observer {
         }
     }
 
+    /// One that stands in for an agent has decided something.
+    pub fn stood_in(&self, because: &crate::interruption::Because) {
+        self.admin.metrics.decided(because.reason());
+    }
+
     /// A violation is a defect of ours: it is counted and said, and work goes on.
     fn violated(&self, violations: impl IntoIterator<Item = Violation>) {
         for violation in violations {

@@ -31,6 +31,14 @@ const PROGRESS_MAX: usize = 8;
 pub struct OnTheirWay(watch::Sender<usize>);
 
 impl OnTheirWay {
+    pub fn begins(&self) {
+        self.0.send_modify(|tasks| *tasks += 1);
+    }
+
+    pub fn ends(&self) {
+        self.0.send_modify(|tasks| *tasks -= 1);
+    }
+
     /// Waits until none is.
     pub async fn ended(self) {
         let _ = self.0.subscribe().wait_for(|tasks| *tasks == 0).await;
@@ -41,6 +49,8 @@ impl OnTheirWay {
 pub struct Performer {
     shared: Rc<Shared>,
     on_their_way: OnTheirWay,
+    /// Whether what begins now ends in this replica's term.
+    leads: watch::Sender<bool>,
 }
 
 struct Shared {
@@ -65,23 +75,32 @@ impl Performer {
         let (creations, progress) = (Semaphore::new(CREATIONS_MAX), Semaphore::new(PROGRESS_MAX));
         let subnets = RefCell::default();
         let shared = Shared { kubernetes, ec2, clock, inputs, observer, subnets, creations, progress };
-        Self { shared: Rc::new(shared), on_their_way: OnTheirWay(watch::Sender::new(0)) }
+        Self {
+            shared: Rc::new(shared),
+            on_their_way: OnTheirWay(watch::Sender::new(0)),
+            leads: watch::Sender::new(false),
+        }
     }
 
     pub fn on_their_way(&self) -> OnTheirWay {
         self.on_their_way.clone()
     }
 
+    /// Whether this replica leads, and may begin something now.
+    pub fn leads(&self) -> watch::Receiver<bool> {
+        self.leads.subscribe()
+    }
+
     /// Runs `call` in a task and sends what comes of it back to the core.
     fn start(&self, call: impl Future<Output = Option<Input>> + 'static) {
-        let (inputs, tasks) = (self.shared.inputs.clone(), self.on_their_way.0.clone());
-        tasks.send_modify(|tasks| *tasks += 1);
+        let (inputs, tasks) = (self.shared.inputs.clone(), self.on_their_way.clone());
+        tasks.begins();
         tokio::task::spawn_local(async move {
             if let Some(input) = call.await {
                 // The receiver is gone only when the program ends.
                 let _ = inputs.send(input).await;
             }
-            tasks.send_modify(|tasks| *tasks -= 1);
+            tasks.ends();
         });
     }
 }
@@ -251,6 +270,8 @@ impl Surroundings<Provisioner> for Performer {
     }
 
     fn beat(&mut self, core: &Provisioner) {
+        let may_act = core.may_act(self.shared.clock.now());
+        self.leads.send_if_modified(|leads| std::mem::replace(leads, may_act) != may_act);
         self.shared.observer.beat(core);
     }
 }

@@ -9,9 +9,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::classes::Sight;
 use super::observer::Observer;
+use super::stand_ins;
 use crate::adapters::kubernetes::supply::{FleetPod, claim, doomed, is_bound_to_zone, keeps_busy, node_view, pool};
 use crate::adapters::kubernetes::{Kubernetes, watches};
-use crate::api::interruption::Phase;
+use crate::api::interruption::{Interruption, Phase};
+use crate::domain::notice::InstanceId;
 use crate::driver::Clock;
 use crate::provision::{Doomed, Input, NodeView};
 
@@ -22,6 +24,7 @@ pub fn watch(
     own_node: Option<String>,
     standing: watch::Sender<bool>,
     inputs: &mpsc::Sender<Input>,
+    records: mpsc::UnboundedSender<stand_ins::Seen>,
     observer: &Observer,
 ) -> mpsc::UnboundedReceiver<Sight> {
     let fleet = Rc::new(Fleet {
@@ -31,7 +34,7 @@ pub fn watch(
     });
     tokio::task::spawn_local(nodes(kubernetes.clone(), fleet.clone()));
     tokio::task::spawn_local(pods(kubernetes.clone(), fleet.clone()));
-    tokio::task::spawn_local(interruptions(kubernetes.clone(), own_node, standing, fleet.clone()));
+    tokio::task::spawn_local(interruptions(kubernetes.clone(), own_node, standing, records, fleet.clone()));
     tokio::task::spawn_local(pools(kubernetes.clone(), fleet.clone()));
     let (sights, classes) = mpsc::unbounded_channel();
     tokio::task::spawn_local(node_classes(kubernetes.clone(), sights, fleet.clone()));
@@ -217,9 +220,12 @@ async fn interruptions(
     kubernetes: Kubernetes,
     own_node: Option<String>,
     standing: watch::Sender<bool>,
+    records: mpsc::UnboundedSender<stand_ins::Seen>,
     fleet: Rc<Fleet>,
 ) {
-    let apply = |object| {
+    let apply = |object: Interruption| {
+        // Nobody listens where the drains of silent agents are not taken over.
+        let _ = records.send((object.spec.instance_id.clone(), Some(Box::new(object.clone()))));
         let doomed = doomed(object);
         if own_node.as_deref() == Some(&doomed.node) {
             let stays = !is_going(&doomed);
@@ -228,7 +234,11 @@ async fn interruptions(
         vec![Input::InterruptionSeen(doomed)]
     };
     let delete = |name: &str| match name.parse() {
-        Ok(instance) => vec![Input::InterruptionGone { instance }],
+        Ok(instance) => {
+            let instance: InstanceId = instance;
+            let _ = records.send((instance.clone(), None));
+            vec![Input::InterruptionGone { instance }]
+        }
         Err(_) => Vec::new(),
     };
     follow("interruptions", kubernetes.interruptions(), &fleet, apply, delete, Vec::new, name).await;

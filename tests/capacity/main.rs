@@ -10,3 +10,4 @@ mod leaders;
 mod permissions;
 mod pools;
 mod scene;
+mod takeover;

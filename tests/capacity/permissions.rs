@@ -1,11 +1,13 @@
 //! The shipped rights of the provisioner are enough, and none is too many: in Kubernetes and in EC2.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::scene::Scene;
 use crate::support::control_plane::root;
+use crate::support::objects::{a_budget, a_pod};
 use crate::support::rights::none_is_too_many;
 
 /// The EC2 actions that the shipped IAM policy allows.
@@ -37,6 +39,7 @@ async fn every_right_of_the_provisioner_is_needed_and_every_call_is_allowed() {
     scene.cluster.delete(&path).await.expect("it can be deleted");
     scene.cordons(&scene.ec2.launched()[0], "claim-deleted").await;
     scene.gone(&node).await;
+    a_drain_is_taken_over(&scene).await;
     assert_eq!(scene.ec2.alive().await.len(), 0, "its instance was ended");
     // One that has found nothing yet when its announcement is withdrawn is deleted by the provisioner.
     let other = scene.node("b").await;
@@ -57,6 +60,19 @@ async fn every_right_of_the_provisioner_is_needed_and_every_call_is_allowed() {
     let idle: Vec<&String> =
         allowed.iter().filter(|action| !actions.contains(*action) && !on_behalf.contains(&action.as_str())).collect();
     assert!(idle.is_empty(), "allowed and never asked for: {idle:?}");
+}
+
+/// A node whose agent has left it to the provisioner: one pod is evicted, and one deleted at its latest start.
+async fn a_drain_is_taken_over(scene: &Scene) {
+    let node = scene.node("c").await;
+    scene.cluster.create(&a_pod("free").on(&node.name).grace(1)).await;
+    scene.cluster.create(&a_pod("held").on(&node.name).grace(1)).await;
+    scene.cluster.create(&a_budget("held", "held")).await;
+    scene.cluster.running(&node, 2).await;
+    scene.cluster.budget_is_kept("held").await;
+    scene.leaves_the_drain(&node, Duration::from_secs(22)).await;
+    let record = scene.cluster.phase(&node, "Drained", Duration::from_secs(40)).await;
+    assert_eq!(record["status"]["pods"]["deleted"], 1, "{record}");
 }
 
 /// What only the tests ask moto for does not come through here.

@@ -86,6 +86,27 @@ impl Scene {
         self.patch_status(node, &status).await;
     }
 
+    /// The node's agent has confirmed that it is to be drained, and leaves that to the provisioner. No replacement is
+    /// wanted.
+    pub async fn leaves_the_drain(&self, node: &NodeHandle, left: Duration) {
+        let deadline = (jiff::Timestamp::now() + left).to_string();
+        let record = json!({
+            "apiVersion": "spotkeeper.dev/v1alpha1", "kind": "Interruption",
+            "metadata": { "name": node.instance },
+            "spec": { "instanceID": node.instance, "nodeName": node.name,
+                "providerID": format!("aws:///eu-west-1a/{}", node.instance),
+                "notices": [{ "source": "provisioner", "kind": "Requested", "eventID": "surplus", "deadline": deadline }] },
+        });
+        let path = "/apis/spotkeeper.dev/v1alpha1/interruptions";
+        self.cluster.send("POST", path, "application/json", &record).await.expect("the record is made");
+        let status = json!({ "status": {
+            "episode": 1, "phase": "Confirmed", "kind": "Requested", "deadline": deadline,
+            "policy": { "rebalance": "Avoid", "drain": "Immediate", "marginSeconds": 5, "scheduledLeadSeconds": 600,
+                "cordonOnly": false, "drainBy": "provisioner" },
+        } });
+        self.patch_status(node, &status).await;
+    }
+
     /// Waits for the drain of this node to be asked for, by these words, and cordons it as its agent would.
     pub async fn cordons(&self, node: &NodeHandle, event_id: &str) {
         eventually(&format!("the drain of {} is asked for", node.name), PATIENCE, async || {
