@@ -114,7 +114,8 @@ impl Classes {
                 let now = Instant::now();
                 let due = self.known.iter().filter(|(_, known)| known.due <= now).map(|(name, _)| name.clone());
                 for name in due.collect::<Vec<_>>() {
-                    self.look_up(&name).await;
+                    // What it asks EC2 for in turn makes a large future.
+                    Box::pin(self.look_up(&name)).await;
                 }
             }
         }
@@ -165,7 +166,7 @@ impl Classes {
     async fn look_up(&mut self, name: &str) {
         let Some(known) = self.known.get(name) else { return };
         let spec = known.object.spec.clone();
-        let resolved = match self.resolve(&spec).await {
+        let resolved = match Box::pin(self.resolve(&spec)).await {
             Ok((of, template, made)) => {
                 let recipe = of.recipe(&spec, &template);
                 self.comes_to(name, Ok(recipe), made).await;
@@ -223,11 +224,11 @@ impl Classes {
 
     /// What a class comes to, its launch template, and whether that was made just now.
     async fn resolve(&self, spec: &EC2NodeClassSpec) -> Result<(Resolved, ResolvedTemplate, bool), Unresolved> {
-        let found = self.found(spec).await?;
+        let found = Box::pin(self.found(spec)).await?;
         let resolved = class::resolve(spec, &found).map_err(Unresolved::Problem)?;
         let (template, made) = match &resolved.launches_with {
             LaunchesWith::Theirs(template) => (template.clone(), false),
-            LaunchesWith::Ours(template) => self.there(template).await?,
+            LaunchesWith::Ours(template) => Box::pin(self.there(template)).await?,
         };
         Ok((resolved, template, made))
     }
@@ -268,7 +269,7 @@ impl Classes {
         if let Ok(seen) = look().await? {
             return Ok((ResolvedTemplate { id: seen.id, name: seen.name, version: seen.version }, false));
         }
-        if let Some(made) = self.asked("CreateLaunchTemplate", self.ec2.make_template(of)).await? {
+        if let Some(made) = self.asked("CreateLaunchTemplate", Box::pin(self.ec2.make_template(of))).await? {
             tracing::info!(template = made.name, "a launch template was made");
             return Ok((made, true));
         }
