@@ -44,8 +44,10 @@ check: tools ## Format, lints in every feature set, the pure core alone, licence
 	cargo clippy --all-targets --features provisioner -- -D warnings
 	cargo clippy --bins --no-default-features --features provisioner -- -D warnings
 	cargo clippy --lib --no-default-features --features sim -- -D warnings
+	cargo clippy --bins --no-default-features --features cli -- -D warnings
 	cargo clippy --bins --no-default-features --features agent -- -D warnings
 	! cargo tree --no-default-features --features agent --edges normal | grep aws-sdk-ec2
+	! cargo tree --no-default-features --features cli --edges normal | grep -E 'aws-|kube|tokio'
 	@command -v cargo-deny >/dev/null || cargo install --locked --root $(CACHE)/tools cargo-deny@$(CARGO_DENY)
 	PATH="$(CACHE)/tools/bin:$$PATH" cargo deny --offline check bans licenses sources
 
