@@ -7,6 +7,9 @@ use super::world::System;
 /// shortage, and than a pod takes that was killed and is placed anew.
 const QUIET_MS: u64 = 40 * 60_000;
 
+/// How long a pod may be missing: a return to spot may be moving it at the very end.
+const MISSING_MS: u64 = 5 * 60_000;
+
 impl System {
     pub fn verdict(&mut self) {
         let well = self.agents.api == ApiState::Well && self.supply.cloud.state == State::Well;
@@ -24,7 +27,8 @@ impl System {
         for slot in &self.slots {
             let workload = &self.workloads[slot.workload].spec;
             let runs = slot.life.is_some_and(|life| self.lives[life].available);
-            if !runs && workload.kind != WorkloadKind::Pod {
+            let long = slot.missing_since.is_some_and(|since| since + MISSING_MS <= self.now);
+            if !runs && long && workload.kind != WorkloadKind::Pod {
                 missing.push(format!("{}-{}", workload.path(), slot.ordinal));
             }
         }
