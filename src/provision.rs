@@ -51,6 +51,7 @@ pub mod class;
 pub mod comeback;
 mod demand;
 pub mod failure;
+mod gone;
 pub mod invariants;
 pub mod labels;
 pub mod ladder;
@@ -87,6 +88,9 @@ pub struct Settings {
     pub resync: Duration,
     /// For how long an instance of ours without a claim is left alone.
     pub leak_grace: Duration,
+    /// For how long an Interruption that is over is kept, and how many are at most.
+    pub keep_for: Duration,
+    pub keep_interruptions: usize,
     /// How nodes return to spot.
     pub returns: comeback::Policy,
 }
@@ -104,6 +108,8 @@ impl Default for Settings {
             bucket: (50, 5.0),
             resync: Duration::from_secs(30),
             leak_grace: Duration::from_secs(600),
+            keep_for: Duration::from_secs(24 * 3_600),
+            keep_interruptions: 1_000,
             returns: comeback::Policy::default(),
         }
     }
@@ -147,6 +153,19 @@ pub struct Doomed {
     pub notices: Vec<NoticeEntry>,
     /// What its status says of its replacement.
     pub replacement: Replacement,
+    /// The object itself.
+    pub record: Record,
+}
+
+/// An Interruption's object, as far as keeping it depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Empty where it is not known.
+    pub uid: String,
+    /// It has an owner, and goes with it.
+    pub owned: bool,
+    /// When the last thing happened that it tells of.
+    pub latest: Option<Timestamp>,
 }
 
 impl Doomed {
@@ -175,6 +194,7 @@ pub struct Replacement {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeView {
     pub name: String,
+    pub uid: String,
     pub instance: Option<InstanceId>,
     /// `aws:///ZONE/INSTANCE`, as the Node has it.
     pub provider_id: Option<String>,
@@ -332,6 +352,26 @@ pub enum Input {
         instance: InstanceId,
         outcome: Outcome,
     },
+    /// [`Effect::ReadAttachments`] was answered: how many volumes are attached.
+    AttachmentsRead {
+        node: String,
+        found: Result<usize, String>,
+    },
+    /// [`Effect::TaintOutOfService`] was answered.
+    NodeTainted {
+        node: String,
+        outcome: Outcome,
+    },
+    /// [`Effect::DeleteNode`] was answered.
+    NodeDeleted {
+        node: String,
+        outcome: Outcome,
+    },
+    /// [`Effect::Disown`] or [`Effect::DeleteInterruption`] was answered.
+    RecordWritten {
+        instance: InstanceId,
+        outcome: Outcome,
+    },
     /// [`Effect::Withdraw`] was answered.
     Withdrawn {
         instance: InstanceId,
@@ -468,6 +508,30 @@ pub enum Effect {
     Withdraw {
         instance: InstanceId,
         event_id: String,
+    },
+    /// Ask which volumes are attached to a node. Answered by [`Input::AttachmentsRead`].
+    ReadAttachments {
+        node: String,
+    },
+    /// Say that whatever ran on a Node has ended: `node.kubernetes.io/out-of-service=nodeshutdown:NoExecute`, where it is
+    /// still the one with this uid.
+    TaintOutOfService {
+        node: String,
+        uid: String,
+    },
+    /// Delete the Node with this uid; its pods go with it.
+    DeleteNode {
+        node: String,
+        uid: String,
+    },
+    /// Take the owner off an Interruption: it outlives its Node.
+    Disown {
+        instance: InstanceId,
+        uid: String,
+    },
+    DeleteInterruption {
+        instance: InstanceId,
+        uid: String,
     },
     /// Terminate it, unless `not_after` has passed.
     End {

@@ -6,12 +6,15 @@
 //! - `supply`: NodeClaims, Launches, and what else the provisioner reads and writes.
 //! - `node_classes`: EC2NodeClasses.
 //! - `requests`: the provisioner's own notices.
+//! - `departures`: Nodes and Interruptions that are done with.
 //! - [`access`]: what this agent may do, asked at start.
 //! - [`events`]: decisions, as events on the Node and the Interruption.
 
 #[cfg(feature = "agent")]
 pub mod access;
 pub mod connection;
+#[cfg(feature = "provisioner")]
+mod departures;
 pub mod events;
 #[cfg(feature = "provisioner")]
 mod labels;

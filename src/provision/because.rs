@@ -83,6 +83,16 @@ pub enum Because {
     ReturnFailed { node: String, why: String, again_in: Duration },
     /// The group has replaced its node itself: the stand-in is not needed any more.
     BridgeEnds { group: String, by: InstanceId },
+    /// Its instance has ended for good: the Node is to go.
+    NodeGone { node: String, instance: InstanceId },
+    /// Volumes are attached to a Node whose instance has ended.
+    OutOfService { node: String, volumes: usize },
+    /// Nothing can be said of where it runs.
+    NoProviderId { node: String },
+    /// A record names another node than its instance runs on.
+    Contradicts { record: String, node: String },
+    /// A record is over, and old or one of too many.
+    Collected,
     /// A spot pool is being interrupted.
     Risky { what: String },
     /// It is not wanted any more.
@@ -148,6 +158,11 @@ impl Because {
             Self::Returns { .. } => "Returns",
             Self::ReturnFailed { .. } => "ReturnFailed",
             Self::BridgeEnds { .. } => "BridgeEnds",
+            Self::NodeGone { .. } => "NodeGone",
+            Self::OutOfService { .. } => "OutOfService",
+            Self::NoProviderId { .. } => "NoProviderID",
+            Self::Contradicts { .. } => "Contradicts",
+            Self::Collected => "Collected",
             Self::Risky { .. } => "Risky",
             Self::NoLongerWanted { .. } => "NoLongerWanted",
             Self::Leads => "Leads",
@@ -176,6 +191,7 @@ impl Because {
                 | Self::Surplus { .. }
                 | Self::Leaked { .. }
                 | Self::TooManyLeaks { .. }
+                | Self::Contradicts { .. }
                 | Self::WriteFailed { .. }
                 | Self::ReadFailed { .. }
         )
@@ -268,6 +284,17 @@ impl fmt::Display for Because {
                 write!(f, "{node} stays on-demand ({why}); tried again after {} s of quiet", again_in.as_secs())
             }
             Self::BridgeEnds { group, by } => write!(f, "{by} has come to group {group} in the place of its node"),
+            Self::NodeGone { node, instance } => write!(f, "{instance} has ended for good: Node {node} is to go"),
+            Self::OutOfService { node, volumes } => {
+                write!(f, "{volumes} volumes are attached to {node}, which has ended: they are let go")
+            }
+            Self::NoProviderId { node } => {
+                write!(f, "{node} has no spec.providerID, so it is not known which instance it is: it is left alone")
+            }
+            Self::Contradicts { record, node } => {
+                write!(f, "the record names node {record}, and its instance runs {node}: the record is deleted")
+            }
+            Self::Collected => f.write_str("it is over, and old or one of too many: the record is deleted"),
             Self::Risky { what } => write!(f, "{what} is being interrupted: new nodes go elsewhere first"),
             Self::NoLongerWanted { why } => write!(f, "no longer wanted: {why}"),
             Self::Leads => f.write_str("this replica leads"),

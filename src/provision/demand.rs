@@ -190,6 +190,7 @@ mod tests {
             policy,
             notices: Vec::new(),
             replacement: Replacement::default(),
+            record: Default::default(),
         };
         let settings = Settings::default();
         assert!(wants(&doomed(Some(kept(Rebalance::Replace))), &settings));
@@ -211,6 +212,7 @@ mod tests {
             policy: None,
             notices: Vec::new(),
             replacement: Replacement::default(),
+            record: Default::default(),
         };
         let offering =
             Offering { instance_type: "m7g.large".into(), zone: "a".into(), capacity_type: CapacityType::Spot };

@@ -114,6 +114,10 @@ impl Witness {
                 | Effect::WritePool { .. }
                 | Effect::Label { .. }
                 | Effect::Request { .. }
+                | Effect::TaintOutOfService { .. }
+                | Effect::DeleteNode { .. }
+                | Effect::Disown { .. }
+                | Effect::DeleteInterruption { .. }
                 | Effect::Withdraw { .. }
         );
         if acts && self.until.is_none_or(|until| until <= now + CALL_TIMEOUT) {

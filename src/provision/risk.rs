@@ -121,6 +121,7 @@ mod tests {
             kept_in_zone: false,
             notices: Vec::new(),
             replacement: Replacement::default(),
+            record: Default::default(),
         }
     }
 

@@ -8,8 +8,10 @@ mod answers;
 mod asking;
 mod bridge;
 mod classes;
+mod collect;
 mod comeback;
 mod declining;
+mod gone;
 mod labelling;
 mod pooling;
 mod retire;
@@ -89,6 +91,8 @@ pub struct Provisioner {
     risks: Risks,
     returns: comeback::Returns,
     bridges: bridge::Bridges,
+    gone: gone::Gone,
+    collecting: collect::Collecting,
     said: BTreeSet<String>,
 }
 
@@ -155,6 +159,8 @@ impl Provisioner {
             risks: Risks::default(),
             returns: comeback::Returns::default(),
             bridges: bridge::Bridges::default(),
+            gone: gone::Gone::default(),
+            collecting: collect::Collecting::default(),
             said: BTreeSet::new(),
         }
     }
@@ -210,6 +216,8 @@ impl Provisioner {
         self.labelling.clear();
         self.bridges = bridge::Bridges::default();
         self.ledger.forget();
+        self.gone = gone::Gone::default();
+        self.collecting = collect::Collecting::default();
         self.said.clear();
         self.term = Term::Following;
     }
@@ -289,6 +297,8 @@ impl Provisioner {
         let changed = changed || self.retire_wakeup().is_some_and(|at| at <= now);
         let changed = changed || self.returns.wakeup().is_some_and(|at| at <= now);
         let changed = changed || self.bridges.wakeup().is_some_and(|at| at <= now);
+        let changed = changed || self.gone.wakeup().is_some_and(|at| at <= now);
+        let changed = changed || self.collecting.wakeup() <= now;
         if changed {
             self.look_for_risks(now, effects);
             self.come_back(now, effects);
@@ -310,6 +320,8 @@ impl Provisioner {
         self.write_labels(now, effects);
         if changed {
             self.sweep(now, effects);
+            self.let_nodes_go(now, effects);
+            self.collect(now, effects);
             self.write_pools(now, effects);
             self.keep_ledger(now, effects);
         }
@@ -322,6 +334,7 @@ impl Provisioner {
         self.reading.on_its_way = true;
         let nodes = self.nodes.values().filter_map(|node| node.instance.clone());
         let of: BTreeSet<InstanceId> = nodes.chain(self.reading.wanted.iter().cloned()).collect();
+        self.gone.asks(&of);
         effects.push(Effect::ReadInstances { of: of.into_iter().collect() });
     }
 
@@ -340,6 +353,7 @@ impl Provisioner {
             self.reading.next = now + READ_AGAIN;
         }
         if all {
+            self.look_for_gone(now, effects);
             self.instances_gone(now, effects);
         }
     }
@@ -406,6 +420,10 @@ impl Core for Provisioner {
             }
             Input::Called { launch, answer } => self.called(now, &launch, answer, effects),
             Input::LookedUp { launch, found } => self.looked_up(now, &launch, &found),
+            Input::AttachmentsRead { node, found } => self.attachments_read(now, &node, found, effects),
+            Input::NodeTainted { node, outcome } => self.node_tainted(now, &node, outcome, effects),
+            Input::NodeDeleted { node, outcome } => self.node_deleted(now, &node, outcome, effects),
+            Input::RecordWritten { instance, outcome } => self.collecting.answered(&instance, &outcome),
             Input::Requested { instance, outcome } => self.requested(now, &instance, false, outcome, effects),
             Input::Withdrawn { instance, outcome } => self.requested(now, &instance, true, outcome, effects),
             Input::Ended { instance, outcome } => self.ended(now, &instance, outcome),
@@ -441,6 +459,8 @@ impl Core for Provisioner {
             self.retire_wakeup(),
             self.returns.wakeup(),
             self.bridges.wakeup(),
+            self.gone.wakeup(),
+            self.nodes_synced.then_some(self.collecting.wakeup()),
             pools,
             self.labels_wakeup(),
         ]

@@ -78,6 +78,14 @@ pub struct Config {
     #[arg(long, env = "SPOTKEEPER_RETURN_SURGE", value_name = "COUNT", default_value_t = 1)]
     pub return_surge: u64,
 
+    /// For how long an Interruption that is over is kept.
+    #[arg(long, env = "SPOTKEEPER_KEEP_INTERRUPTIONS_FOR", value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    pub keep_interruptions_for: Duration,
+
+    /// How many Interruptions that are over are kept at most.
+    #[arg(long, env = "SPOTKEEPER_KEEP_INTERRUPTIONS", value_name = "COUNT", default_value_t = 1_000)]
+    pub keep_interruptions: usize,
+
     /// What on-demand costs: a JSON file of instance types and US dollars an hour, such as {"m7g.large": 0.0816}.
     #[arg(long, env = "SPOTKEEPER_PRICES", value_name = "PATH")]
     pub prices: Option<PathBuf>,
@@ -128,6 +136,8 @@ impl Config {
             bucket: self.create_fleet_bucket,
             resync: self.resync,
             leak_grace: self.leak_grace,
+            keep_for: self.keep_interruptions_for,
+            keep_interruptions: self.keep_interruptions,
             returns: comeback::Policy {
                 after: self.return_after,
                 min_stay: self.return_min_stay,

@@ -251,6 +251,26 @@ impl Surroundings<Provisioner> for Performer {
                 let outcome = shared.end(&instance).await;
                 Some(Input::Ended { instance, outcome })
             }),
+            Effect::ReadAttachments { node } => self.start(async move {
+                let found = shared.kubernetes.attachments(&node).await.map_err(|error| one_line(&error));
+                Some(Input::AttachmentsRead { node, found })
+            }),
+            Effect::TaintOutOfService { node, uid } => self.start(async move {
+                let outcome = outcome(&shared.kubernetes.taint_out_of_service(&node, &uid).await);
+                Some(Input::NodeTainted { node, outcome })
+            }),
+            Effect::DeleteNode { node, uid } => self.start(async move {
+                let outcome = outcome(&shared.kubernetes.delete_node(&node, &uid).await);
+                Some(Input::NodeDeleted { node, outcome })
+            }),
+            Effect::Disown { instance, uid } => self.start(async move {
+                let outcome = outcome(&shared.kubernetes.disown(instance.as_str(), &uid).await);
+                Some(Input::RecordWritten { instance, outcome })
+            }),
+            Effect::DeleteInterruption { instance, uid } => self.start(async move {
+                let outcome = outcome(&shared.kubernetes.delete_interruption(instance.as_str(), &uid).await);
+                Some(Input::RecordWritten { instance, outcome })
+            }),
             Effect::Request { instance, node, provider_id, event_id, action } => self.start(async move {
                 let of = Subject { instance: instance.clone(), node, provider_id, node_uid: None };
                 let outcome = outcome(&shared.kubernetes.request_drain(&of, &event_id, action).await);

@@ -40,6 +40,8 @@ pub struct Report {
     pub labels: BTreeMap<String, BTreeMap<String, String>>,
     /// The pool of each claim that is there at the end.
     pub pool_of: BTreeMap<String, String>,
+    /// The nodes that are there at the end.
+    pub nodes_left: Vec<String>,
     /// The nodes that take no pods at the end.
     pub cordoned: Vec<String>,
 }

@@ -20,7 +20,7 @@ use crate::domain::node::Taint;
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
 use crate::driver::Clock;
-use crate::provision::{Claim, Created, Doomed, Launch, NodeView, Pool, Replacement};
+use crate::provision::{Claim, Created, Doomed, Launch, NodeView, Pool, Record, Replacement};
 
 /// Keeps a claim until its instance is ended.
 pub const FINALIZER: &str = "spotkeeper.dev/instance";
@@ -81,6 +81,7 @@ pub fn node_view(object: FleetNode) -> NodeView {
     let provider = object.spec.provider_id.filter(|id| !id.is_empty());
     NodeView {
         name: object.metadata.name.unwrap_or_default(),
+        uid: object.metadata.uid.unwrap_or_default(),
         instance: provider.as_ref().and_then(|id| id.rsplit('/').next()?.parse().ok()),
         provider_id: provider,
         labels: object.metadata.labels.unwrap_or_default(),
@@ -141,6 +142,16 @@ pub fn is_bound_to_zone(pod: &FleetPod) -> bool {
 /// An Interruption in the words of the core.
 pub fn doomed(object: Interruption) -> Doomed {
     let status = object.status.unwrap_or_default();
+    let line = &status.timeline;
+    let times = [line.noticed_at, line.confirmed_at, line.cordoned_at, line.first_eviction_at, line.drained_at];
+    let noticed = object.spec.notices.iter().map(|entry| entry.noticed_at);
+    let created = object.metadata.creation_timestamp.as_ref().map(|at| at.0);
+    let latest = times.into_iter().chain(noticed).chain([line.ended_at, created]).flatten().max();
+    let record = Record {
+        uid: object.metadata.uid.unwrap_or_default(),
+        owned: object.metadata.owner_references.is_some_and(|owners| !owners.is_empty()),
+        latest,
+    };
     let replacement = status.replacement.unwrap_or_default();
     Doomed {
         instance: object.spec.instance_id,
@@ -159,6 +170,7 @@ pub fn doomed(object: Interruption) -> Doomed {
             episode: replacement.episode,
             because: replacement.because,
         },
+        record,
     }
 }
 
@@ -355,13 +367,13 @@ pub(super) fn applied(kind: &str, name: &str, uid: Option<&str>, status: &impl S
 }
 
 /// Deletes it only if it is this one.
-fn only(uid: &str) -> DeleteParams {
+pub(super) fn only(uid: &str) -> DeleteParams {
     let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
     DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() }
 }
 
 /// What is not there any more, or is another one by now, is gone.
-fn gone(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
+pub(super) fn gone(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
     match result {
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
         result => result,

@@ -13,7 +13,7 @@ impl World {
         self.node_is(index, |node| node.workloads |= node.ready && !node.cordoned);
     }
 
-    fn node_is(&mut self, index: usize, change: impl FnOnce(&mut crate::provision::NodeView)) {
+    pub fn node_is(&mut self, index: usize, change: impl FnOnce(&mut crate::provision::NodeView)) {
         let name = self.cloud.instances[index].node();
         let Some(node) = self.nodes.get_mut(&name) else { return };
         let before = node.clone();
@@ -45,6 +45,7 @@ impl World {
             policy: None,
             notices: Vec::new(),
             replacement: Replacement::default(),
+            record: Default::default(),
         };
         self.doomed.insert(id.clone(), doomed);
         self.doomed_changed(&id);
@@ -66,6 +67,7 @@ impl World {
             policy: None,
             notices: Vec::new(),
             replacement: Replacement::default(),
+            record: Default::default(),
         };
         let doomed = self.doomed.entry(instance.clone()).or_insert(fresh);
         let begins = doomed.phase.ends_episode();
@@ -135,6 +137,14 @@ impl World {
         if let Some(index) = self.find(instance).filter(|_| over) {
             self.node_is(index, |node| node.cordoned = false);
             self.schedule(self.now + 5_000, Event::PodsCome { instance: index });
+        }
+    }
+
+    /// No Node is deleted whose instance has not ended.
+    pub fn check_dead(&mut self, node: &str) {
+        let lives = self.cloud.instances.iter().any(|one| one.node() == node && one.died_ms.is_none());
+        if lives {
+            self.found("gone", format!("{node} is deleted, and its instance runs"));
         }
     }
 

@@ -229,6 +229,7 @@ impl World {
         let node = NodeView {
             name: one.node(),
             instance: Some(one.id.clone()),
+            provider_id: Some(format!("aws:///zone/{}", one.id)),
             labels: self.supply.joins_with.clone(),
             taints: self.supply.settles_ms.map(|_| starting).into_iter().collect(),
             ..NodeView::default()
@@ -278,7 +279,11 @@ impl World {
         one.died_ms = Some(now);
         let (node, id) = (one.node(), one.id.clone());
         self.tell(|| format!("-- {id} has ended"));
-        self.node_gone(&node);
+        if self.supply.nodes_stay {
+            self.node_is(index, |node| node.ready = false);
+        } else {
+            self.node_gone(&node);
+        }
         self.outward(Told::Died { instance: index });
     }
 

@@ -42,6 +42,8 @@ impl Supply {
             supply.settings.returns.min_stay = minutes(rng.u64(0..10));
             supply.settings.returns.surge = rng.u64(0..3);
         }
+        supply.nodes_stay = rng.u8(..3) == 0;
+        supply.volumes = rng.usize(..3);
         let mut at = 2_000;
         for _ in 0..rng.usize(1..9) {
             at += [rng.u64(..2_000), rng.u64(..20_000), rng.u64(..5 * MINUTE)][rng.usize(..3)];

@@ -333,6 +333,31 @@ impl World {
                 Input::Called { launch, answer }
             }
             Effect::LookUp { launch, token } => Input::LookedUp { launch, found: Ok(self.tagged(&token)) },
+            Effect::ReadAttachments { node } => {
+                let found = Ok(if self.detached.contains(&node) { 0 } else { self.supply.volumes });
+                Input::AttachmentsRead { node, found }
+            }
+            Effect::TaintOutOfService { node, .. } => {
+                self.schedule(self.now + 10_000, Event::Detached { node: node.clone() });
+                Input::NodeTainted { node, outcome: Outcome::Done }
+            }
+            Effect::DeleteNode { node, .. } => {
+                self.check_dead(&node);
+                self.node_gone(&node);
+                Input::NodeDeleted { node, outcome: Outcome::Done }
+            }
+            Effect::Disown { instance, .. } => {
+                if let Some(doomed) = self.doomed.get_mut(&instance) {
+                    doomed.record.owned = false;
+                    self.doomed_changed(&instance);
+                }
+                Input::RecordWritten { instance, outcome: Outcome::Done }
+            }
+            Effect::DeleteInterruption { instance, .. } => {
+                self.doomed.remove(&instance);
+                self.broadcast(&Input::InterruptionGone { instance: instance.clone() });
+                Input::RecordWritten { instance, outcome: Outcome::Done }
+            }
             Effect::Request { instance, event_id, action, .. } => {
                 if self.told.is_some() {
                     self.outward(Told::Requested { instance: instance.clone(), event_id, action });
@@ -426,6 +451,12 @@ fn failed(effect: &Effect, why: &str) -> Option<Input> {
         Effect::WriteReplacement { instance, .. } => Input::ReplacementWritten { instance, outcome: outcome() },
         Effect::Call { launch, .. } => Input::Called { launch, answer: Answer::Unknown(why.to_owned()) },
         Effect::LookUp { launch, .. } => Input::LookedUp { launch, found: Err(why.to_owned()) },
+        Effect::ReadAttachments { node } => Input::AttachmentsRead { node, found: Err(why.to_owned()) },
+        Effect::TaintOutOfService { node, .. } => Input::NodeTainted { node, outcome: outcome() },
+        Effect::DeleteNode { node, .. } => Input::NodeDeleted { node, outcome: outcome() },
+        Effect::Disown { instance, .. } | Effect::DeleteInterruption { instance, .. } => {
+            Input::RecordWritten { instance, outcome: outcome() }
+        }
         Effect::Request { instance, .. } => Input::Requested { instance, outcome: outcome() },
         Effect::Withdraw { instance, .. } => Input::Withdrawn { instance, outcome: outcome() },
         Effect::End { instance, .. } => Input::Ended { instance, outcome: outcome() },

@@ -24,6 +24,10 @@ pub struct Supply {
     pub boot_spread_ms: u64,
     /// The longest that a drain takes that was asked for.
     pub drain_ms: u64,
+    /// Nodes stay when their instances end: no cloud controller removes them.
+    pub nodes_stay: bool,
+    /// How many volumes each of them has attached.
+    pub volumes: usize,
     /// EC2's own buckets: size and rate a second.
     pub bucket: (u32, f64),
     pub faults: Faults,
@@ -195,6 +199,8 @@ pub fn a_cluster(nodes: usize) -> Supply {
         boot_ms: 45_000,
         boot_spread_ms: 10_000,
         drain_ms: 20_000,
+        nodes_stay: false,
+        volumes: 0,
         bucket: (50, 5.0),
         faults: Faults::default(),
         joins_with: BTreeMap::new(),

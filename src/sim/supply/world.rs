@@ -32,6 +32,8 @@ pub(in crate::sim) struct World {
     pub rng: fastrand::Rng,
     pub supply: Supply,
     pub catalog: Arc<Catalog>,
+    /// Nodes whose volumes have been let go.
+    pub detached: BTreeSet<String>,
     /// Instances that AWS takes.
     pub taken: BTreeSet<usize>,
     /// Budgets allow no eviction.
@@ -127,6 +129,7 @@ pub(in crate::sim) enum Event {
     NodeReady { instance: usize },
     Settles { instance: usize },
     Dies { instance: usize },
+    Detached { node: String },
     PodsCome { instance: usize },
     Cordons { instance: usize, episode: i64 },
     Empties { instance: usize, episode: i64 },
@@ -156,6 +159,7 @@ impl World {
             events: BTreeMap::new(),
             rng: fastrand::Rng::with_seed(supply.seed),
             catalog: Arc::new(catalog),
+            detached: BTreeSet::new(),
             taken: BTreeSet::new(),
             blocked: false,
             unwanted: BTreeSet::new(),
@@ -216,6 +220,7 @@ impl World {
         let node = NodeView {
             name: format!("node-{id}"),
             instance: Some(id.clone()),
+            provider_id: Some(format!("aws:///zone/{id}")),
             resources: self.supply.settles_ms.map(|_| DEVICE.to_owned()).into_iter().collect(),
             labels: self.supply.labelled.iter().map(|pool| (NODE_POOL.to_owned(), pool.clone())).collect(),
             ready: true,
@@ -274,6 +279,7 @@ impl World {
             labels: self.nodes.iter().map(|(name, node)| (name.clone(), node.labels.clone())).collect(),
             pool_of: self.claims.values().filter_map(|c| Some((c.name.clone(), c.spec.node_pool.clone()?))).collect(),
             claims_left: self.claims.into_keys().collect(),
+            nodes_left: self.nodes.keys().cloned().collect(),
             cordoned: self.nodes.into_values().filter(|node| node.cordoned).map(|node| node.name).collect(),
         }
     }
@@ -301,6 +307,7 @@ impl World {
             Event::Dies { instance } if self.taken.contains(&instance) => self.dies(instance),
             Event::Dies { .. } => {}
             Event::Settles { instance } => self.settles(instance),
+            Event::Detached { node } => drop(self.detached.insert(node)),
             Event::PodsCome { instance } => self.pods_come(instance),
             Event::Cordons { instance, episode } => self.cordons(instance, episode),
             Event::Empties { instance, episode } => self.empties(instance, episode),
@@ -421,6 +428,7 @@ impl World {
             policy: None,
             notices: Vec::new(),
             replacement: Replacement::default(),
+            record: Default::default(),
         };
         if let Some(known) = self.doomed.get_mut(&id) {
             // It is being drained already: what is announced now has a deadline.

@@ -169,6 +169,7 @@ impl System {
             policy: status.policy,
             notices: record.notices.clone(),
             replacement: Default::default(),
+            record: Default::default(),
         };
         let doomed = phase >= Phase::Confirmed && !phase.ends_episode();
         self.supply.interruption(seen);

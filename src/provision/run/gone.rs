@@ -1,0 +1,106 @@
+//! Nodes whose instances have ended for good.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{NOT_SHOWN_YET, Provisioner};
+use crate::domain::notice::InstanceId;
+use crate::domain::time::Instant;
+use crate::interruption::Outcome;
+use crate::provision::{Because, Effect, NodeView, gone};
+
+/// The Nodes that are to go.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gone {
+    nodes: BTreeMap<String, gone::Run>,
+    /// Which instances EC2 was asked for last.
+    asked: BTreeSet<InstanceId>,
+    /// Those that it did not show, since when.
+    missing: BTreeMap<InstanceId, Instant>,
+}
+
+impl Gone {
+    pub(super) fn asks(&mut self, of: &BTreeSet<InstanceId>) {
+        self.asked.clone_from(of);
+    }
+
+    pub(super) fn wakeup(&self) -> Option<Instant> {
+        self.nodes.values().filter_map(gone::Run::wakeup).min()
+    }
+}
+
+impl Provisioner {
+    /// A whole list of instances has come: which Nodes have lost theirs.
+    pub(super) fn look_for_gone(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let asked = std::mem::take(&mut self.gone.asked);
+        let instances = &self.instances;
+        self.gone.missing.retain(|id, _| asked.contains(id) && !instances.contains_key(id));
+        for id in asked.into_iter().filter(|id| !instances.contains_key(id)) {
+            self.gone.missing.entry(id).or_insert(now);
+        }
+        let lost = |node: &&NodeView| node.instance.as_ref().is_some_and(|id| self.is_lost(now, id));
+        let found: Vec<NodeView> = self.nodes.values().filter(lost).cloned().collect();
+        for node in found {
+            let Some(instance) = node.instance.filter(|_| !self.gone.nodes.contains_key(&node.name)) else { continue };
+            let because = Because::NodeGone { node: node.name.clone(), instance: instance.clone() };
+            self.say(&node.name, because, effects);
+            self.gone.nodes.insert(node.name.clone(), gone::Run::new(now, node.name, node.uid));
+        }
+    }
+
+    /// Whether an instance is one whose Node is our business, and EC2 says that it has ended for good, or has not known
+    /// it for long.
+    fn is_lost(&self, now: Instant, instance: &InstanceId) -> bool {
+        let seen = self.instances.get(instance);
+        let ours = seen.is_some_and(|one| one.launch.is_some())
+            || self.doomed.contains_key(instance)
+            || self.claims.values().any(|run| run.instance() == Some(instance));
+        let unknown = || self.gone.missing.get(instance).is_some_and(|since| now.since(*since) >= NOT_SHOWN_YET);
+        ours && seen.map_or_else(unknown, |one| one.terminated)
+    }
+
+    /// Lets them go.
+    pub(super) fn let_nodes_go(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let nodes = &self.nodes;
+        self.gone.nodes.retain(|name, run| nodes.get(name).is_some_and(|node| node.uid == run.uid));
+        effects.extend(self.gone.nodes.values_mut().filter_map(|run| run.advance(now)));
+        self.nodes_without_instance(effects);
+    }
+
+    /// What runs where cannot be told of a Node without a providerID: it is left alone, and said.
+    fn nodes_without_instance(&mut self, effects: &mut Vec<Effect>) {
+        let unknown = |node: &&NodeView| node.provider_id.is_none() && node.ready && !node.starting;
+        let names: Vec<String> = self.nodes.values().filter(unknown).map(|node| node.name.clone()).collect();
+        for node in names {
+            if self.said.insert(format!("no providerID: {node}")) {
+                self.say(&node.clone(), Because::NoProviderId { node }, effects);
+            }
+        }
+    }
+
+    pub(super) fn attachments_read(
+        &mut self,
+        now: Instant,
+        node: &str,
+        found: Result<usize, String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let attached = self.gone.nodes.get_mut(node).and_then(|run| run.attachments(now, found));
+        if let Some(volumes) = attached {
+            self.say(node, Because::OutOfService { node: node.to_owned(), volumes }, effects);
+        }
+    }
+
+    pub(super) fn node_tainted(&mut self, now: Instant, node: &str, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let why = self.gone.nodes.get_mut(node).and_then(|run| run.tainted(now, outcome));
+        if let Some(why) = why {
+            self.say(node, Because::WriteFailed { what: format!("the taint of Node {node}"), why }, effects);
+        }
+    }
+
+    pub(super) fn node_deleted(&mut self, now: Instant, node: &str, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let why = self.gone.nodes.get_mut(node).and_then(|run| run.deleted(now, outcome));
+        if let Some(why) = why {
+            self.say(node, Because::WriteFailed { what: format!("the deletion of Node {node}"), why }, effects);
+        }
+    }
+}
