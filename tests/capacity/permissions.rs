@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::scene::Scene;
+use crate::departures::no_node;
+use crate::scene::{PATIENCE, Scene};
 use crate::support::control_plane::root;
+use crate::support::facts::eventually;
 use crate::support::objects::{a_budget, a_pod};
 use crate::support::rights::none_is_too_many;
 
@@ -27,17 +29,36 @@ async fn every_right_of_the_provisioner_is_needed_and_every_call_is_allowed() {
     let scene = Scene::new("rights").await;
     let node = scene.node("a").await;
     // Reservations are read where they are on the ladder; moto knows none, and says so.
-    let provisioner = scene.provisioner().await.arg("--order=reserved,spot,on-demand").start().await;
+    let provisioner =
+        scene.provisioner().await.arg("--order=reserved,spot,on-demand").arg("--keep-interruptions=0").start().await;
     provisioner.leads().await;
     scene.class("rights", &scene.inline_class().await).await.expect("it is valid");
     scene.class_is("rights", "True", "").await;
     scene.doom(&node).await;
     scene.claim_is(&node, "Ready").await;
     scene.settled().await;
+    // A request of ours that nobody wants any more is taken back.
+    let stand_in = scene.ec2.launched()[0].clone();
+    scene.request(&stand_in, "return-to-spot").await;
+    eventually("the request is taken back", PATIENCE, async || {
+        let record = scene.cluster.interruption(&stand_in).await;
+        let notices = record["spec"]["notices"].as_array().map_or(0, Vec::len);
+        if notices == 0 { Ok(()) } else { Err(record.to_string()) }
+    })
+    .await;
+    // AWS takes the instance: its Node goes. Its record, which is over then, is one too many.
+    scene.ec2.terminate(&node.instance).await;
+    no_node(&scene, &node).await;
+    scene.patch_status(&node, &json!({ "status": { "phase": "Gone" } })).await;
+    eventually("the record is collected", PATIENCE, async || {
+        let record = scene.cluster.interruption(&node).await;
+        if record.is_null() { Ok(()) } else { Err(record.to_string()) }
+    })
+    .await;
     // A person deletes the claim: its node is drained, its instance is ended, and the claim goes.
     let path = format!("/apis/spotkeeper.dev/v1alpha1/nodeclaims/{}-1", node.instance);
     scene.cluster.delete(&path).await.expect("it can be deleted");
-    scene.cordons(&scene.ec2.launched()[0], "claim-deleted").await;
+    scene.cordons(&stand_in, "claim-deleted").await;
     scene.gone(&node).await;
     a_drain_is_taken_over(&scene).await;
     assert_eq!(scene.ec2.alive().await.len(), 0, "its instance was ended");

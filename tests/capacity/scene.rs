@@ -120,6 +120,22 @@ impl Scene {
         cordoned.expect("the node is cordoned");
     }
 
+    /// A notice of the provisioner's in the record of a node's instance, as an earlier leader may have left it.
+    pub async fn request(&self, node: &NodeHandle, event_id: &str) {
+        let entry = json!({ "source": "provisioner", "kind": "Requested", "eventID": event_id });
+        let record = json!({
+            "apiVersion": "spotkeeper.dev/v1alpha1", "kind": "Interruption",
+            "metadata": { "name": node.instance },
+            "spec": { "instanceID": node.instance, "nodeName": node.name,
+                "providerID": format!("aws:///eu-west-1a/{}", node.instance), "notices": [entry] },
+        });
+        let manager = format!("spotkeeper%2Fprovisioner%2FRequested%2F{event_id}");
+        let path =
+            format!("/apis/spotkeeper.dev/v1alpha1/interruptions/{}?fieldManager={manager}&force=true", node.instance);
+        let made = self.cluster.send("PATCH", &path, "application/apply-patch+yaml", &record).await;
+        made.expect("the record is made");
+    }
+
     /// What the agent says has changed.
     pub async fn patch_status(&self, node: &NodeHandle, status: &Value) {
         let path = format!("/apis/spotkeeper.dev/v1alpha1/interruptions/{}/status", node.instance);

@@ -178,3 +178,14 @@ fn l7_what_a_recommendation_replaces_does_not_go_back_where_it_was_recommended_t
     assert_eq!(claim.capacity, Some(OnDemand), "{}", report.told());
     assert_eq!(report.figures.calls_of[0], 0, "its pool is not asked: {}", report.told());
 }
+
+#[test]
+fn a_return_that_fails_while_nobody_leads_is_taken_back_by_the_next_leader() {
+    let supply = fell_back(1).at(5 * MINUTE, back()).at(31 * MINUTE, Step::Block(true)).at(36 * MINUTE, dry());
+    let kill = |replica| Step::Kill { replica, down_ms: 240_000 };
+    let supply = supply.at(35 * MINUTE, kill(0)).at(35 * MINUTE, kill(1)).at(35 * MINUTE + 10, Step::DoomSpotStandIn);
+    let report = holds(supply.until(55 * MINUTE));
+    assert_eq!(report.figures.returned, 0, "{}", report.told());
+    assert_eq!(report.claims_left, ["i-00000000000000001-1"], "{}", report.told());
+    assert!(report.cordoned.is_empty(), "{:?}: {}", report.cordoned, report.told());
+}

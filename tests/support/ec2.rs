@@ -179,6 +179,12 @@ impl Ec2 {
         self.shared.run_all(count, "m7g.large", &subnet, "spot", &tags).await
     }
 
+    /// AWS takes an instance.
+    pub async fn terminate(&self, instance: &str) {
+        let text = self.shared.forward(&[("Action", "TerminateInstances"), ("InstanceId.1", instance)]).await;
+        assert!(text.contains("<currentState>"), "{text}");
+    }
+
     /// The subnets of the default VPC.
     pub async fn subnets(&self) -> Vec<String> {
         let text = self.shared.forward(&[("Action", "DescribeSubnets")]).await;

@@ -10,6 +10,7 @@ use crate::domain::notice::{InstanceId, Kind};
 use crate::domain::offering::CapacityType;
 use crate::domain::time::Instant;
 use crate::provision::comeback;
+use crate::provision::demand::claim_name;
 use crate::provision::ladder::{self, Choice, Rung, Wanted};
 use crate::provision::retire::Reason;
 use crate::provision::{Because, Doomed, Effect};
@@ -209,6 +210,12 @@ impl Provisioner {
             run.unwanted("the return to spot has failed")
         });
         gave_up.into_iter().for_each(|because| self.say(&one.back, because, effects));
+        // Nor does anybody stand in for the spot node, if that is what is taken: the on-demand one stays.
+        let of = self.claims.get(&one.back).and_then(|run| self.doomed.get(run.instance()?)).cloned();
+        if let Some(doomed) = of.filter(is_taken) {
+            let because = Because::NoLongerWanted { why: "the on-demand node that it was to follow stays" };
+            self.decline(&doomed, &claim_name(&doomed), because, effects);
+        }
         // Where it could not even be tried, another probe is on its way: that is no word about this node.
         if self.claims.get(&one.back).is_some_and(|run| run.not_before.is_some() && run.status.attempts_total == 0) {
             return;

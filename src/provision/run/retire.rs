@@ -68,10 +68,23 @@ impl Provisioner {
                 }
             }
         }
+        self.recall_returns(now, &wanted);
         let stays = |id: &InstanceId| !wanted.contains_key(id) && !self.tidy.ends(id);
         self.retiring.iter_mut().filter(|(id, _)| stays(id)).for_each(|(_, run)| run.withdraw());
         self.let_go(now, &wanted, effects);
         self.send_requests(now, effects);
+    }
+
+    /// An earlier leader has asked for the drain of a node for a return that is off by now: that is taken back. All other
+    /// reasons are for good.
+    fn recall_returns(&mut self, now: Instant, wanted: &BTreeMap<InstanceId, Why>) {
+        for doomed in self.doomed.values().filter(|doomed| !wanted.contains_key(&doomed.instance)) {
+            let request = doomed.request().filter(|of| of.event_id == Reason::ReturnToSpot.as_str());
+            if request.is_some() && self.node_of(&doomed.instance).is_some() {
+                let run = || retire::Run::new(now, Reason::ReturnToSpot, None);
+                self.retiring.entry(doomed.instance.clone()).or_insert_with(run);
+            }
+        }
     }
 
     /// A claim that somebody has deleted says so.
