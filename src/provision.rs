@@ -32,7 +32,6 @@ use jiff::Timestamp;
 use crate::api::interruption::{NoticeEntry, Phase, PolicyStatus};
 use crate::api::launch::{LaunchSpec, LaunchStatus, Launched};
 use crate::api::node_claim::{NodeClaimSpec, NodeClaimStatus, Recipe, Subnet};
-use crate::api::node_pool::NodePoolStatus;
 use crate::domain::node::Taint;
 use crate::domain::notice::{InstanceId, Kind};
 use crate::domain::offering::{CapacityType, Catalog, Offering};
@@ -40,6 +39,7 @@ use crate::domain::requirements::{CAPACITY_TYPE, INSTANCE_TYPE, ZONE};
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
 pub use because::Because;
+pub use effect::Effect;
 pub use pools::Pool;
 pub use retire::Request;
 pub use run::Provisioner;
@@ -50,6 +50,7 @@ mod claim;
 pub mod class;
 pub mod comeback;
 mod demand;
+mod effect;
 pub mod failure;
 mod gone;
 pub mod invariants;
@@ -435,120 +436,6 @@ pub struct FleetError {
     pub instance_type: Option<String>,
     pub zone: Option<String>,
     pub subnet_id: Option<String>,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// List the claims and launches, from etcd rather than a cache. Answered by [`Input::Listed`].
-    List,
-    /// Describe the instances of our cluster, and these. Answered by [`Input::InstancesRead`].
-    ReadInstances {
-        of: Vec<InstanceId>,
-    },
-    CreateClaim {
-        name: String,
-        spec: Box<NodeClaimSpec>,
-    },
-    WriteClaim {
-        name: String,
-        uid: String,
-        status: Box<NodeClaimStatus>,
-    },
-    /// Delete it and take our finalizer off.
-    DeleteClaim {
-        name: String,
-        uid: String,
-    },
-    /// Patch a Node, in one request.
-    Label {
-        node: String,
-        patch: Box<labels::NodePatch>,
-    },
-    WritePool {
-        name: String,
-        uid: String,
-        status: Box<NodePoolStatus>,
-    },
-    CreateLaunch {
-        name: String,
-        spec: Box<LaunchSpec>,
-    },
-    WriteLaunch {
-        name: String,
-        uid: String,
-        status: Box<LaunchStatus>,
-    },
-    DeleteLaunch {
-        name: String,
-        uid: String,
-    },
-    /// `CreateFleet` with this token, unless `not_after` has passed; then it is not made and nothing is answered.
-    Call {
-        launch: String,
-        token: String,
-        spec: Box<LaunchSpec>,
-        not_after: Instant,
-    },
-    /// Describe the instances with the tag of this launch, which is its token.
-    LookUp {
-        launch: String,
-        token: String,
-    },
-    /// Ask for the drain of a node of ours: a notice of ours in its Interruption, without a deadline. Its agent cordons
-    /// it and asks its pods to go; it deletes none. Answered by [`Input::Requested`].
-    Request {
-        instance: InstanceId,
-        node: String,
-        provider_id: String,
-        event_id: String,
-        action: Option<String>,
-    },
-    /// Take that notice back: the agent undoes what it did to the node. Answered by [`Input::Withdrawn`].
-    Withdraw {
-        instance: InstanceId,
-        event_id: String,
-    },
-    /// Ask which volumes are attached to a node. Answered by [`Input::AttachmentsRead`].
-    ReadAttachments {
-        node: String,
-    },
-    /// Say that whatever ran on a Node has ended: `node.kubernetes.io/out-of-service=nodeshutdown:NoExecute`, where it is
-    /// still the one with this uid.
-    TaintOutOfService {
-        node: String,
-        uid: String,
-    },
-    /// Delete the Node with this uid; its pods go with it.
-    DeleteNode {
-        node: String,
-        uid: String,
-    },
-    /// Take the owner off an Interruption: it outlives its Node.
-    Disown {
-        instance: InstanceId,
-        uid: String,
-    },
-    DeleteInterruption {
-        instance: InstanceId,
-        uid: String,
-    },
-    /// Terminate it, unless `not_after` has passed.
-    End {
-        instance: InstanceId,
-        because: Because,
-        not_after: Instant,
-    },
-    /// Write the replacement into the Interruption's status.
-    WriteReplacement {
-        instance: InstanceId,
-        replacement: Replacement,
-    },
-    /// A decision: a log line, and where people should see it an event.
-    Decided {
-        about: String,
-        because: Because,
-    },
 }
 
 /// A recipe that copies an instance: its launch template in the subnets of its kind.

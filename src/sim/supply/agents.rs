@@ -1,11 +1,15 @@
 //! The agents, as far as the provisioner depends on them: a node whose drain is asked for is cordoned, and empty a while
 //! later, as budgets allow; what was done is undone when the request is taken back.
 
+use super::ClaimAtEnd;
 use super::world::{Event, World};
 use crate::api::interruption::{NoticeEntry, Phase};
 use crate::api::node_claim::Purpose;
 use crate::domain::notice::{InstanceId, Kind, Source};
 use crate::provision::{Doomed, Input, Replacement, Request};
+
+/// How long AWS gives.
+const TWO_MINUTES: u64 = 120_000;
 
 impl World {
     /// The scheduler finds the new node.
@@ -22,6 +26,45 @@ impl World {
         if node != before {
             self.node_changed(node);
         }
+    }
+
+    /// AWS will take an instance in two minutes.
+    pub fn doom(&mut self, index: usize) {
+        let Some(one) = self.cloud.instances.get(index).filter(|one| one.died_ms.is_none()) else { return };
+        let (id, node) = (one.id.clone(), one.node());
+        let mut doomed = Doomed {
+            instance: id.clone(),
+            node,
+            episode: 1,
+            phase: Phase::Confirmed,
+            kind: Some(Kind::SpotInterruption),
+            kept_in_zone: false,
+            policy: None,
+            notices: Vec::new(),
+            replacement: Replacement::default(),
+            record: Default::default(),
+        };
+        if let Some(known) = self.doomed.get_mut(&id) {
+            // It is being drained already: what is announced now has a deadline.
+            if known.kind != Some(Kind::Requested) {
+                return;
+            }
+            if !known.phase.ends_episode() {
+                known.kind = Some(Kind::SpotInterruption);
+                self.doomed_changed(&id);
+                self.taken.insert(index);
+                self.schedule(self.now + TWO_MINUTES, Event::Dies { instance: index });
+                return;
+            }
+            self.unwanted.remove(id.as_str());
+            doomed.episode = known.episode + 1;
+        }
+        let wanted = ClaimAtEnd { wanted_ms: self.now, ..ClaimAtEnd::default() };
+        self.history.insert(format!("{id}-{}", doomed.episode), wanted);
+        self.taken.insert(index);
+        self.doomed.insert(id.clone(), doomed);
+        self.doomed_changed(&id);
+        self.schedule(self.now + TWO_MINUTES, Event::Dies { instance: index });
     }
 
     /// EC2 thinks that the instance of a node is likely to be taken; its agent lets it take no new pods.

@@ -16,14 +16,11 @@ use crate::domain::notice::{InstanceId, Kind};
 use crate::domain::offering::{CapacityType, Catalog, Offering};
 use crate::domain::requirements::NODE_POOL;
 use crate::domain::time::{Epoch, Instant};
-use crate::provision::{Because, Claim, Doomed, Input, Launch, NodeView, Pool, Replacement, Settings};
+use crate::provision::{Because, Claim, Doomed, Input, Launch, NodeView, Pool, Settings};
 use crate::sim::Finding;
 
 /// How many effects one world may have: far more than any honest one needs.
 const EFFECTS_MAX: u64 = 400_000;
-
-/// How long AWS gives.
-const TWO_MINUTES: u64 = 120_000;
 
 pub(in crate::sim) struct World {
     pub now: u64,
@@ -413,44 +410,6 @@ impl World {
             }
             _ => {}
         }
-    }
-
-    fn doom(&mut self, index: usize) {
-        let Some(one) = self.cloud.instances.get(index).filter(|one| one.died_ms.is_none()) else { return };
-        let (id, node) = (one.id.clone(), one.node());
-        let mut doomed = Doomed {
-            instance: id.clone(),
-            node,
-            episode: 1,
-            phase: Phase::Confirmed,
-            kind: Some(Kind::SpotInterruption),
-            kept_in_zone: false,
-            policy: None,
-            notices: Vec::new(),
-            replacement: Replacement::default(),
-            record: Default::default(),
-        };
-        if let Some(known) = self.doomed.get_mut(&id) {
-            // It is being drained already: what is announced now has a deadline.
-            if known.kind != Some(Kind::Requested) {
-                return;
-            }
-            if !known.phase.ends_episode() {
-                known.kind = Some(Kind::SpotInterruption);
-                self.doomed_changed(&id);
-                self.taken.insert(index);
-                self.schedule(self.now + TWO_MINUTES, Event::Dies { instance: index });
-                return;
-            }
-            self.unwanted.remove(id.as_str());
-            doomed.episode = known.episode + 1;
-        }
-        let wanted = ClaimAtEnd { wanted_ms: self.now, ..ClaimAtEnd::default() };
-        self.history.insert(format!("{id}-{}", doomed.episode), wanted);
-        self.taken.insert(index);
-        self.doomed.insert(id.clone(), doomed);
-        self.doomed_changed(&id);
-        self.schedule(self.now + TWO_MINUTES, Event::Dies { instance: index });
     }
 
     /// An Interruption is new or has changed, but for its replacement, which is written here.
