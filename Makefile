@@ -34,7 +34,14 @@ test: tools parts image ## Every test, on a real control plane and in a real bro
 	$(call need,chromium,chromium)
 	cargo check --lib --no-default-features
 	SPOTKEEPER_IMAGE=$(IMAGE) cargo test
+	cargo test --profile verify --no-default-features --features model --test model
 	cargo test --features provisioner --lib --test capacity --test generated --test provisioner_cli
+
+.PHONY: verify
+verify: tools ## Go far: models with two mishaps at once, 100,000 drawn worlds of each simulator (minutes to an hour)
+	SPOTKEEPER_MODEL_DEVIATIONS=2 cargo test --profile verify --no-default-features --features model --test model -- --nocapture
+	SPOTKEEPER_SIM_SEEDS=100000 SPOTKEEPER_SUPPLY_SEEDS=100000 cargo test --profile verify --no-default-features \
+	  --features sim --test sim --test supply -- --nocapture the_invariants
 
 .PHONY: check
 check: tools ## Format, lints in every feature set, the pure core alone, licences and sources of dependencies

@@ -20,6 +20,7 @@ mod draw;
 pub mod page;
 mod providing;
 mod queue;
+pub mod reference;
 pub mod scenario;
 mod script;
 mod standing_in;

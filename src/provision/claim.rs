@@ -121,8 +121,9 @@ impl Run {
         if run.status.instance_id.is_some() && run.status.node_name.is_none() {
             run.register_by = Some(now + registration);
         }
-        // The rung after the last one that is known to have given nothing.
-        let last = run.status.attempts.last().filter(|attempt| attempt.because.is_some());
+        // The rung after the last one that is known to have given nothing. An attempt after that may have been written
+        // here and never begun; where it was, its launch says so.
+        let last = run.status.attempts.iter().rfind(|attempt| attempt.because.is_some());
         if let Some(at) = last.and_then(|last| run.spec.order.iter().position(|c| *c == last.capacity_type)) {
             run.rung = at + 1;
         }
@@ -395,6 +396,10 @@ impl Run {
 
     /// A launch of an earlier leader that names this claim: it is this claim's, unless its outcome is known here.
     pub(super) fn attach(&mut self, launch: &Launch) {
+        // It was served by another: the call was written by a leader that knew less.
+        if self.status.instance_id.is_some() {
+            return;
+        }
         match self.status.attempts.iter().find(|attempt| attempt.launch == launch.name) {
             Some(closed) if closed.because.is_some() => return,
             Some(_) => {}

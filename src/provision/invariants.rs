@@ -4,12 +4,14 @@
 //! (two live instances for one claim, capacity that leaks, limits) is judged by the simulator, which alone sees EC2's
 //! truth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use super::leadership::CALL_TIMEOUT;
-use super::{Answer, Effect, Input};
+use super::{Answer, Claim, Effect, Input};
 use crate::api::launch::LaunchSpec;
+use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
 
 /// One of the invariants.
@@ -48,6 +50,46 @@ impl fmt::Display for Violation {
     }
 }
 
+/// How long two instances of one claim may live: until they are shown, until the next resync, until the call that ends
+/// one has been repeated, and until a replica that died has been followed by the other.
+pub const TWINS_MAX: Duration = Duration::from_secs(120);
+
+/// An instance of ours as EC2 knows it.
+#[derive(Clone, Debug)]
+pub struct Lived<'a> {
+    pub id: &'a InstanceId,
+    /// The token of the launch that made it.
+    pub token: &'a str,
+    pub born: Instant,
+    pub died: Option<Instant>,
+}
+
+/// P-1: the claims, by uid, that had two live instances at once, and for how long by `now`. `written` is every launch
+/// that there ever was, by its token: the instances of a call belong to its claims in sorted order.
+pub fn twins(now: Instant, written: &BTreeMap<String, LaunchSpec>, lived: &[Lived]) -> BTreeMap<String, Duration> {
+    let mut of_token: BTreeMap<&str, Vec<&Lived>> = BTreeMap::new();
+    for one in lived {
+        of_token.entry(one.token).or_default().push(one);
+    }
+    let mut lives: BTreeMap<&str, Vec<(Instant, Instant)>> = BTreeMap::new();
+    for (token, mut some) in of_token {
+        let Some(spec) = written.get(token) else { continue };
+        some.sort_by_key(|one| one.id);
+        for (of, one) in spec.claims.iter().zip(some) {
+            lives.entry(&of.uid).or_default().push((one.born, one.died.unwrap_or(now)));
+        }
+    }
+    let mut twins = BTreeMap::new();
+    for (claim, mut spans) in lives {
+        spans.sort();
+        let both = spans.windows(2).map(|pair| pair[0].1.min(pair[1].1).since(pair[1].0)).max();
+        if let Some(both) = both.filter(|both| !both.is_zero()) {
+            twins.insert(claim.to_owned(), both);
+        }
+    }
+    twins
+}
+
 /// Watches one replica.
 #[derive(Clone, Debug, Default)]
 pub struct Witness {
@@ -59,6 +101,8 @@ pub struct Witness {
     sent: BTreeMap<String, LaunchSpec>,
     /// Launches whose outcome is not known, by claim uid.
     unknown: BTreeMap<String, String>,
+    /// Launches and claim uids, where the claim's own record says how the launch ended for it.
+    told: BTreeSet<(String, String)>,
 }
 
 impl Witness {
@@ -66,10 +110,15 @@ impl Witness {
         match input {
             Input::LeaseHeld { until } => self.until = Some(*until),
             Input::LeaseLost => self.until = None,
-            Input::Listed { launches, .. } => {
+            Input::Listed { claims, launches } => {
                 self.written.clear();
                 self.pending.clear();
                 self.unknown.clear();
+                let closed = |claim: &Claim| {
+                    let closed = claim.status.attempts.iter().filter(|attempt| attempt.because.is_some());
+                    closed.map(|attempt| (attempt.launch.clone(), claim.uid.clone())).collect::<Vec<_>>()
+                };
+                self.told = claims.iter().flat_map(closed).collect();
                 for launch in launches {
                     self.written.insert(launch.name.clone(), (launch.uid.clone(), launch.spec.clone()));
                     if launch.status.outcome.is_none() {
@@ -89,7 +138,9 @@ impl Witness {
 
     fn open(&mut self, name: &str, spec: &LaunchSpec) {
         for of in &spec.claims {
-            self.unknown.insert(of.uid.clone(), name.to_owned());
+            if !self.told.contains(&(name.to_owned(), of.uid.clone())) {
+                self.unknown.insert(of.uid.clone(), name.to_owned());
+            }
         }
     }
 

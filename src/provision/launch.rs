@@ -14,6 +14,10 @@ const PRESUMED_AFTER: Duration = Duration::from_secs(60);
 /// How long the record of a call that was presumed to have done nothing is kept.
 const PRESUMED_KEPT: Duration = Duration::from_secs(3_600);
 
+/// How long the record of any other is kept once its claims know: for as long as a write of theirs that is late may bring
+/// back what they were before, and whoever leads then has to know whose the instances are.
+const SETTLED_KEPT: Duration = Duration::from_secs(60);
+
 const REPEAT_FIRST: Duration = Duration::from_millis(500);
 const REPEAT_MAX: Duration = Duration::from_secs(10);
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
@@ -287,7 +291,8 @@ impl Run {
     /// what turns up of it is surplus, and is known as such.
     pub(super) fn settle(&mut self, now: Instant) {
         let presumed = self.status.outcome == Some(LaunchOutcome::PresumedNone);
-        if presumed && now.since(*self.closed_at.get_or_insert(now)) < PRESUMED_KEPT {
+        let kept = if presumed { PRESUMED_KEPT } else { SETTLED_KEPT };
+        if now.since(*self.closed_at.get_or_insert(now)) < kept {
             return;
         }
         if self.stage == Stage::Answered && self.told {

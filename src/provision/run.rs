@@ -52,7 +52,7 @@ const READ_AGAIN: Duration = Duration::from_secs(2);
 const NOT_SHOWN_YET: Duration = Duration::from_secs(180);
 
 /// Core 2: keeps the claims of one cluster.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Provisioner {
     settings: Settings,
     epoch: Epoch,
@@ -253,7 +253,10 @@ impl Provisioner {
         }
         match self.claims.get_mut(&claim.name) {
             // Ours, and written faster than it is seen: only what others may do to it is taken from here.
-            Some(run) if run.uid() == Some(&claim.uid) => run.deleting |= claim.deleting,
+            Some(run) if run.uid() == Some(&claim.uid) => {
+                run.deleting |= claim.deleting;
+                run.writes.seen(now, &claim.status);
+            }
             Some(run) if run.uid().is_some() => {}
             _ => {
                 let run = claim::Run::resume(now, claim, self.settings.registration);

@@ -7,6 +7,7 @@ mod departures;
 mod faults;
 mod loops;
 mod pools;
+mod reference;
 mod retire;
 mod returns;
 mod seeds;

@@ -1,19 +1,16 @@
 //! The end: what EC2's truth says that the replicas cannot know.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::scenario::State;
-use super::world::World;
+use super::world::{World, moment};
 use crate::api::interruption::Phase;
 use crate::api::node_claim::Purpose;
 use crate::domain::notice::{InstanceId, Kind};
+use crate::provision::invariants::{Lived, TWINS_MAX, twins};
 
 /// How long everything must have been well for the end to be judged: longer than the longest belief in a shortage.
 const QUIET_MS: u64 = 40 * 60_000;
-
-/// How long two instances of one claim may live: until they are shown, until the next resync, until the call that ends
-/// one has been repeated, and until a replica that died has been followed by the other.
-const TWINS_MS: u64 = 120_000;
 
 /// How long an instance may be unknown to its claim.
 const FRESH_MS: u64 = 120_000;
@@ -29,34 +26,18 @@ impl World {
         }
     }
 
-    /// P-1: at most one live instance for a claim. The instances of a call belong to its claims in sorted order.
+    /// P-1: at most one live instance for a claim.
     fn check_twins(&mut self) {
-        let mut of_token: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (index, one) in self.cloud.instances.iter().enumerate() {
-            if let Some(token) = &one.token {
-                of_token.entry(token).or_default().push(index);
-            }
-        }
-        let mut lives: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
-        for (token, mut indexes) in of_token {
-            let Some(spec) = self.written.get(token) else { continue };
-            indexes.sort_by_key(|index| self.cloud.instances[*index].id.clone());
-            for (of, index) in spec.claims.iter().zip(indexes) {
-                let one = &self.cloud.instances[index];
-                lives.entry(of.uid.clone()).or_default().push((one.born_ms, one.died_ms.unwrap_or(self.now)));
-            }
-        }
+        let ours = self.cloud.instances.iter().filter_map(|one| {
+            let (born, died) = (moment(one.born_ms), one.died_ms.map(moment));
+            Some(Lived { id: &one.id, token: one.token.as_deref()?, born, died })
+        });
+        let twins = twins(moment(self.now), &self.written, &ours.collect::<Vec<_>>());
         // The second of two that runs pods is drained first.
-        let allowed =
-            TWINS_MS + 3 * self.supply.drain_ms + self.bad_ms + self.bad_since.map_or(0, |since| self.now - since);
-        for (claim, mut spans) in lives {
-            spans.sort();
-            for pair in spans.windows(2) {
-                let both = pair[0].1.min(pair[1].1).saturating_sub(pair[1].0);
-                if both > allowed {
-                    self.found("P-1", format!("claim {claim} had two live instances for {} s", both / 1_000));
-                }
-            }
+        let allowed = 3 * self.supply.drain_ms + self.bad_ms + self.bad_since.map_or(0, |since| self.now - since);
+        let allowed = TWINS_MAX + Duration::from_millis(allowed);
+        for (claim, both) in twins.into_iter().filter(|(_, both)| *both > allowed) {
+            self.found("P-1", format!("claim {claim} had two live instances for {} s", both.as_secs()));
         }
     }
 
