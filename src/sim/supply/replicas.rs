@@ -272,6 +272,7 @@ impl World {
                 } else {
                     let uid = self.uid();
                     self.written.insert(uid.clone(), (*spec).clone());
+                    self.written_ms.insert(uid.clone(), self.now);
                     let launch =
                         Launch { name: name.clone(), uid: uid.clone(), spec: *spec, status: Default::default() };
                     self.launches.insert(name.clone(), launch);

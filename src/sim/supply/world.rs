@@ -59,6 +59,8 @@ pub(in crate::sim) struct World {
     pub history: BTreeMap<String, ClaimAtEnd>,
     /// Every launch that was ever written, by its token.
     pub written: BTreeMap<String, LaunchSpec>,
+    /// When each was written.
+    pub written_ms: BTreeMap<String, u64>,
     pub figures: Figures,
     pub findings: Vec<Finding>,
     pub story: Vec<String>,
@@ -177,6 +179,7 @@ impl World {
             uids: 0,
             history: BTreeMap::new(),
             written: BTreeMap::new(),
+            written_ms: BTreeMap::new(),
             figures: Figures::default(),
             findings: Vec::new(),
             story: Vec::new(),
