@@ -44,7 +44,8 @@ const TRIED: &str = "spot has been quiet: a spot node is tried";
 #[test]
 fn a_node_returns_when_spot_has_been_quiet_and_it_has_stayed_long_enough() {
     let report = holds(fell_back(1).at(5 * MINUTE, back()).until(2 * HOUR));
-    assert_eq!(minutes(&report, TRIED), [31], "Ready in minute 1, 30 min of stay: {}", report.told());
+    // Ready about a minute after the notice, and 30 min of stay.
+    assert!(matches!(minutes(&report, TRIED)[..], [30 | 31]), "{}", report.told());
     assert_eq!((report.figures.returns, report.figures.returned, report.figures.ended), (1, 1, 1));
     let order =
         [TRIED, "return-1: node node-", "a spot node has taken its place: its drain is asked for", "it is ended"];
