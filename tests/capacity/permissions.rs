@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::departures::no_node;
+use crate::pools::{POOLS, pool, ready_is};
 use crate::scene::{PATIENCE, Scene};
 use crate::support::control_plane::root;
 use crate::support::facts::eventually;
@@ -34,6 +35,10 @@ async fn every_right_of_the_provisioner_is_needed_and_every_call_is_allowed() {
     provisioner.leads().await;
     scene.class("rights", &scene.inline_class().await).await.expect("it is valid");
     scene.class_is("rights", "True", "").await;
+    // One that cannot serve any node, and says so.
+    let nowhere = json!({ "template": { "spec": { "nodeClassRef": { "name": "nowhere" } } } });
+    scene.cluster.send("POST", POOLS, "application/json", &pool("rights", &nowhere)).await.expect("it is made");
+    ready_is(&scene, "rights", "False").await;
     scene.doom(&node).await;
     scene.claim_is(&node, "Ready").await;
     scene.settled().await;
@@ -55,6 +60,8 @@ async fn every_right_of_the_provisioner_is_needed_and_every_call_is_allowed() {
         if record.is_null() { Ok(()) } else { Err(record.to_string()) }
     })
     .await;
+    let record = format!("/apis/spotkeeper.dev/v1alpha1/interruptions/{}", stand_in.instance);
+    scene.cluster.delete(&record).await.expect("it can be deleted, so that the next request makes another");
     // A person deletes the claim: its node is drained, its instance is ended, and the claim goes.
     let path = format!("/apis/spotkeeper.dev/v1alpha1/nodeclaims/{}-1", node.instance);
     scene.cluster.delete(&path).await.expect("it can be deleted");
@@ -70,6 +77,7 @@ async fn every_right_of_the_provisioner_is_needed_and_every_call_is_allowed() {
     scene.settled().await;
     scene.patch_status(&other, &json!({ "status": { "phase": "Cancelled" } })).await;
     scene.gone(&other).await;
+    scene.launches_removed().await;
     let actions = scene.ec2.actions();
     drop(provisioner);
     none_is_too_many(scene.cluster.plane, "manifests/overlays/full", "spotkeeper-provisioner").await;

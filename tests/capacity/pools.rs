@@ -6,10 +6,10 @@ use crate::scene::{PATIENCE, Scene};
 use crate::support::control_plane::root;
 use crate::support::facts::eventually;
 
-const POOLS: &str = "/apis/spotkeeper.dev/v1alpha1/nodepools";
+pub const POOLS: &str = "/apis/spotkeeper.dev/v1alpha1/nodepools";
 
 /// A pool that can work, with `change` merged into its spec.
-fn pool(name: &str, change: &Value) -> Value {
+pub fn pool(name: &str, change: &Value) -> Value {
     let mut pool = json!({
         "apiVersion": "spotkeeper.dev/v1alpha1", "kind": "NodePool", "metadata": { "name": name },
         "spec": { "template": { "spec": { "nodeClassRef": { "name": "default" } } } },
@@ -28,7 +28,7 @@ fn merge(into: &mut Value, change: &Value) {
 }
 
 /// The Ready condition of a pool, once it has this status.
-async fn ready_is(scene: &Scene, name: &str, status: &str) -> Value {
+pub async fn ready_is(scene: &Scene, name: &str, status: &str) -> Value {
     eventually(&format!("NodePool {name} says Ready={status}"), PATIENCE, async || {
         let pool = scene.cluster.get(&format!("{POOLS}/{name}")).await?;
         let condition = pool["status"]["conditions"][0].clone();

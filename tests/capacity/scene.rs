@@ -167,12 +167,21 @@ impl Scene {
         .await;
     }
 
-    /// Waits until no Launch is left that is about the node's claim: its outcome is written.
+    /// Waits until the outcome of every Launch is written.
     pub async fn settled(&self) {
-        eventually("no launch is open", PATIENCE, async || {
+        self.no_launch("no launch is open", PATIENCE, |launch| launch["status"]["outcome"].is_null()).await;
+    }
+
+    /// Waits until the records of all Launches are removed: a minute after their claims know.
+    pub async fn launches_removed(&self) {
+        self.no_launch("no launch is left", 3 * PATIENCE, |_| true).await;
+    }
+
+    async fn no_launch(&self, what: &str, patience: Duration, like: fn(&Value) -> bool) {
+        eventually(what, patience, async || {
             let list = self.cluster.get("/apis/spotkeeper.dev/v1alpha1/launches").await?;
-            let template = |launch: &&Value| launch["spec"]["recipe"]["launchTemplate"] == self.template;
-            let left = list["items"].as_array().into_iter().flatten().filter(template).count();
+            let ours = |launch: &&Value| launch["spec"]["recipe"]["launchTemplate"] == self.template && like(launch);
+            let left = list["items"].as_array().into_iter().flatten().filter(ours).count();
             if left == 0 { Ok(()) } else { Err(list.to_string()) }
         })
         .await;

@@ -107,6 +107,7 @@ impl System {
         }
         let deadline = self.now + notice_ms;
         self.taken.insert(instance, deadline);
+        self.supply.taken.insert(instance);
         self.supply.schedule(deadline, crate::sim::supply::world::Event::Dies { instance });
         if let Some(node) = self.node_of(instance) {
             self.announce(node, deadline);
