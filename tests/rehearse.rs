@@ -101,7 +101,7 @@ fn a_mistake_is_named_with_its_place_and_what_was_expected() {
         (with("cloud: {zones: [a, a]}"), "cloud.zones: at least one, none twice"),
         (
             with("steps:\n- {at: 1s, do: noFaults, repeat: {every: 0s, times: 3}}"),
-            "line 5, column 41: a step is repeated",
+            "line 5, column 42: a step is repeated",
         ),
         (with("steps:\n- {at: 1s, do: {refuse: {capacityType: spot, code: Nonsense}}}"), "`Nonsense` is no error code"),
         (with("steps:\n- {at: 1s, do: {killProvisioner: {replica: 7, down: 1s}}}"), "there is no replica 7"),
