@@ -200,3 +200,21 @@ fn labels_are_written_though_answers_get_lost_and_leaders_die() {
         assert!(report.labels.values().all(right), "seed {seed}: {:?}", report.labels);
     }
 }
+
+#[test]
+fn a_node_of_a_pool_at_its_limit_returns_and_the_pool_is_within_it_when_the_old_one_has_gone() {
+    let supply = doomed(a_cluster(2).of("general", a_pool().nodes_max(2)).at(1_000, dry()));
+    let supply = supply.at(5 * MINUTE, Step::Left { capacity: Spot, zone: None, left: None });
+    let report = holds(supply.until(180 * MINUTE));
+    assert_eq!((report.figures.returned, report.claims_left.len()), (2, 2), "{}", report.told());
+}
+
+#[test]
+fn a_node_that_keeps_the_floor_does_not_return() {
+    let mut pool = a_pool();
+    pool.fallback.get_or_insert_default().on_demand_floor = Some(spotkeeper::api::node_pool::IntOrString::Int(1));
+    let supply = doomed(a_cluster(2).of("general", pool).at(1_000, dry()));
+    let supply = supply.at(5 * MINUTE, Step::Left { capacity: Spot, zone: None, left: None });
+    let report = holds(supply.until(180 * MINUTE));
+    assert_eq!(report.figures.returned, 1, "one stays: {}", report.told());
+}

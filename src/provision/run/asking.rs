@@ -132,11 +132,8 @@ impl Provisioner {
         overrides: Vec<Override>,
         effects: &mut Vec<Effect>,
     ) -> Result<Option<(usize, Vec<Override>)>, Because> {
-        // A return may be there beyond the limits for a while: that is what `surge` is for.
-        let Some(pool) = alike.pool.as_ref().filter(|_| alike.returns.is_none()) else {
-            return Ok(Some((count, overrides)));
-        };
-        let room = self.room(pool, alike.capacity, count, overrides)?;
+        let Some(pool) = &alike.pool else { return Ok(Some((count, overrides))) };
+        let room = self.room(pool, alike.capacity, count, overrides, alike.returns.as_ref())?;
         if room.as_ref().is_some_and(|room| room.unpriced) {
             self.no_price(pool, effects);
         }

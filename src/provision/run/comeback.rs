@@ -216,11 +216,11 @@ impl Provisioner {
             let because = Because::NoLongerWanted { why: "the on-demand node that it was to follow stays" };
             self.decline(&doomed, &claim_name(&doomed), because, effects);
         }
-        // Where it could not even be tried, another probe is on its way: that is no word about this node.
+        self.returns.failed.insert(one.old.clone(), now);
+        // Where it could not even be tried, another probe is on its way: that is no word about this node. It waits anew.
         if self.claims.get(&one.back).is_some_and(|run| run.not_before.is_some() && run.status.attempts_total == 0) {
             return;
         }
-        self.returns.failed.insert(one.old.clone(), now);
         let Some(old) = self.claims.get_mut(&one.old) else { return };
         old.stays();
         let (failed, pool) = (old.status.failed_returns, old.spec.node_pool.clone());

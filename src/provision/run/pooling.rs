@@ -85,12 +85,18 @@ impl Provisioner {
     /// What each pool has: instances that its claims name, that EC2 shows with its tag or whose Nodes have its label, and
     /// the largest that may come of calls on their way.
     pub(super) fn usages(&self) -> BTreeMap<&str, Usage> {
+        self.usages_without(None)
+    }
+
+    /// The same, if this instance were gone.
+    fn usages_without<'a>(&'a self, gone: Option<&'a InstanceId>) -> BTreeMap<&'a str, Usage> {
         let mut all: BTreeMap<&str, Usage> =
             self.pools.iter().map(|(name, _)| (name.as_str(), Usage::default())).collect();
         if all.is_empty() {
             return all;
         }
         let mut counted = self.leaving();
+        counted.extend(gone);
         let catalog = &self.catalog;
         let claimed = self
             .claims
@@ -125,8 +131,12 @@ impl Provisioner {
 
     /// What a pool has; `None` while that is not known yet.
     fn usage(&self, pool: &str) -> Option<Usage> {
+        self.usage_without(pool, None)
+    }
+
+    fn usage_without(&self, pool: &str, gone: Option<&InstanceId>) -> Option<Usage> {
         let known = self.nodes_synced && self.reading.all_were_read;
-        known.then(|| self.usages().remove(pool).unwrap_or_default())
+        known.then(|| self.usages_without(gone).remove(pool).unwrap_or_default())
     }
 
     /// How many of these claims skip spot because the pool has too few nodes on demand.
@@ -139,19 +149,22 @@ impl Provisioner {
         usize::try_from(missing).unwrap_or(usize::MAX).min(names.len())
     }
 
-    /// What of a rung may be asked for without passing a limit of the pool. `Ok(None)`: what it has is not known yet.
+    /// What of a rung may be asked for without passing a limit of the pool. `Ok(None)`: what it has is not known yet. A node
+    /// that is moved does not count: with its successor the pool may be beyond its limits for a while, as `surge` says, but
+    /// not when it has gone.
     pub(super) fn room(
         &self,
         pool: &str,
         capacity: CapacityType,
         wanted: usize,
         overrides: Vec<Override>,
+        moves: Option<&InstanceId>,
     ) -> Result<Option<Room>, Because> {
         let rules = self.pools.get(pool).and_then(|served| served.rules.as_ref().ok());
         let Some(rules) = rules.filter(|rules| rules.counts()) else {
             return Ok(Some(Room { count: wanted, overrides, unpriced: false }));
         };
-        let Some(usage) = self.usage(pool) else { return Ok(None) };
+        let Some(usage) = self.usage_without(pool, moves) else { return Ok(None) };
         room(pool, rules, &usage, capacity, wanted, overrides, &self.catalog).map(Some)
     }
 

@@ -1,10 +1,11 @@
 //! The agents, as far as the provisioner depends on them: a node whose drain is asked for is cordoned, and empty a while
 //! later, as budgets allow; what was done is undone when the request is taken back.
 
+use std::collections::BTreeSet;
+
 use super::ClaimAtEnd;
 use super::world::{Event, World};
 use crate::api::interruption::{NoticeEntry, Phase};
-use crate::api::node_claim::Purpose;
 use crate::domain::notice::{InstanceId, Kind, Source};
 use crate::provision::{Doomed, Input, Replacement, Request};
 
@@ -195,12 +196,15 @@ impl World {
     pub fn check_empty(&mut self, instance: &InstanceId) {
         let request = self.doomed.get(instance).and_then(|doomed| doomed.request());
         if request.is_some_and(|request| request.event_id == "return-to-spot") {
-            let back = |claim: &&crate::provision::Claim| {
-                claim.spec.purpose == Purpose::ReturnToSpot
-                    && claim.spec.replaces.as_ref().is_some_and(|of| of.instance_id == *instance)
-                    && claim.status.ready_at.is_some()
-            };
-            if !self.claims.values().any(|claim| back(&claim)) {
+            // By what was launched for it: that its claim has it may not be written yet.
+            let prefix = format!("{instance}-return-");
+            let tokens =
+                self.written.iter().filter(|(_, spec)| spec.claims.iter().any(|of| of.name.starts_with(&prefix)));
+            let tokens: BTreeSet<&String> = tokens.map(|(token, _)| token).collect();
+            let launched =
+                self.cloud.instances.iter().filter(|one| one.token.as_ref().is_some_and(|t| tokens.contains(t)));
+            let ready = |one: &super::cloud::InstanceSim| self.nodes.get(&one.node()).is_some_and(|node| node.ready);
+            if !launched.into_iter().any(ready) {
                 self.found("P-9", format!("{instance} is ended for a spot node that is not Ready"));
             }
             self.figures.returned += 1;

@@ -230,6 +230,8 @@ impl World {
                 let outcome = if self.claims.contains_key(&name) {
                     Created::Exists
                 } else {
+                    let group = spec.replaces.as_ref().and_then(|of| of.group.clone());
+                    group.into_iter().for_each(|group| drop(self.bridges.insert(name.clone(), group)));
                     let uid = self.uid();
                     let created = moment(self.now);
                     let claim = Claim {

@@ -69,8 +69,10 @@ impl World {
     /// Whether the group of an instance has one that came later: the claim for it may have gone before it was served.
     fn is_bridged(&self, instance: &InstanceId, claim: &str) -> bool {
         let Some(one) = self.find(instance).map(|index| &self.cloud.instances[index]) else { return false };
-        let newer = |other: &super::cloud::InstanceSim| other.group == one.group && other.born_ms > one.born_ms;
-        one.group.is_some() && !self.claims.contains_key(claim) && self.cloud.instances.iter().any(newer)
+        // What stood in for a node of the group, and was taken itself, was of the group's concern, too.
+        let group = self.bridges.get(claim).or(one.group.as_ref());
+        let newer = |other: &super::cloud::InstanceSim| other.group.as_ref() == group && other.born_ms > one.born_ms;
+        group.is_some() && !self.claims.contains_key(claim) && self.cloud.instances.iter().any(newer)
     }
 
     /// Everybody who wanted a node has one, where EC2 had one to give.

@@ -33,6 +33,8 @@ pub(in crate::sim) struct World {
     pub detached: BTreeSet<String>,
     /// Instances that AWS takes.
     pub taken: BTreeSet<usize>,
+    /// The group whose own node ends a claim, of every claim that there ever was.
+    pub bridges: BTreeMap<String, String>,
     /// Budgets allow no eviction.
     pub blocked: bool,
     /// Instances that somebody wants to go, and claims that somebody has deleted: nobody is to stand in for them.
@@ -160,6 +162,7 @@ impl World {
             catalog: Arc::new(catalog),
             detached: BTreeSet::new(),
             taken: BTreeSet::new(),
+            bridges: BTreeMap::new(),
             blocked: false,
             unwanted: BTreeSet::new(),
             api: State::Well,
