@@ -60,6 +60,12 @@ async fn the_provisioner_finishes_a_drain_whose_agent_was_killed_before_the_dead
     let noticed = jiff::Timestamp::now();
     says(&agent.process, "Blocked").await;
     scene.cluster.phase(&node, "Draining", PATIENCE).await;
+    eventually("the API server has taken the agent's word for the free one", PATIENCE, async || {
+        let pods = scene.cluster.pod_list(&node).await;
+        let stays = |pod: &Value| pod["metadata"]["name"] == "free" && pod["metadata"]["deletionTimestamp"].is_null();
+        if pods.iter().any(stays) { Err("it has not been asked".to_owned()) } else { Ok(()) }
+    })
+    .await;
     agent.process.kill();
     says(&provisioner.process, "StandsIn").await;
     let record = scene.cluster.phase(&node, "Drained", Duration::from_secs(60)).await;
