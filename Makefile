@@ -26,16 +26,16 @@ help: ## Say what there is
 
 .PHONY: demo
 demo: tools parts ## See it work: a real control plane, three nodes, three notices, spot dry
-	@cargo test --quiet --features provisioner --test demo --no-run
-	@cargo test --quiet --features provisioner --test demo
+	@cargo test --quiet --features agent,provisioner --test demo --no-run
+	@cargo test --quiet --features agent,provisioner --test demo
 
 .PHONY: test
 test: tools parts image ## Every test, on a real control plane and in a real browser: what CI runs
 	$(call need,chromium,chromium)
 	cargo check --lib --no-default-features
-	SPOTKEEPER_IMAGE=$(IMAGE) cargo test
+	SPOTKEEPER_IMAGE=$(IMAGE) cargo test --features agent
 	cargo test --profile verify --no-default-features --features model --test model
-	cargo test --features provisioner --lib --test capacity --test generated --test provisioner_cli
+	cargo test --features agent,provisioner --lib --test capacity --test generated --test provisioner_cli
 
 .PHONY: verify
 verify: tools ## Go far: models with two mishaps at once, 100,000 drawn worlds of each simulator (minutes to an hour)
@@ -47,25 +47,25 @@ verify: tools ## Go far: models with two mishaps at once, 100,000 drawn worlds o
 check: tools ## Format, lints in every feature set, the pure core alone, licences and sources of dependencies
 	cargo fmt --check
 	cargo check --lib --no-default-features
-	cargo clippy --all-targets -- -D warnings
-	cargo clippy --all-targets --features provisioner -- -D warnings
+	cargo clippy --all-targets --features agent -- -D warnings
+	cargo clippy --all-targets --features agent,provisioner -- -D warnings
 	cargo clippy --bins --no-default-features --features provisioner -- -D warnings
 	cargo clippy --lib --no-default-features --features sim -- -D warnings
 	cargo clippy --bins --no-default-features --features cli -- -D warnings
 	cargo clippy --bins --no-default-features --features agent -- -D warnings
 	! cargo tree --no-default-features --features agent --edges normal | grep aws-sdk-ec2
-	! cargo tree --no-default-features --features cli --edges normal | grep -E 'aws-|kube|tokio'
+	! cargo tree --edges normal | grep -E 'aws-|kube|tokio'
 	@command -v cargo-deny >/dev/null || cargo install --locked --root $(CACHE)/tools cargo-deny@$(CARGO_DENY)
 	PATH="$(CACHE)/tools/bin:$$PATH" cargo deny --offline check bans licenses sources
 
 .PHONY: bench
 bench: tools parts release ## Measure it: prints a table, writes JSON (about a quarter of an hour)
 	SPOTKEEPER_AGENT=$(RELEASE) SPOTKEEPER_PROVISIONER=$(dir $(RELEASE))spotkeeper-provisioner \
-	  SPOTKEEPER_BENCH_JSON=$(CARGO_TARGET_DIR)/bench.json cargo test --features provisioner --test bench
+	  SPOTKEEPER_BENCH_JSON=$(CARGO_TARGET_DIR)/bench.json cargo test --features agent,provisioner --test bench
 
 .PHONY: generate
 generate: ## Write what is generated from the Rust types: manifests/crd
-	SPOTKEEPER_GENERATE=1 cargo test --test generated
+	SPOTKEEPER_GENERATE=1 cargo test --features agent --test generated
 
 .PHONY: release
 release: agent ## The static release binaries of both programs (the AWS SDK for EC2 takes ten minutes and 8 GB)
