@@ -22,7 +22,11 @@ fn a_zone_storm() -> Report {
 fn compared() -> Comparison {
     let measure = "Time to capacity".into();
     let row = Measure { measure, values: vec!["48.0 s".into(), "960 s".into()], best: Some(0) };
-    Comparison { policies: vec!["spotkeeper".into(), "cluster-autoscaler (model)".into()], rows: vec![row] }
+    Comparison {
+        policies: vec!["spotkeeper".into(), "cluster-autoscaler (model)".into()],
+        rows: vec![row],
+        notes: vec!["a model".into()],
+    }
 }
 
 /// Loads a page in Chromium, lets `script` act on it, and returns the document as it is then.

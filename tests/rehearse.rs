@@ -77,6 +77,56 @@ fn a_page_is_written_where_it_is_asked_for() {
     assert!(text(&nowhere.stderr).contains("--html /nowhere/page.html"));
 }
 
+/// The comparison of a shipped scenario as JSON, by policy.
+fn compared(args: &[&str]) -> std::collections::BTreeMap<String, serde_json::Value> {
+    let output = rehearse(&[args, &["--against", "cluster-autoscaler,karpenter,handler", "--output", "json"]].concat());
+    let outcome: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
+    let columns = outcome["comparison"].as_array().expect("a comparison").clone();
+    columns.into_iter().map(|one| (one["policy"].as_str().expect("a name").to_owned(), one)).collect()
+}
+
+#[test]
+fn tiers_starve_a_model_of_cluster_autoscaler_and_not_ours() {
+    let minutes = |of: &serde_json::Value| of["firstOnDemandMs"].as_f64().map(|ms| ms / 60_000.0);
+    // 48 groups: never. Of two the table of L1 says 97 minutes; of eight whose failures are seen within two, 50.
+    for (set, expected) in [
+        (&["tier-starvation"][..], None),
+        (&["tier-starvation", "--autoscaler-groups", "2"], Some(97.0)),
+        (&["tier-starvation", "--autoscaler-groups", "8", "--autoscaler-notices", "2m"], Some(50.0)),
+    ] {
+        let columns = compared(set);
+        let autoscaler = minutes(&columns["cluster-autoscaler"]);
+        let near = |(said, table): (f64, f64)| (said - table).abs() <= 1.0;
+        assert!(autoscaler.is_some() == expected.is_some() && autoscaler.zip(expected).is_none_or(near), "{set:?}");
+        let ours = &columns["spotkeeper"];
+        assert!(minutes(ours).is_some_and(|minutes| minutes < 0.1) && ours["missingNodeMs"] == 0, "{ours}");
+        assert_eq!((&columns["handler"]["served"], &columns["handler"]["launchCalls"]), (&0.into(), &0.into()));
+    }
+}
+
+#[test]
+fn a_comparison_is_labelled_and_what_it_cannot_say_has_a_reason() {
+    let columns = compared(&["spot-outage"]);
+    for (policy, column) in &columns {
+        assert_eq!(column["doomed"], 12, "all see the same notices");
+        assert_eq!(column["model"], *policy != "spotkeeper", "{policy}");
+        for field in ["unavailablePodMs", "cost"] {
+            let said = column[field].is_number();
+            assert!(said != column["unsaid"][field].is_string(), "{policy}: {field}: {column}");
+        }
+    }
+    let output = rehearse(&["single-notice", "--against", "karpenter,handler", "--seeds", "3"]);
+    let told = text(&output.stdout);
+    for words in ["medians of 3 worlds", "karpenter (model)", "3 of 3", "0 of 3", "never", "leaves out consolidation"] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let page = dir.path().join("page.html");
+    rehearse(&["single-notice", "--against", "karpenter", "--html", page.to_str().expect("UTF-8")]);
+    let page = std::fs::read_to_string(page).expect("it is there");
+    assert!(page.contains("karpenter (model)") && page.contains("capacity missing"));
+}
+
 /// A scenario with this in the place of its steps.
 fn with(rest: &str) -> String {
     format!("description: a test\nduration: 5m\nnodes: [{{count: 3}}]\n{rest}\n")
@@ -118,9 +168,15 @@ fn a_mistake_is_named_with_its_place_and_what_was_expected() {
 
 #[test]
 fn a_command_line_that_cannot_be_used_is_refused_with_64() {
-    for args in
-        [&["no-such-scenario"][..], &[], &["single-notice", "--seeds", "0"], &["single-notice", "--output", "pdf"]]
-    {
+    for args in [
+        &["no-such-scenario"][..],
+        &[],
+        &["single-notice", "--seeds", "0"],
+        &["single-notice", "--output", "pdf"],
+        &["single-notice", "--against", "spotkeeper"],
+        &["single-notice", "--autoscaler-groups", "2"],
+        &["single-notice", "--against", "karpenter", "--autoscaler-notices", "0s"],
+    ] {
         let output = rehearse(args);
         assert_eq!(output.status.code(), Some(64), "{args:?}: {output:?}");
         assert!(!output.stderr.is_empty());
@@ -148,6 +204,11 @@ fn the_page_of_the_docs_has_every_word_of_a_scenario() {
     let docs = std::fs::read_to_string(docs).expect("it is there");
     for (name, _) in shipped::ALL {
         assert!(docs.contains(&format!("`{name}`")), "docs/rehearse.md does not mention {name}");
+    }
+    for (_, column) in compared(&["single-notice"]) {
+        for (field, _) in column.as_object().expect("an object") {
+            assert!(docs.contains(&format!("`{field}`")), "docs/rehearse.md does not mention {field}");
+        }
     }
     // What the reader expects where it meets a word that it does not know is every word there is.
     let nonsense = "{nonsense: 1}";

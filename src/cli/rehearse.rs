@@ -7,12 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 
+use self::against::Against;
 use self::verdict::{Sum, verdict};
 use super::{CliError, scenario, shipped};
 use crate::sim::page::page;
+use crate::sim::reference::comparison::{self, Column};
 use crate::sim::system::{Outcome, Scenario};
 
+mod against;
 mod verdict;
 
 /// How many worlds one command may run.
@@ -47,6 +51,9 @@ pub struct Rehearse {
     /// Write the outcome of the first seed as a page to look at.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub against: Against,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -72,42 +79,54 @@ impl Rehearse {
     }
 
     fn one(&self, scenario: Scenario, out: &mut impl Write) -> Result<bool, CliError> {
-        let report = scenario.seed(self.seed).run();
+        let report = scenario.clone().seed(self.seed).run();
+        let compared = self.against.compare(&scenario, &report.outcome);
         match self.output {
             Output::Text => {
                 for line in &report.story {
                     said(writeln!(out, "{line}"))?;
                 }
                 said(writeln!(out, "\n{}", verdict(&report.outcome)))?;
+                if let Some(compared) = &compared {
+                    said(writeln!(out, "\n{}", comparison::table("compared", compared)))?;
+                }
             }
-            Output::Json => said(writeln!(out, "{}", json(&report.outcome)?))?,
+            Output::Json => said(writeln!(out, "{}", json(&report.outcome, compared.as_deref())?))?,
         }
-        self.write_page(&report.outcome)?;
+        self.write_page(&report.outcome, compared.as_deref())?;
         Ok(report.outcome.findings.is_empty())
     }
 
     fn many(&self, scenario: &Scenario, out: &mut impl Write) -> Result<bool, CliError> {
         let outcomes = judge_all(scenario, self.seed, self.seeds);
-        if let Some(first) = outcomes.first() {
-            self.write_page(first)?;
+        let compared: Vec<Option<Vec<Column>>> =
+            outcomes.iter().map(|outcome| self.against.compare(scenario, outcome)).collect();
+        if let Some((first, compared)) = outcomes.iter().zip(&compared).next() {
+            self.write_page(first, compared.as_deref())?;
         }
         match self.output {
             Output::Json => {
-                for outcome in &outcomes {
-                    said(writeln!(out, "{}", json(outcome)?))?;
+                for (outcome, compared) in outcomes.iter().zip(&compared) {
+                    said(writeln!(out, "{}", json(outcome, compared.as_deref())?))?;
                 }
             }
             Output::Text => {
                 let name = self.scenario.as_deref().unwrap_or_default();
                 said(writeln!(out, "{}", Sum::of(&outcomes).told(name)))?;
+                let compared: Vec<Vec<Column>> = compared.into_iter().flatten().collect();
+                if !compared.is_empty() {
+                    let heading = format!("medians of {} worlds", compared.len());
+                    said(writeln!(out, "\n{}", comparison::table(&heading, &comparison::median(&compared))))?;
+                }
             }
         }
         Ok(outcomes.iter().all(|outcome| outcome.findings.is_empty()))
     }
 
-    fn write_page(&self, outcome: &Outcome) -> Result<(), CliError> {
+    fn write_page(&self, outcome: &Outcome, compared: Option<&[Column]>) -> Result<(), CliError> {
         let Some(file) = &self.html else { return Ok(()) };
-        let page = page(outcome, None).map_err(|error| CliError::Failed(error.to_string()))?;
+        let compared = compared.map(comparison::for_page);
+        let page = page(outcome, compared.as_ref()).map_err(|error| CliError::Failed(error.to_string()))?;
         std::fs::write(file, page).map_err(|error| CliError::Failed(format!("--html {}: {error}", file.display())))
     }
 }
@@ -126,8 +145,17 @@ fn load(named: &str) -> Result<Scenario, CliError> {
     scenario::read(&name, &text).map_err(|mistake| CliError::Usage(format!("{named}: {mistake}")))
 }
 
-fn json(outcome: &Outcome) -> Result<String, CliError> {
-    serde_json::to_string(outcome).map_err(|error| CliError::Failed(error.to_string()))
+/// An outcome, and the comparison where one was asked for.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    outcome: &'a Outcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comparison: Option<&'a [Column]>,
+}
+
+fn json(outcome: &Outcome, comparison: Option<&[Column]>) -> Result<String, CliError> {
+    serde_json::to_string(&Told { outcome, comparison }).map_err(|error| CliError::Failed(error.to_string()))
 }
 
 /// Whoever reads may have gone: that is no failure of ours to hide, and none to crash of.

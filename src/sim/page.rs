@@ -12,6 +12,8 @@ pub struct Comparison {
     /// The columns; ours is the first.
     pub policies: Vec<String>,
     pub rows: Vec<Measure>,
+    /// What must be known to read it.
+    pub notes: Vec<String>,
 }
 
 /// One row of a comparison.

@@ -5,6 +5,9 @@
 //! they are given what costs them nothing here: no call of theirs is lost, throttled or late, and every instance that
 //! is launched becomes a Node after the world's boot time.
 //!
+//! They run in a world of supply ([`run`]), or in the world of a whole system that has been run ([`whole`]): of the same
+//! pools, shortages and notices.
+//!
 //! | policy | who |
 //! |---|---|
 //! | [`Policy::Spotkeeper`] | ours: the real core, in its own simulator |
@@ -13,16 +16,19 @@
 //! | [`Policy::Handler`] | a polling termination handler: it drains, and asks for no capacity |
 
 pub mod autoscaler;
+pub mod comparison;
 pub mod karpenter;
 pub mod polling;
+pub mod whole;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::supply::Report;
 use super::supply::cloud::{catalog, zone as zone_name};
 use super::supply::scenario::{Step, Supply};
 use crate::domain::notice::words;
-use crate::domain::offering::{CapacityType, Offering};
+use crate::domain::offering::{CapacityType, Catalog, Offering};
 
 words! {
     /// Who provides capacity.
@@ -35,11 +41,36 @@ words! {
     }
 }
 
+/// What a model is made from, and what it leaves out beside what all of them do ([`ALL_LEAVE_OUT`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct About {
+    pub sources: &'static str,
+    pub leaves_out: &'static str,
+}
+
+/// What none of the models has.
+pub const ALL_LEAVE_OUT: &str = "pods and budgets; calls that are lost, throttled or late; instances that never become \
+    nodes; interruptions of their own stand-ins; volumes that keep pods in a zone";
+
+impl Policy {
+    /// `None` for ours, which is no model.
+    pub fn about(self) -> Option<About> {
+        match self {
+            Self::Spotkeeper => None,
+            Self::ClusterAutoscaler => Some(autoscaler::ABOUT),
+            Self::Karpenter => Some(karpenter::ABOUT),
+            Self::Handler => Some(polling::ABOUT),
+        }
+    }
+}
+
 /// What came of one policy in one world. All times are milliseconds since the node was doomed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Provided {
     /// When each doomed node's replacement was Ready, in the order of the nodes; `None`: never in this world.
     pub ready_ms: Vec<Option<u64>>,
+    /// What each of them is replaced by, and when it was launched, since the world began; ours has none here.
+    pub launched: Vec<Option<(u64, Offering)>>,
     /// When on-demand capacity was asked for first.
     pub on_demand_ms: Option<u64>,
     /// Calls that ask a cloud for capacity.
@@ -49,6 +80,24 @@ pub struct Provided {
 }
 
 impl Provided {
+    /// Nobody has anything yet.
+    fn in_market(market: &Market) -> Self {
+        let begins = market.wanted.first().map_or(market.ends_ms, |wanted| wanted.at);
+        Self {
+            ready_ms: vec![None; market.wanted.len()],
+            launched: vec![None; market.wanted.len()],
+            lasted_ms: market.ends_ms.saturating_sub(begins),
+            ..Self::default()
+        }
+    }
+
+    /// An instance is launched for a node.
+    fn serve(&mut self, market: &Market, node: usize, at: u64, pool: &Offering) {
+        let ready = at + market.boot_ms;
+        self.ready_ms[node] = (ready <= market.ends_ms).then(|| ready - market.wanted[node].at);
+        self.launched[node] = Some((at, pool.clone()));
+    }
+
     pub fn served(&self) -> usize {
         self.ready_ms.iter().flatten().count()
     }
@@ -61,8 +110,8 @@ impl Provided {
     }
 
     /// Launch calls an hour.
-    pub fn calls_an_hour(&self) -> u64 {
-        (self.calls * 3_600_000).checked_div(self.lasted_ms).unwrap_or(0)
+    pub fn calls_an_hour(&self) -> f64 {
+        if self.lasted_ms == 0 { 0.0 } else { self.calls as f64 * 3_600_000.0 / self.lasted_ms as f64 }
     }
 }
 
@@ -85,15 +134,30 @@ pub fn run(policy: Policy, supply: &Supply, timers: &Timers) -> Provided {
 
 fn ours(supply: &Supply) -> Provided {
     let report: Report = supply.clone().run();
-    let wanted: u64 = Market::of(supply).demands.iter().map(|(at, _)| *at).min().unwrap_or(0);
+    let wanted: u64 = Market::of(supply).wanted.first().map_or(0, |wanted| wanted.at);
     let on_demand = |claim: &super::supply::ClaimAtEnd| claim.asked_ms.get(&CapacityType::OnDemand).copied();
     let first = report.claims.values().filter_map(on_demand).min();
     let ready = |claim: &super::supply::ClaimAtEnd| claim.ready_ms.map(|at| at - claim.wanted_ms);
     Provided {
         ready_ms: report.claims.values().map(ready).collect(),
         on_demand_ms: first.map(|at| at.saturating_sub(wanted)),
+        launched: Vec::new(),
         calls: report.figures.calls,
         lasted_ms: supply.ends_ms.saturating_sub(wanted),
+    }
+}
+
+/// A node that is wanted in another's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub at: u64,
+    /// The offerings that will do; `None`: any.
+    pub fits: Option<Arc<BTreeSet<Offering>>>,
+}
+
+impl Wanted {
+    pub fn fits(&self, pool: &Offering) -> bool {
+        self.fits.as_ref().is_none_or(|fits| fits.contains(pool))
     }
 }
 
@@ -104,9 +168,12 @@ pub struct Market {
     pub pools: Vec<Offering>,
     /// What is left in a pool from a moment on; `None`: without end.
     left: BTreeMap<Offering, BTreeMap<u64, Option<u32>>>,
-    taken: BTreeMap<Offering, u32>,
-    /// When nodes are wanted, and how many.
-    pub demands: Vec<(u64, usize)>,
+    /// When every launch of a capacity type begins to be refused, and when no more.
+    refused: BTreeMap<CapacityType, BTreeMap<u64, bool>>,
+    /// What was taken since what is left changed last, by the moment of that change.
+    taken: BTreeMap<(Offering, u64), u32>,
+    /// In the order of their times.
+    pub wanted: Vec<Wanted>,
     pub boot_ms: u64,
     pub ends_ms: u64,
     /// When whoever leads is killed: what it remembers is lost.
@@ -114,71 +181,97 @@ pub struct Market {
 }
 
 impl Market {
-    /// The market of a world: its pools and its script. Steps that are about ours alone are passed over.
-    pub fn of(supply: &Supply) -> Self {
-        let catalog = catalog(supply.types, supply.zones);
+    /// Without a demand or a shortage yet; each kind of pool holds so many at first.
+    fn new(catalog: &Catalog, spot: Option<u32>, on_demand: Option<u32>, (boot_ms, spread_ms): (u64, u64)) -> Self {
         let mut pools: Vec<Offering> = Vec::new();
         let mut left = BTreeMap::new();
-        for (capacity, room) in [(CapacityType::Spot, supply.spot), (CapacityType::OnDemand, supply.on_demand)] {
+        for (capacity, room) in [(CapacityType::Spot, spot), (CapacityType::OnDemand, on_demand)] {
             let mut some: Vec<Offering> = catalog.offerings(capacity).map(|(_, offering)| offering).collect();
             some.sort_by_key(|offering| catalog.price(offering));
             left.extend(some.iter().map(|offering| (offering.clone(), BTreeMap::from([(0, room)]))));
             pools.extend(some);
         }
-        let mut market = Self {
+        Self {
             pools,
             left,
+            refused: BTreeMap::new(),
             taken: BTreeMap::new(),
-            demands: Vec::new(),
+            wanted: Vec::new(),
             // As ours on average: the boot, and 3 to 8 s more until the Node is Ready.
-            boot_ms: supply.boot_ms + supply.boot_spread_ms / 2 + 5_500,
-            ends_ms: supply.ends_ms,
+            boot_ms: boot_ms + spread_ms / 2 + 5_500,
+            ends_ms: 0,
             restarts: Vec::new(),
-        };
+        }
+    }
+
+    /// The market of a world: its pools and its script. Steps that are about ours alone are passed over.
+    pub fn of(supply: &Supply) -> Self {
+        let catalog = catalog(supply.types, supply.zones);
+        let boots = (supply.boot_ms, supply.boot_spread_ms);
+        let mut market = Self::new(&catalog, supply.spot, supply.on_demand, boots);
+        market.ends_ms = supply.ends_ms;
         for (at, step) in &supply.script {
             market.step(*at, step);
         }
+        market.wanted.sort_by_key(|wanted| wanted.at);
         market
     }
 
     fn step(&mut self, at: u64, step: &Step) {
+        let any = Wanted { at, fits: None };
         match step {
-            Step::Doom { .. } => self.demands.push((at, 1)),
-            Step::DoomMany { count, .. } => self.demands.push((at, *count)),
+            Step::Doom { .. } => self.wanted.push(any),
+            Step::DoomMany { count, .. } => self.wanted.extend(vec![any; *count]),
             Step::Left { capacity, zone, left } => {
                 let zone = zone.map(zone_name);
-                let of = |offering: &&Offering| {
+                self.change(at, *left, |offering| {
                     offering.capacity_type == *capacity && zone.as_ref().is_none_or(|zone| *zone == offering.zone)
-                };
-                for offering in self.pools.iter().filter(of) {
-                    self.left.entry(offering.clone()).or_default().insert(at, *left);
-                }
+                });
             }
+            Step::Refuse { capacity, code } => self.refuse(at, *capacity, code.is_some()),
             Step::KillLeader { .. } => self.restarts.push(at),
             _ => {}
         }
     }
 
-    /// Whether a pool has room at a moment.
-    pub fn has(&self, pool: &Offering, at: u64) -> bool {
-        let left = self.left.get(pool).and_then(|changes| changes.range(..=at).next_back());
-        let taken = self.taken.get(pool).copied().unwrap_or(0);
-        left.is_some_and(|(_, left)| left.is_none_or(|left| taken < left))
+    /// So much is left in these pools from a moment on.
+    fn change(&mut self, at: u64, left: Option<u32>, of: impl Fn(&Offering) -> bool) {
+        for offering in self.pools.iter().filter(|offering| of(offering)) {
+            self.left.entry(offering.clone()).or_default().insert(at, left);
+        }
+    }
+
+    fn refuse(&mut self, at: u64, capacity: CapacityType, refused: bool) {
+        self.refused.entry(capacity).or_default().insert(at, refused);
+    }
+
+    /// Whether a pool has room at a moment, and since when what was taken of it counts.
+    fn room(&self, pool: &Offering, at: u64) -> Option<u64> {
+        let refused = self.refused.get(&pool.capacity_type).and_then(|changes| changes.range(..=at).next_back());
+        if refused.is_some_and(|(_, refused)| *refused) {
+            return None;
+        }
+        let (since, left) = self.left.get(pool)?.range(..=at).next_back()?;
+        let taken = self.taken.get(&(pool.clone(), *since)).copied().unwrap_or(0);
+        left.is_none_or(|left| taken < left).then_some(*since)
     }
 
     /// Takes an instance, where there is one.
     pub fn take(&mut self, pool: &Offering, at: u64) -> bool {
-        let has = self.has(pool, at);
-        if has {
-            *self.taken.entry(pool.clone()).or_default() += 1;
+        let since = self.room(pool, at);
+        if let Some(since) = since {
+            *self.taken.entry((pool.clone(), since)).or_default() += 1;
         }
-        has
+        since.is_some()
     }
 
-    /// When a pool has room first within a time; an Auto Scaling group keeps trying its pool by itself.
+    /// When a pool has room first within a time; an Auto Scaling group keeps trying its pools by itself.
     pub fn first_room(&self, pool: &Offering, from: u64, until: u64) -> Option<u64> {
         let changes = self.left.get(pool)?.range(from..until).map(|(at, _)| *at);
-        std::iter::once(from).chain(changes).find(|at| self.has(pool, *at))
+        let refused = self.refused.get(&pool.capacity_type).into_iter().flat_map(|of| of.range(from..until));
+        let mut moments: Vec<u64> = std::iter::once(from).chain(changes).chain(refused.map(|(at, _)| *at)).collect();
+        moments.sort_unstable();
+        moments.into_iter().find(|at| self.room(pool, *at).is_some())
     }
 }
 
@@ -210,7 +303,7 @@ pub fn table(rows: &[Row]) -> String {
         let (half, all) = provided.half_and_all();
         let served = format!("{}/{}", provided.served(), provided.ready_ms.len());
         text.push_str(&format!(
-            "{world:<28} {:<20} {served:>9} {:>13} {:>13} {:>15} {:>8}\n",
+            "{world:<28} {:<20} {served:>9} {:>13} {:>13} {:>15} {:>8.1}\n",
             policy.as_str(),
             after(half),
             after(all),

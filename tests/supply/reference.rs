@@ -1,7 +1,7 @@
 //! Ours beside models of other systems, in the same worlds.
 
 use spotkeeper::domain::offering::CapacityType::{OnDemand, Spot};
-use spotkeeper::sim::reference::{Policy, Timers, autoscaler, compare, polling, run, table};
+use spotkeeper::sim::reference::{Market, Policy, Timers, autoscaler, compare, polling, run, table};
 use spotkeeper::sim::supply::scenario::{Step, Supply, a_cluster};
 
 const MINUTE: u64 = 60_000;
@@ -121,6 +121,21 @@ fn side_by_side_ours_serves_everybody_and_a_dry_rung_costs_seconds() {
     }
     let calls = |policy| of(worlds[3].0, policy).calls;
     assert!(calls(Policy::Spotkeeper) * 2 < calls(Policy::Karpenter), "an outage costs probes and no more");
+}
+
+#[test]
+fn what_was_taken_counts_until_what_is_left_changes_and_what_is_refused_is_not_to_be_had() {
+    let mut supply = a_cluster(1).at(1_000, left(Spot, Some(1))).at(5_000, left(Spot, Some(1)));
+    (supply.types, supply.zones) = (1, 1);
+    let refuse = |code| Step::Refuse { capacity: OnDemand, code };
+    let supply = supply.at(1_000, refuse(Some("VcpuLimitExceeded"))).at(9_000, refuse(None));
+    let mut market = Market::of(&supply);
+    let [spot, on_demand] = [market.pools[0].clone(), market.pools[1].clone()];
+    assert!(market.take(&spot, 2_000) && !market.take(&spot, 2_000));
+    assert_eq!(market.first_room(&spot, 2_000, 9_000), Some(5_000));
+    assert!(market.take(&spot, 5_000) && !market.take(&spot, 60_000));
+    assert_eq!(market.first_room(&on_demand, 2_000, 60_000), Some(9_000));
+    assert_eq!(market.first_room(&on_demand, 2_000, 9_000), None);
 }
 
 #[test]

@@ -83,6 +83,7 @@ function compared() {
     table.append(make('tr', {}, make('th', { scope: 'row' }, measure),
       ...values.map((value, at) => make('td', { class: at === best ? 'n best' : 'n' }, value))));
   }
+  by('compared').append(make('ul', { class: 'muted' }, ...comparison.notes.map((note) => make('li', {}, note))));
 }
 
 // --- charts --------------------------------------------------------------------------------------------------------

@@ -10,8 +10,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{Market, Provided};
+use super::{About, Market, Provided};
 use crate::domain::offering::{CapacityType, Offering};
+
+pub const ABOUT: About = About {
+    sources: "its documentation and settings: batches of 1 to 10 s, one capacity type in a call, a claim that EC2 refuses \
+        is looked at again after 10 s, what gave nothing is remembered for 3 min",
+    leaves_out: "consolidation, packing of several pods onto one node, reserved capacity, its scheduler's time",
+};
 
 /// Its timers, in milliseconds.
 #[derive(Clone, Debug)]
@@ -32,14 +38,12 @@ impl Default for Timers {
 
 pub fn run(market: &Market, timers: &Timers) -> Provided {
     let mut market = market.clone();
-    let wanted: Vec<u64> = market.demands.iter().flat_map(|(at, count)| vec![*at; *count]).collect();
-    let Some(begins) = wanted.iter().copied().min() else { return Provided::default() };
-    let mut provided =
-        Provided { ready_ms: vec![None; wanted.len()], lasted_ms: market.ends_ms - begins, ..Provided::default() };
+    let mut provided = Provided::in_market(&market);
+    let Some(begins) = market.wanted.first().map(|wanted| wanted.at) else { return provided };
     let mut short: BTreeMap<Offering, u64> = BTreeMap::new();
     let mut restarts = market.restarts.clone();
     // When each is looked at next.
-    let mut looks: Vec<(u64, usize)> = wanted.iter().copied().zip(0..).collect();
+    let mut looks: Vec<(u64, usize)> = market.wanted.iter().map(|wanted| wanted.at).zip(0..).collect();
     while let Some(first) = looks.iter().map(|(at, _)| *at).min() {
         let now = batch_ends(&looks, first, timers);
         if now > market.ends_ms {
@@ -56,7 +60,8 @@ pub fn run(market: &Market, timers: &Timers) -> Provided {
         // All claims of a batch are launched at the same time, each without knowing of the others' answers.
         let known = short.clone();
         for (_, node) in batch {
-            let open = |pool: &&Offering| known.get(*pool).is_none_or(|until| *until <= now);
+            let wanted = &market.wanted[node];
+            let open = |pool: &&Offering| wanted.fits(pool) && known.get(*pool).is_none_or(|until| *until <= now);
             let Some(capacity) = market.pools.iter().find(open).map(|pool| pool.capacity_type) else {
                 looks.push((now + timers.requeue, node));
                 continue;
@@ -68,10 +73,7 @@ pub fn run(market: &Market, timers: &Timers) -> Provided {
                 provided.on_demand_ms.get_or_insert(now - begins);
             }
             match asked.iter().position(|pool| market.take(pool, now)) {
-                Some(_) => {
-                    let ready = now + timers.call + market.boot_ms;
-                    provided.ready_ms[node] = (ready <= market.ends_ms).then(|| ready - wanted[node]);
-                }
+                Some(taken) => provided.serve(&market, node, now + timers.call, &asked[taken]),
                 None => {
                     short.extend(asked.into_iter().map(|pool| (pool, now + timers.call + timers.remembers)));
                     looks.push((now + timers.call + timers.requeue, node));

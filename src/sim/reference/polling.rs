@@ -8,7 +8,12 @@
 //! Left out: retries against budgets, the queue mode, and whatever replaces the node: that is another system's business,
 //! so that nobody is served here.
 
-use super::{Market, Provided};
+use super::{About, Market, Provided};
+
+pub const ABOUT: About = About {
+    sources: "what was measured of it on a control plane: a poll every 2 s, a tick every 1 s, 5 requests a second",
+    leaves_out: "retries against budgets, the queue mode, and whatever replaces the node: that is another system's business",
+};
 
 const POLL_MS: u64 = 2_000;
 const TICK_MS: u64 = 1_000;
@@ -28,7 +33,5 @@ pub fn asked_ms(before_poll: u64, pods: u64) -> u64 {
 }
 
 pub fn run(market: &Market) -> Provided {
-    let nodes = market.demands.iter().map(|(_, count)| *count).sum();
-    let begins = market.demands.iter().map(|(at, _)| *at).min().unwrap_or(market.ends_ms);
-    Provided { ready_ms: vec![None; nodes], lasted_ms: market.ends_ms - begins, ..Provided::default() }
+    Provided::in_market(market)
 }

@@ -177,6 +177,9 @@ pub struct NodeTimeline {
     pub capacity_type: CapacityType,
     /// It was launched in another's place.
     pub stands_in: bool,
+    /// When AWS announced its end, and for when; none where it never did.
+    pub announced_ms: Option<u64>,
+    pub taken_ms: Option<u64>,
     pub states: Vec<(u64, NodeState)>,
 }
 

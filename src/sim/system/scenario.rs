@@ -327,7 +327,7 @@ pub fn a_type(name: &str, vcpus: u32, gib: u64, spot: MicroDollars, on_demand: M
 }
 
 impl Cloud {
-    pub(super) fn catalog(&self) -> Catalog {
+    pub(in crate::sim) fn catalog(&self) -> Catalog {
         let mut catalog = Catalog::default();
         for TypeSpec { of, spot, on_demand } in &self.types {
             for zone in &self.zones {

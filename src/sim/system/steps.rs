@@ -118,6 +118,7 @@ impl System {
         let action = Action::Terminate;
         self.agents.nodes[node].imds.spot = Some(SpotSaid { action, deadline_ms, slides: false });
         self.agents.rouse(node);
+        self.nodes[node].announced = Some((self.now, deadline_ms));
         self.state(node, NodeState::Announced);
         self.send(node, Subject::SpotInterruption(action), Some(deadline_ms));
     }

@@ -70,6 +70,8 @@ pub(super) struct NodeSim {
     pub open: bool,
     pub gone: bool,
     pub stands_in: bool,
+    /// When AWS announced its end, and for when.
+    pub announced: Option<(u64, u64)>,
     pub states: Vec<(u64, NodeState)>,
 }
 
@@ -336,6 +338,7 @@ impl System {
             open: false,
             gone: false,
             stands_in: false,
+            announced: None,
             states: vec![(self.now, NodeState::Joining)],
         });
         self.set_busy(node);
@@ -395,6 +398,8 @@ impl System {
                 zone: one.offering.zone.clone(),
                 capacity_type: one.offering.capacity_type,
                 stands_in: node.stands_in,
+                announced_ms: node.announced.map(|(at, _)| at),
+                taken_ms: node.announced.map(|(_, ends)| ends),
                 states: node.states,
             }
         };
