@@ -101,6 +101,10 @@ pub enum Because {
     Leads,
     /// It does not any more.
     Follows,
+    /// An instance could not be ended; it is tried again.
+    NotEnded { instance: InstanceId, why: String },
+    /// A claim names an instance that is none of this cluster's launches.
+    NotOurs { instance: InstanceId },
     /// Something could not be written; it is tried again.
     WriteFailed { what: String, why: String },
     /// Something of the API server or of EC2 could not be read; it is tried again.
@@ -167,6 +171,8 @@ impl Because {
             Self::NoLongerWanted { .. } => "NoLongerWanted",
             Self::Leads => "Leads",
             Self::Follows => "Follows",
+            Self::NotEnded { .. } => "NotEnded",
+            Self::NotOurs { .. } => "NotOurs",
             Self::WriteFailed { .. } => "WriteFailed",
             Self::ReadFailed { .. } => "ReadFailed",
         }
@@ -192,6 +198,8 @@ impl Because {
                 | Self::Leaked { .. }
                 | Self::TooManyLeaks { .. }
                 | Self::Contradicts { .. }
+                | Self::NotEnded { .. }
+                | Self::NotOurs { .. }
                 | Self::WriteFailed { .. }
                 | Self::ReadFailed { .. }
         )
@@ -299,6 +307,13 @@ impl fmt::Display for Because {
             Self::NoLongerWanted { why } => write!(f, "no longer wanted: {why}"),
             Self::Leads => f.write_str("this replica leads"),
             Self::Follows => f.write_str("this replica does not lead any more"),
+            Self::NotEnded { instance, why } => write!(f, "{instance} could not be ended, trying again: {why}"),
+            Self::NotOurs { instance } => {
+                write!(
+                    f,
+                    "{instance} was not launched for this cluster, by its tags: it is left alone, whatever names it"
+                )
+            }
             Self::WriteFailed { what, why } => write!(f, "{what} could not be written, trying again: {why}"),
             Self::ReadFailed { what, why } => write!(f, "{what} could not be read, trying again: {why}"),
         }

@@ -23,7 +23,9 @@ const WRONG_MAX: Duration = Duration::from_secs(1_800);
 /// How many instances in a row may fail to become a Node.
 const NEVER_REGISTERED_MAX: i64 = 2;
 
+/// How soon a creation is tried again that failed, and the longest.
 const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// What is being done about the object itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,12 +73,12 @@ pub(super) struct Run {
     pub(super) labelled: bool,
     /// When the instance is to be a Node.
     pub(super) register_by: Option<Instant>,
-    /// Since when this leader knows of its instance.
-    had_since: Option<Instant>,
     /// Full passes over the ladder in a row that gave nothing.
     passes: u32,
     /// Times in a row that the request itself was wrong.
     wrong: u32,
+    /// Times in a row that it could not be created.
+    uncreated: u32,
     changes: u64,
 }
 
@@ -100,9 +102,9 @@ impl Run {
             launch: None,
             labelled: false,
             register_by: None,
-            had_since: None,
             passes: 0,
             wrong: 0,
+            uncreated: 0,
             // What is known of the Interruption may be of an earlier leader's: it is looked at once.
             changes: 1,
         }
@@ -117,7 +119,6 @@ impl Run {
         run.status.phase.get_or_insert(ClaimPhase::Pending);
         run.deleting = claim.deleting;
         run.labelled = run.phase() == ClaimPhase::Ready;
-        run.had_since = run.status.instance_id.as_ref().map(|_| now);
         if run.status.instance_id.is_some() && run.status.node_name.is_none() {
             run.register_by = Some(now + registration);
         }
@@ -215,7 +216,7 @@ impl Run {
         news
     }
 
-    /// How the API server answered its creation.
+    /// How the API server answered its creation. Returns what went wrong, the first time that it does.
     pub(super) fn created(&mut self, now: Instant, outcome: Created) -> Option<String> {
         // The late answer to a request of before the last listing.
         if !matches!(self.object, Object::Missing { on_its_way: true, .. }) {
@@ -232,8 +233,10 @@ impl Run {
                 None
             }
             Created::Refused(why) | Created::Failed(why) => {
-                self.object = Object::Missing { again: Some(now + RETRY), on_its_way: false };
-                Some(why)
+                let pause = RETRY.saturating_mul(1 << self.uncreated.min(8)).min(RETRY_MAX);
+                self.object = Object::Missing { again: Some(now + pause), on_its_way: false };
+                self.uncreated = self.uncreated.saturating_add(1);
+                (self.uncreated == 1).then_some(why)
             }
         }
     }
@@ -282,7 +285,6 @@ impl Run {
         self.status.hourly_price = price.map(in_dollars);
         self.status.launched_at = Some(epoch.wall(now));
         self.register_by = Some(now + registration);
-        self.had_since = Some(now);
         (self.passes, self.wrong) = (0, 0);
         self.set(ClaimPhase::Launched, &because);
         because
@@ -420,11 +422,6 @@ impl Run {
     pub(super) fn patience(&self, capacity: CapacityType) -> Option<Instant> {
         let secs = u64::try_from(self.spec.spot_patience_seconds).unwrap_or(0);
         (capacity == CapacityType::Spot && secs > 0).then(|| self.wanted_since + Duration::from_secs(secs))
-    }
-
-    /// For how long it has had its instance, as far as this leader knows.
-    pub(super) fn launched_since(&self, now: Instant) -> Duration {
-        self.had_since.map_or(Duration::ZERO, |since| now.since(since))
     }
 
     /// When something of it is due. One that may ask already waits for a token, not for a time.

@@ -103,7 +103,7 @@ pub enum Effect {
         instance: InstanceId,
         uid: String,
     },
-    /// Terminate it, unless `not_after` has passed.
+    /// Terminate it, unless `not_after` has passed. Answered by [`Input::Ended`] in either case.
     End {
         instance: InstanceId,
         because: Because,

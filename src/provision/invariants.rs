@@ -199,7 +199,9 @@ impl Witness {
             Effect::WriteLaunch { name, status, .. } if status.outcome.is_some() => self.close(name),
             Effect::DeleteLaunch { name, .. } => {
                 self.close(name);
-                self.written.remove(name);
+                if let Some((token, _)) = self.written.remove(name) {
+                    self.sent.remove(&token);
+                }
             }
             _ => {}
         }

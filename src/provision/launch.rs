@@ -21,6 +21,7 @@ const SETTLED_KEPT: Duration = Duration::from_secs(60);
 const REPEAT_FIRST: Duration = Duration::from_millis(500);
 const REPEAT_MAX: Duration = Duration::from_secs(10);
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
+const WRITE_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stage {
@@ -48,6 +49,8 @@ pub(super) struct Run {
     /// It is not known what came of it.
     unknown: bool,
     repeats: u32,
+    /// How often it could not be written down.
+    unwritten: u32,
     look_up: Option<Instant>,
     looking: bool,
     /// What look-ups have found so far.
@@ -84,6 +87,7 @@ impl Run {
             stage: Stage::Unwritten { again: None, on_its_way: false },
             unknown: false,
             repeats: 0,
+            unwritten: 0,
             look_up: None,
             looking: false,
             found: Vec::new(),
@@ -111,8 +115,15 @@ impl Run {
         matches!(self.stage, Stage::Unwritten { .. } | Stage::Due { .. } | Stage::Called { .. })
     }
 
-    pub(super) fn is_unwritten(&self) -> bool {
-        matches!(self.stage, Stage::Unwritten { .. })
+    /// Whether it is being written down, for the call to follow. One that could not be waits for its next try, and is in
+    /// nobody's way meanwhile.
+    pub(super) fn is_being_written(&self) -> bool {
+        matches!(self.stage, Stage::Unwritten { on_its_way: true, .. })
+    }
+
+    /// Whether this is the first time in a row that it could not be written down.
+    pub(super) fn has_just_failed(&self) -> bool {
+        self.unwritten == 1
     }
 
     /// Whether a call is on its way.
@@ -145,7 +156,9 @@ impl Run {
             }
             Created::Exists => Some(false),
             Created::Refused(_) | Created::Failed(_) => {
-                self.stage = Stage::Unwritten { again: Some(now + WRITE_AGAIN), on_its_way: false };
+                let pause = WRITE_AGAIN.saturating_mul(1 << self.unwritten.min(8)).min(WRITE_MAX);
+                self.stage = Stage::Unwritten { again: Some(now + pause), on_its_way: false };
+                self.unwritten = self.unwritten.saturating_add(1);
                 None
             }
         }

@@ -111,6 +111,7 @@ enum Term {
 #[derive(Clone, Debug, Default)]
 struct Reading {
     on_its_way: bool,
+    failing: bool,
     next: Instant,
     /// Doomed instances that nothing is known about yet.
     wanted: BTreeSet<InstanceId>,
@@ -257,7 +258,8 @@ impl Provisioner {
                 run.deleting |= claim.deleting;
                 run.writes.seen(now, &claim.status);
             }
-            Some(run) if run.uid().is_some() => {}
+            // What the watch shows late of one that went before ours. A younger one has taken its name while nobody looked.
+            Some(run) if run.uid().is_some() && claim.created <= run.wanted_since => {}
             _ => {
                 let run = claim::Run::resume(now, claim, self.settings.registration);
                 self.claims.insert(claim.name.clone(), run);
@@ -342,7 +344,7 @@ impl Provisioner {
     }
 
     fn instances_read(&mut self, now: Instant, all: bool, instances: Vec<Instance>, effects: &mut Vec<Effect>) {
-        self.reading.on_its_way = false;
+        (self.reading.on_its_way, self.reading.failing) = (false, false);
         self.reading.next = now + self.settings.resync;
         self.reading.all_were_read |= all;
         let wanted = std::mem::take(&mut self.reading.wanted);
@@ -358,6 +360,7 @@ impl Provisioner {
         if all {
             self.look_for_gone(now, effects);
             self.instances_gone(now, effects);
+            self.forget_ended();
         }
     }
 }
@@ -396,6 +399,9 @@ impl Core for Provisioner {
                 let doomed = self.doomed.remove(&instance);
                 doomed.and_then(|doomed| self.gone_nodes.remove(&doomed.node));
                 self.risks.forget(&instance);
+                // What was said of its claims may be said again of another's.
+                let of = format!("{instance}-");
+                self.said.retain(|said| !said.starts_with(&of));
                 self.replacements.remove(&instance);
             }
             Input::NodeSeen(node) => self.node_seen(node),
@@ -405,7 +411,9 @@ impl Core for Provisioner {
             Input::InstancesFailed(why) => {
                 self.reading.on_its_way = false;
                 self.reading.next = now + READ_AGAIN;
-                self.say("", Because::ReadFailed { what: "the list of instances", why }, effects);
+                if !std::mem::replace(&mut self.reading.failing, true) {
+                    self.say("", Because::ReadFailed { what: "the list of instances", why }, effects);
+                }
             }
             Input::ClaimCreated { name, outcome } => self.claim_created(now, &name, outcome, effects),
             Input::ClaimWritten { name, outcome } => self.claim_written(now, &name, outcome, effects),
@@ -429,7 +437,7 @@ impl Core for Provisioner {
             Input::RecordWritten { instance, outcome } => self.collecting.answered(&instance, &outcome),
             Input::Requested { instance, outcome } => self.requested(now, &instance, false, outcome, effects),
             Input::Withdrawn { instance, outcome } => self.requested(now, &instance, true, outcome, effects),
-            Input::Ended { instance, outcome } => self.ended(now, &instance, outcome),
+            Input::Ended { instance, outcome } => self.ended(now, &instance, outcome, effects),
         }
         self.advance(now, changed, effects);
     }

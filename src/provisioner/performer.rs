@@ -245,7 +245,8 @@ impl Surroundings<Provisioner> for Performer {
             }),
             Effect::End { instance, because, not_after } => self.start(async move {
                 if shared.is_late(not_after, "TerminateInstances") {
-                    return None;
+                    let outcome = Outcome::Failed("the term may end before it would".into());
+                    return Some(Input::Ended { instance, outcome });
                 }
                 tracing::info!(instance = instance.as_str(), "ending it: {because}");
                 let outcome = shared.end(&instance).await;

@@ -4,6 +4,7 @@
 
 mod bridges;
 mod departures;
+mod endings;
 mod faults;
 mod loops;
 mod pools;

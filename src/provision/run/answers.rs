@@ -5,7 +5,7 @@ use crate::api::launch::{LaunchOutcome, LaunchSpec, Launched, Override};
 use crate::domain::offering::{CapacityType, QuotaClass};
 use crate::domain::time::Instant;
 use crate::provision::failure::{self, Class};
-use crate::provision::launch::Fate;
+use crate::provision::launch::{self, Fate};
 use crate::provision::shortage::{Scarce, fnv};
 use crate::provision::{Answer, Because, Created, Effect, FleetError, ladder};
 
@@ -16,6 +16,14 @@ fn is_about(error: &FleetError, one: &Override) -> bool {
         && error.subnet_id.as_ref().is_none_or(|id| *id == one.subnet_id)
 }
 
+/// The error that stands in the way of the request as a whole: each of its overrides is wrong. Where only some are, such as
+/// a type that a zone does not have, the others were refused for what they are, and the next rung may have more.
+fn wrong_as_a_whole<'a>(spec: &LaunchSpec, errors: &'a [FleetError]) -> Option<&'a FleetError> {
+    let wrong = |error: &&FleetError| failure::class(&error.code) == Class::SetUp && !failure::spot_only(&error.code);
+    let all = spec.overrides.iter().all(|one| errors.iter().filter(wrong).any(|error| is_about(error, one)));
+    errors.iter().find(wrong).filter(|_| all && errors.iter().all(|error| wrong(&error)))
+}
+
 impl Provisioner {
     pub(super) fn launch_created(&mut self, now: Instant, name: &str, outcome: Created, effects: &mut Vec<Effect>) {
         let failed = match &outcome {
@@ -24,7 +32,7 @@ impl Provisioner {
         };
         let Some(run) = self.launches.get_mut(name) else { return };
         let written = run.created(now, outcome);
-        if let Some(why) = failed {
+        if let Some(why) = failed.filter(|_| self.launches.get(name).is_some_and(launch::Run::has_just_failed)) {
             self.say(name, Because::WriteFailed { what: format!("Launch {name}"), why }, effects);
         }
         if written == Some(false) {
@@ -158,7 +166,7 @@ impl Provisioner {
     pub(super) fn hand_out(&mut self, now: Instant, name: &str, effects: &mut Vec<Effect>) {
         let Some(launch) = self.launches.get(name) else { return };
         let (spec, status, errors) = (launch.spec.clone(), launch.status.clone(), launch.errors.clone());
-        let wrong = errors.iter().find(|e| failure::class(&e.code) == Class::SetUp && !failure::spot_only(&e.code));
+        let wrong = wrong_as_a_whole(&spec, &errors).filter(|_| status.instances.is_empty());
         let busy = errors.iter().find(|e| failure::class(&e.code) == Class::Throttle);
         if let Some(error) = busy {
             self.throttled(now, name);
@@ -185,7 +193,7 @@ impl Provisioner {
                 // The claim is gone, or has another. The record of this launch may be gone before EC2 shows the instance.
                 (_, Some(got)) => self.tidy.is_surplus(now, &got.instance_id, name),
                 (Some(run), None) if run.launch.as_deref() == Some(name) => {
-                    let because = if let Some(error) = wrong.filter(|_| status.instances.is_empty()) {
+                    let because = if let Some(error) = wrong {
                         run.misconfigured(now, error.code.clone(), error.message.clone())
                     } else if let Some(error) = busy {
                         let because = Because::Throttled { code: error.code.clone() };

@@ -215,7 +215,13 @@ impl Provisioner {
     ) {
         let capacity = alike.capacity;
         let Some(first) = self.claims.get(&names[0]) else { return };
-        let name = format!("{}.{}", first.name, first.status.attempts_total + 1);
+        // A claim that was made anew under its name begins to count anew, and records of the former may be there still.
+        let names_of = |nth: i64| format!("{}.{nth}", first.name);
+        let mut nth = first.status.attempts_total.saturating_add(1);
+        while self.launches.contains_key(&names_of(nth)) {
+            nth += 1;
+        }
+        let name = names_of(nth);
         for one in &overrides {
             if let Some(of) = self.catalog.types.get(&one.instance_type) {
                 self.shortages.asked(one, of.quota_class(), capacity, &name);
@@ -240,7 +246,7 @@ impl Provisioner {
 
     /// Calls that want a token, or will as soon as they are written down.
     fn unsent(&self, now: Instant) -> usize {
-        self.launches.values().filter(|run| run.is_due(now) || run.is_unwritten()).count()
+        self.launches.values().filter(|run| run.is_due(now) || run.is_being_written()).count()
     }
 
     fn calls(&self) -> usize {

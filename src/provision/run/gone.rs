@@ -28,6 +28,11 @@ impl Gone {
     }
 }
 
+/// By which it is remembered that this was said of a Node.
+pub(super) fn no_provider_id(node: &str) -> String {
+    format!("no providerID: {node}")
+}
+
 impl Provisioner {
     /// A whole list of instances has come: which Nodes have lost theirs.
     pub(super) fn look_for_gone(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -71,7 +76,7 @@ impl Provisioner {
         let unknown = |node: &&NodeView| node.provider_id.is_none() && node.ready && !node.starting;
         let names: Vec<String> = self.nodes.values().filter(unknown).map(|node| node.name.clone()).collect();
         for node in names {
-            if self.said.insert(format!("no providerID: {node}")) {
+            if self.said.insert(no_provider_id(&node)) {
                 self.say(&node.clone(), Because::NoProviderId { node }, effects);
             }
         }

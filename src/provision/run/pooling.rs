@@ -37,6 +37,7 @@ impl Provisioner {
     /// A Node is gone. What a doomed one was is remembered as long as its Interruption is there.
     pub(super) fn node_gone(&mut self, name: String) {
         let Some(node) = self.nodes.remove(&name) else { return };
+        self.said.remove(&super::gone::no_provider_id(&name));
         if self.doomed.values().any(|doomed| doomed.node == name) {
             self.gone_nodes.insert(name, node);
         }

@@ -11,7 +11,9 @@ use crate::interruption::Outcome;
 use crate::provision::retire::Reason;
 use crate::provision::{Because, Effect};
 
+/// How soon an instance is ended again that could not be, and the longest.
 const END_AGAIN: Duration = Duration::from_secs(5);
+const END_AGAIN_MAX: Duration = Duration::from_secs(300);
 
 /// How many instances without a claim are ended within [`LEAKS_WINDOW`], and with how many at once none is.
 const LEAKS_MAX: usize = 5;
@@ -29,6 +31,8 @@ pub(super) struct Tidy {
     /// When such instances were ended.
     ended: Vec<Instant>,
     alarmed: bool,
+    /// Instances of claims that EC2 does not show, since when.
+    missing: BTreeMap<InstanceId, Instant>,
     wakeup: Option<Instant>,
 }
 
@@ -37,7 +41,8 @@ struct Ending {
     because: Because,
     again: Option<Instant>,
     on_its_way: bool,
-    /// EC2 has acknowledged it.
+    tries: u32,
+    /// EC2 has acknowledged it, or it is none of ours.
     done: bool,
 }
 
@@ -66,35 +71,49 @@ impl Tidy {
         if self.ending.contains_key(instance) {
             return false;
         }
-        self.ending.insert(instance.clone(), Ending { because, again: None, on_its_way: false, done: false });
+        self.ending.insert(instance.clone(), Ending { because, again: None, on_its_way: false, tries: 0, done: false });
         true
     }
 }
 
 impl Provisioner {
-    pub(super) fn ended(&mut self, now: Instant, instance: &InstanceId, outcome: Outcome) {
+    pub(super) fn ended(&mut self, now: Instant, instance: &InstanceId, outcome: Outcome, effects: &mut Vec<Effect>) {
         let Some(ending) = self.tidy.ending.get_mut(instance) else { return };
         ending.on_its_way = false;
         match outcome {
-            Outcome::Done => {
-                ending.done = true;
-                // Whose instance it was is free of it.
-                let of = self.claims.values_mut().find(|run| run.deleting && run.instance() == Some(instance));
-                of.into_iter().for_each(|run| run.status.instance_id = None);
+            Outcome::Done => self.is_done_with(instance),
+            Outcome::Refused(why) | Outcome::Failed(why) => {
+                let pause = END_AGAIN.saturating_mul(1 << ending.tries.min(8)).min(END_AGAIN_MAX);
+                ending.again = Some(now + pause);
+                ending.tries = ending.tries.saturating_add(1);
+                if ending.tries == 1 {
+                    let because = Because::NotEnded { instance: instance.clone(), why };
+                    self.say(instance.as_str(), because, effects);
+                }
             }
-            Outcome::Refused(_) | Outcome::Failed(_) => ending.again = Some(now + END_AGAIN),
         }
+    }
+
+    /// Nothing more is to be done about an instance: whose it was is free of it.
+    fn is_done_with(&mut self, instance: &InstanceId) {
+        self.tidy.ending.get_mut(instance).into_iter().for_each(|ending| ending.done = true);
+        let of = self.claims.values_mut().find(|run| run.deleting && run.instance() == Some(instance));
+        of.into_iter().for_each(|run| run.status.instance_id = None);
     }
 
     /// Claims whose instance is not alive any more, as a whole list of instances says.
     pub(super) fn instances_gone(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let mut said = Vec::new();
         let mut done = Vec::new();
+        let instances = &self.instances;
+        let of: BTreeSet<&InstanceId> = self.claims.values().filter_map(|run| run.instance()).collect();
+        self.tidy.missing.retain(|id, _| of.contains(id) && !instances.contains_key(id));
         for run in self.claims.values_mut() {
             let Some(instance) = run.instance().cloned() else { continue };
+            // One answer without it is no end: what EC2 shows is behind, and may be behind again.
             let gone = match self.instances.get(&instance) {
                 Some(seen) => !seen.alive,
-                None => run.launched_since(now) >= NOT_SHOWN_YET,
+                None => now.since(*self.tidy.missing.entry(instance.clone()).or_insert(now)) >= NOT_SHOWN_YET,
             };
             if !gone {
                 continue;
@@ -122,15 +141,42 @@ impl Provisioner {
         self.surplus(now, effects);
         self.retire(now, effects);
         self.unwanted(now, effects);
+        self.end(now, effects);
+        self.tidy.ended.retain(|at| now.since(*at) < LEAKS_WINDOW);
+    }
+
+    /// Has ended what EC2 shows to be ours: by its tags, whatever a record of the API server says. What it does not show
+    /// yet is waited for; what it shows to be somebody else's is left alone.
+    fn end(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let Some(not_after) = self.lead.act_until() else { return };
+        let mut foreign = Vec::new();
         for (instance, ending) in &mut self.tidy.ending {
-            if !ending.done && !ending.on_its_way && ending.again.is_none_or(|at| at <= now) {
-                ending.on_its_way = true;
-                let because = ending.because.clone();
-                effects.push(Effect::End { instance: instance.clone(), because, not_after });
+            let due = !ending.done && !ending.on_its_way && ending.again.is_none_or(|at| at <= now);
+            match self.instances.get(instance).filter(|_| due) {
+                Some(shown) if shown.launch.is_none() => foreign.push(instance.clone()),
+                Some(_) => {
+                    ending.on_its_way = true;
+                    let because = ending.because.clone();
+                    effects.push(Effect::End { instance: instance.clone(), because, not_after });
+                }
+                // The next list of instances is when there is news.
+                None => ending.again = ending.again.filter(|_| !due),
             }
         }
-        self.tidy.ended.retain(|at| now.since(*at) < LEAKS_WINDOW);
+        for instance in foreign {
+            self.is_done_with(&instance);
+            self.say(instance.as_str(), Because::NotOurs { instance: instance.clone() }, effects);
+        }
+    }
+
+    /// A whole list of instances has come: what has ended need not be remembered.
+    pub(super) fn forget_ended(&mut self) {
+        let named: BTreeSet<&InstanceId> = self.claims.values().filter_map(|run| run.instance()).collect();
+        let (instances, surplus) = (&self.instances, &self.tidy.surplus);
+        self.tidy.ending.retain(|id, ending| {
+            let may_be = named.contains(id) || surplus.contains_key(id);
+            ending.on_its_way || instances.get(id).map_or(may_be, |one| !one.terminated)
+        });
     }
 
     /// Instances that were to be nodes by now.

@@ -1,0 +1,333 @@
+//! What a leader makes of odd answers, told by hand: whose instances it ends, and which claim goes on with what.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use spotkeeper::api::launch::{ClaimRef, LaunchOutcome, LaunchSpec, LaunchStatus, Launched};
+use spotkeeper::api::node_claim::{ClaimPhase, NodeClaimSpec, NodeClaimStatus, Purpose, Recipe, Subnet};
+use spotkeeper::domain::notice::InstanceId;
+use spotkeeper::domain::offering::CapacityType::{OnDemand, Spot};
+use spotkeeper::domain::offering::{CapacityType, Catalog, InstanceType, Offering};
+use spotkeeper::domain::time::{Epoch, Instant};
+use spotkeeper::engine::Core;
+use spotkeeper::interruption::Outcome;
+use spotkeeper::provision::{
+    Answer, Claim, Created, Effect, FleetError, Input, Instance, Launch, NodeView, Provisioner, Settings,
+};
+
+const TYPES: [&str; 2] = ["m7g.large", "m6g.large"];
+
+fn id(number: usize) -> InstanceId {
+    format!("i-{number:08x}").parse().unwrap()
+}
+
+fn offering(capacity_type: CapacityType) -> Offering {
+    Offering { instance_type: TYPES[0].into(), zone: "a".into(), capacity_type }
+}
+
+/// A claim that asks for spot, then for on-demand.
+fn claim(name: &str, uid: &str, status: NodeClaimStatus) -> Claim {
+    let recipe = Recipe {
+        launch_template: "lt-1".into(),
+        launch_template_version: "1".into(),
+        subnets: vec![Subnet { id: "subnet-a".into(), zone: "a".into() }],
+        ..Recipe::default()
+    };
+    let spec = NodeClaimSpec {
+        requirements: Vec::new(),
+        order: vec![Spot, OnDemand],
+        spot_patience_seconds: 0,
+        recipe: Some(recipe),
+        node_pool: None,
+        resources: Vec::new(),
+        replaces: None,
+        purpose: Purpose::Replacement,
+    };
+    Claim { name: name.into(), uid: uid.into(), spec, status, created: Instant::default(), deleting: false }
+}
+
+/// The status of a claim whose instance is a Ready node.
+fn ready(instance: &InstanceId) -> NodeClaimStatus {
+    NodeClaimStatus {
+        phase: Some(ClaimPhase::Ready),
+        instance_id: Some(instance.clone()),
+        offering: Some(offering(Spot)),
+        node_name: Some("n".into()),
+        ..NodeClaimStatus::default()
+    }
+}
+
+fn seen(instance: &InstanceId, launch: Option<&str>) -> Instance {
+    Instance {
+        id: instance.clone(),
+        alive: true,
+        offering: offering(Spot),
+        subnets: Vec::new(),
+        template: None,
+        pool: None,
+        group: None,
+        launched_at: None,
+        terminated: false,
+        launch: launch.map(str::to_owned),
+    }
+}
+
+/// A leader that was told by hand what there is. Every write of it succeeds at once; EC2's answers are told by hand.
+struct Leader {
+    core: Provisioner,
+    now: Instant,
+    /// What it did, but for what was answered at once.
+    done: Vec<Effect>,
+    refuses_launches: bool,
+    lists: usize,
+    claims: Vec<Claim>,
+    launches: Vec<Launch>,
+}
+
+impl Leader {
+    fn new(claims: Vec<Claim>, launches: Vec<Launch>) -> Self {
+        let epoch = Epoch(Timestamp::from_second(1_790_000_000).unwrap());
+        let core = Provisioner::new(Settings::default(), epoch);
+        let now = Instant::default();
+        let done = Vec::new();
+        let mut leader = Self { core, now, done, refuses_launches: false, lists: 0, claims, launches };
+        let of = |name: &str| InstanceType { name: name.into(), arch: "arm64".into(), vcpus: 2, ..Default::default() };
+        let catalog = Catalog {
+            types: TYPES.map(|name| (name.to_owned(), of(name))).into(),
+            zones: [("a".to_owned(), TYPES.map(str::to_owned).into())].into(),
+            ..Catalog::default()
+        };
+        leader.hears(Input::CatalogRead(catalog.into()));
+        leader.hears(Input::NodesSynced);
+        leader.hears(Input::PoolsSynced);
+        leader.hears(Input::LeaseHeld { until: Instant::from_millis(u64::MAX / 2) });
+        leader
+    }
+
+    fn hears(&mut self, input: Input) {
+        let mut effects = Vec::new();
+        self.core.handle(self.now, input, &mut effects);
+        self.does(effects);
+    }
+
+    /// Goes on to `after` from now, waking it whenever it wants to be.
+    fn later(&mut self, after: Duration) {
+        let until = self.now + after;
+        for turn in 0.. {
+            assert!(turn < 20_000, "it goes round in circles: {:?}", self.done.last());
+            self.now = self.core.next_wakeup().map_or(until, |at| at.max(self.now)).min(until);
+            let mut effects = Vec::new();
+            self.core.wake(self.now, &mut effects);
+            self.does(effects);
+            if self.now == until && self.core.next_wakeup().is_none_or(|at| at > until) {
+                return;
+            }
+        }
+    }
+
+    fn does(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            let answer = match &effect {
+                Effect::List => {
+                    self.lists += 1;
+                    Some(Input::Listed { claims: self.claims.clone(), launches: self.launches.clone() })
+                }
+                Effect::CreateLaunch { name, .. } if self.refuses_launches => {
+                    let outcome = Created::Refused("admission webhook denied it".into());
+                    Some(Input::LaunchCreated { name: name.clone(), outcome })
+                }
+                Effect::CreateLaunch { name, .. } if self.launches.iter().any(|of| of.name == *name) => {
+                    Some(Input::LaunchCreated { name: name.clone(), outcome: Created::Exists })
+                }
+                Effect::CreateLaunch { name, .. } => {
+                    let outcome = Created::Made { uid: format!("uid-{name}") };
+                    Some(Input::LaunchCreated { name: name.clone(), outcome })
+                }
+                Effect::WriteClaim { name, .. } => {
+                    Some(Input::ClaimWritten { name: name.clone(), outcome: Outcome::Done })
+                }
+                Effect::WriteLaunch { name, .. } => {
+                    Some(Input::LaunchWritten { name: name.clone(), outcome: Outcome::Done })
+                }
+                Effect::DeleteClaim { name, .. } => {
+                    Some(Input::ClaimDeleted { name: name.clone(), outcome: Outcome::Done })
+                }
+                _ => None,
+            };
+            self.done.push(effect);
+            answer.into_iter().for_each(|input| self.hears(input));
+        }
+    }
+
+    fn reads(&mut self, instances: Vec<Instance>) {
+        self.hears(Input::InstancesRead { all: true, instances });
+    }
+
+    /// The market of every call so far.
+    fn calls(&self) -> Vec<CapacityType> {
+        let of = |effect: &Effect| match effect {
+            Effect::Call { spec, .. } => Some(spec.capacity_type),
+            _ => None,
+        };
+        self.done.iter().filter_map(of).collect()
+    }
+
+    fn ends(&self) -> usize {
+        self.done.iter().filter(|effect| matches!(effect, Effect::End { .. })).count()
+    }
+
+    fn said(&self, reason: &str) -> usize {
+        let of = |e: &&Effect| matches!(e, Effect::Decided { because, .. } if because.reason() == reason);
+        self.done.iter().filter(of).count()
+    }
+}
+
+fn error(code: &str, instance_type: &str) -> FleetError {
+    FleetError {
+        code: code.into(),
+        message: String::new(),
+        instance_type: Some(instance_type.into()),
+        zone: Some("a".into()),
+        subnet_id: Some("subnet-a".into()),
+    }
+}
+
+#[test]
+fn a_type_that_cannot_be_launched_among_dry_ones_does_not_keep_a_claim_from_on_demand() {
+    let mut leader = Leader::new(vec![claim("c", "u", NodeClaimStatus::default())], Vec::new());
+    assert_eq!(leader.calls(), [Spot]);
+    let errors = vec![error("InsufficientInstanceCapacity", TYPES[0]), error("InvalidFleetConfiguration", TYPES[1])];
+    leader.hears(Input::Called { launch: "c.1".into(), answer: Answer::Fleet { instances: Vec::new(), errors } });
+    assert_eq!(leader.calls(), [Spot, OnDemand], "at once");
+    // Where all of it is wrong, nothing else would do.
+    let errors = TYPES.map(|name| error("InvalidSubnetID.NotFound", name)).into();
+    leader.hears(Input::Called { launch: "c.2".into(), answer: Answer::Fleet { instances: Vec::new(), errors } });
+    leader.later(Duration::from_secs(30));
+    assert_eq!((leader.calls().len(), leader.said("Misconfigured")), (2, 1));
+}
+
+#[test]
+fn one_answer_of_ec2_without_an_instance_does_not_end_its_claim() {
+    let mut leader = Leader::new(vec![claim("c", "u", ready(&id(1)))], Vec::new());
+    leader.reads(vec![seen(&id(1), Some("t"))]);
+    leader.later(Duration::from_secs(600));
+    for _ in 0..3 {
+        leader.reads(Vec::new());
+        leader.reads(vec![seen(&id(1), Some("t"))]);
+        leader.later(Duration::from_secs(30));
+    }
+    assert_eq!(leader.said("InstanceGone"), 0);
+    // What it does not show for minutes is not there.
+    leader.reads(Vec::new());
+    leader.later(Duration::from_secs(200));
+    leader.reads(Vec::new());
+    assert_eq!(leader.said("InstanceGone"), 1);
+}
+
+#[test]
+fn an_instance_that_ec2_shows_to_be_anothers_is_not_ended_whatever_a_claim_says() {
+    let mut deleted = claim("c", "u", ready(&id(1)));
+    deleted.deleting = true;
+    let mut leader = Leader::new(vec![deleted.clone()], Vec::new());
+    leader.later(Duration::from_secs(60));
+    assert_eq!(leader.ends(), 0, "EC2 has not shown it yet");
+    leader.reads(vec![seen(&id(1), None)]);
+    leader.later(Duration::from_secs(600));
+    assert_eq!((leader.ends(), leader.said("NotOurs")), (0, 1));
+    assert!(leader.done.iter().any(|effect| matches!(effect, Effect::DeleteClaim { .. })), "the claim may go");
+    let mut leader = Leader::new(vec![deleted], Vec::new());
+    leader.reads(vec![seen(&id(1), Some("t"))]);
+    assert_eq!(leader.ends(), 1, "its own is ended");
+}
+
+#[test]
+fn a_refused_termination_is_said_once_and_tried_again_ever_more_rarely() {
+    let mut deleted = claim("c", "u", ready(&id(1)));
+    deleted.deleting = true;
+    let mut leader = Leader::new(vec![deleted], Vec::new());
+    leader.reads(vec![seen(&id(1), Some("t"))]);
+    for ends in 1.. {
+        assert_eq!(leader.ends(), ends);
+        let outcome = Outcome::Refused("UnauthorizedOperation".into());
+        leader.hears(Input::Ended { instance: id(1), outcome });
+        while leader.ends() == ends && leader.now < Instant::from_millis(3_600_000) {
+            leader.later(Duration::from_secs(5));
+        }
+        if leader.ends() == ends {
+            break;
+        }
+    }
+    assert_eq!(leader.said("NotEnded"), 1);
+    assert!((10..25).contains(&leader.ends()), "{} times in an hour", leader.ends());
+}
+
+/// A launch that is over, of a claim with this uid.
+fn over(name: &str, claim_uid: &str) -> Launch {
+    let of = claim("c", claim_uid, NodeClaimStatus::default());
+    let spec = LaunchSpec {
+        claims: vec![ClaimRef { name: "c".into(), uid: claim_uid.into() }],
+        capacity_type: Spot,
+        count: 1,
+        recipe: of.spec.recipe.unwrap(),
+        node_pool: None,
+        overrides: Vec::new(),
+    };
+    let status = LaunchStatus { outcome: Some(LaunchOutcome::PresumedNone), ..LaunchStatus::default() };
+    Launch { name: name.into(), uid: format!("uid-{name}"), spec, status }
+}
+
+#[test]
+fn a_claim_that_was_made_anew_does_not_stumble_over_the_records_of_its_namesake() {
+    let launches = vec![over("c.1", "old"), over("c.2", "old")];
+    let mut leader = Leader::new(vec![claim("c", "new", NodeClaimStatus::default())], launches);
+    leader.later(Duration::from_secs(5));
+    assert_eq!((leader.calls(), leader.lists), (vec![Spot], 1));
+    let named = |e: &Effect| matches!(e, Effect::CreateLaunch { name, .. } if name == "c.3");
+    assert!(leader.done.iter().any(named), "{:?}", leader.done);
+}
+
+#[test]
+fn a_claim_that_was_made_anew_while_nobody_looked_is_served() {
+    let mut leader = Leader::new(vec![claim("c", "old", ready(&id(1)))], Vec::new());
+    let stale = claim("c", "older", NodeClaimStatus::default());
+    leader.later(Duration::from_secs(60));
+    leader.hears(Input::ClaimSeen(stale.clone()));
+    assert!(leader.calls().is_empty(), "what a watch shows late of its namesake is no news");
+    leader.hears(Input::ClaimSeen(Claim { uid: "new".into(), created: leader.now, ..stale }));
+    assert_eq!(leader.calls(), [Spot]);
+}
+
+#[test]
+fn launches_that_cannot_be_written_down_are_in_nobodys_way_and_said_once() {
+    let claims = (0..60).map(|n| {
+        let mut of = claim(&format!("c{n:02}"), "u", NodeClaimStatus::default());
+        // Each alone: nothing is shared.
+        of.spec.spot_patience_seconds = n;
+        of.spec.order = if n % 2 == 0 { vec![Spot] } else { vec![Spot, OnDemand] };
+        of.spec.recipe.as_mut().unwrap().launch_template_version = n.to_string();
+        of
+    });
+    let mut leader = Leader::new(Vec::new(), Vec::new());
+    leader.refuses_launches = true;
+    claims.for_each(|claim| leader.hears(Input::ClaimSeen(claim)));
+    leader.later(Duration::from_secs(600));
+    let written = leader.done.iter().filter(|e| matches!(e, Effect::CreateLaunch { .. })).count();
+    assert_eq!(leader.said("WriteFailed"), 60, "each once");
+    assert!((60..60 * 30).contains(&written), "{written} tries of 60 in ten minutes");
+    leader.refuses_launches = false;
+    leader.hears(Input::ClaimSeen(claim("other", "u", NodeClaimStatus::default())));
+    let other = |e: &Effect| matches!(e, Effect::Call { launch, .. } if launch == "other.1");
+    assert!(leader.done.iter().any(other), "it does not wait for them");
+}
+
+#[test]
+fn an_instance_that_came_for_a_claim_is_its_own_though_ec2_shows_it_late() {
+    let mut leader = Leader::new(vec![claim("c", "u", NodeClaimStatus::default())], Vec::new());
+    let instances = vec![Launched { instance_id: id(1), offering: offering(Spot) }];
+    leader.hears(Input::Called { launch: "c.1".into(), answer: Answer::Fleet { instances, errors: Vec::new() } });
+    leader.reads(Vec::new());
+    leader.hears(Input::NodeSeen(NodeView { name: "n".into(), ..NodeView::default() }));
+    leader.later(Duration::from_secs(100));
+    leader.reads(Vec::new());
+    assert_eq!((leader.said("Launched"), leader.said("InstanceGone"), leader.ends()), (1, 0, 0));
+}
