@@ -33,7 +33,7 @@ use self::classes::Classes;
 use self::config::Config;
 use self::market::Market;
 use self::observer::Observer;
-use self::performer::Performer;
+use self::performer::{OnTheirWay, Performer};
 use self::stand_ins::StandIns;
 use crate::adapters::ec2::{Ec2, Ec2Error};
 use crate::adapters::kubernetes::{ConnectError, Kubernetes, one_line};
@@ -111,17 +111,23 @@ async fn provide(
     let all = Classes::new(ec2.clone(), kubernetes.clone(), observer.clone(), inputs.clone());
     tokio::task::spawn_local(all.follow(classes));
     let candidate = Candidate::new(kubernetes.client().clone(), &config.namespace, config.pod_name.clone());
-    let campaign =
-        tokio::task::spawn_local(campaign(candidate, clock, stands, leaves, inputs.clone(), observer.clone()));
-    let performer = Performer::new(kubernetes.clone(), ec2, clock, inputs, observer.clone());
+    let performer = Performer::new(kubernetes.clone(), ec2, clock, inputs.clone(), observer.clone());
     let on_their_way = performer.on_their_way();
+    let campaign = Campaign {
+        candidate,
+        clock,
+        inputs,
+        observer: observer.clone(),
+        on_their_way: on_their_way.clone(),
+        acts: performer.leads(),
+    };
+    let campaign = tokio::task::spawn_local(campaign.run(stands, leaves));
     if config.take_over {
         let stand_ins = StandIns { kubernetes, clock, observer, on_their_way: on_their_way.clone() };
         tokio::task::spawn_local(stand_ins.keep(seen, performer.leads()));
     }
     driver::run(core, clock, receiver, performer, stop).await;
-    // Nothing new begins. What is on its way ends before another may lead.
-    let _ = tokio::time::timeout(CALL_TIMEOUT, on_their_way.ended()).await;
+    // Nothing new begins.
     leaving.send_replace(true);
     let _ = campaign.await;
 }
@@ -148,67 +154,79 @@ async fn cluster_id(kubernetes: &Kubernetes, observer: &Observer) -> String {
 }
 
 /// Holds the lease where it can be had; gives it up where this replica's node is doomed, and at the end.
-async fn campaign(
-    mut candidate: Candidate,
+struct Campaign {
+    candidate: Candidate,
     clock: Clock,
-    mut stands: watch::Receiver<bool>,
-    mut leaves: watch::Receiver<bool>,
     inputs: mpsc::Sender<Input>,
     observer: Observer,
-) {
-    let mut last = String::new();
-    let mut told_lost = true;
-    loop {
-        let stays = *stands.borrow_and_update();
-        let look = tokio::select! {
-            look = candidate.look(stays) => look,
-            _ = leaves.wait_for(|leaves| *leaves) => break,
-        };
-        let wait = match look {
-            Ok(Look::Held { sent }) => {
-                told_lost = false;
-                let until = clock.now() - sent.elapsed() + leader::DURATION;
-                let _ = inputs.send(Input::LeaseHeld { until }).await;
-                observer.lease(Ok(()));
-                leader::EVERY
-            }
-            Ok(Look::Theirs { holder }) => {
-                if !told_lost {
-                    told_lost = true;
-                    tracing::warn!(holder, "another replica holds the lease");
-                    let _ = inputs.send(Input::LeaseLost).await;
-                }
-                observer.lease(Ok(()));
-                leader::EVERY / 3
-            }
-            Err(error) => {
-                let text = error.to_string();
-                if text != last {
-                    tracing::warn!(error = text, "the lease cannot be read or written, trying again");
-                    last.clone_from(&text);
-                }
-                observer.lease(Err(text));
-                leader::EVERY / 3
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(wait.mul_f64(0.9 + fastrand::f64() / 5.0)) => {}
-            Ok(()) = stands.changed() => {
-                if !*stands.borrow() && !told_lost {
-                    tracing::warn!("this replica's node is doomed: the other one is let lead");
-                    told_lost = true;
-                    let _ = inputs.send(Input::LeaseLost).await;
-                    give_up(&mut candidate).await;
-                }
-            }
-            _ = leaves.wait_for(|leaves| *leaves) => break,
-        }
-    }
-    give_up(&mut candidate).await;
+    on_their_way: OnTheirWay,
+    /// Whether the core may begin something.
+    acts: watch::Receiver<bool>,
 }
 
-async fn give_up(candidate: &mut Candidate) {
-    if let Err(error) = candidate.release().await {
-        tracing::warn!(error = %error, "the lease could not be given up: it runs out by itself");
+impl Campaign {
+    async fn run(mut self, mut stands: watch::Receiver<bool>, mut leaves: watch::Receiver<bool>) {
+        let mut last = String::new();
+        let mut told_lost = true;
+        loop {
+            let stays = *stands.borrow_and_update();
+            let look = tokio::select! {
+                look = self.candidate.look(stays) => look,
+                _ = leaves.wait_for(|leaves| *leaves) => break,
+            };
+            let wait = match look {
+                Ok(Look::Held { sent }) => {
+                    told_lost = false;
+                    let until = self.clock.now() - sent.elapsed() + leader::DURATION;
+                    let _ = self.inputs.send(Input::LeaseHeld { until }).await;
+                    self.observer.lease(Ok(()));
+                    leader::EVERY
+                }
+                Ok(Look::Theirs { holder }) => {
+                    if !told_lost {
+                        told_lost = true;
+                        tracing::warn!(holder, "another replica holds the lease");
+                        let _ = self.inputs.send(Input::LeaseLost).await;
+                    }
+                    self.observer.lease(Ok(()));
+                    leader::EVERY / 3
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    if text != last {
+                        tracing::warn!(error = text, "the lease cannot be read or written, trying again");
+                        last.clone_from(&text);
+                    }
+                    self.observer.lease(Err(text));
+                    leader::EVERY / 3
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait.mul_f64(0.9 + fastrand::f64() / 5.0)) => {}
+                Ok(()) = stands.changed() => {
+                    if !*stands.borrow() && !told_lost {
+                        tracing::warn!("this replica's node is doomed: the other one is let lead");
+                        told_lost = true;
+                        let _ = self.inputs.send(Input::LeaseLost).await;
+                        self.give_up().await;
+                    }
+                }
+                _ = leaves.wait_for(|leaves| *leaves) => break,
+            }
+        }
+        self.give_up().await;
+    }
+
+    /// Nothing begins once the core knows; what is on its way then ends before another may lead.
+    async fn give_up(&mut self) {
+        let ended = async {
+            // Where the core has been stopped there is nobody to wait for.
+            let _ = self.acts.wait_for(|acts| !*acts).await;
+            self.on_their_way.clone().ended().await;
+        };
+        let _ = tokio::time::timeout(CALL_TIMEOUT, ended).await;
+        if let Err(error) = self.candidate.release().await {
+            tracing::warn!(error = %error, "the lease could not be given up: it runs out by itself");
+        }
     }
 }

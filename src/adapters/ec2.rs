@@ -100,7 +100,7 @@ impl Ec2 {
     }
 
     /// `CreateFleet` of type instant, with this token.
-    pub async fn create_fleet(&self, token: &str, spec: &LaunchSpec) -> Answer {
+    pub async fn create_fleet(&self, token: &str, spec: &LaunchSpec) -> Result<Answer, Ec2Error> {
         let overrides = spec.overrides.iter().map(|one| {
             ec2::FleetLaunchTemplateOverridesRequest::builder()
                 .instance_type(ec2::InstanceType::from(one.instance_type.as_str()))
@@ -151,11 +151,8 @@ impl Ec2 {
             ))),
         };
         match call.send().await {
-            Ok(answer) => fleet(answer, spec),
-            Err(error) => match failed("ec2:CreateFleet", error) {
-                Ec2Error::Refused { code, message, .. } => Answer::Refused { code, message },
-                error => Answer::Unknown(one_line(&error)),
-            },
+            Ok(answer) => Ok(fleet(answer, spec)),
+            Err(error) => Err(failed("ec2:CreateFleet", error)),
         }
     }
 

@@ -50,7 +50,7 @@ pub struct NodeClaimSpec {
     pub order: Vec<CapacityType>,
     /// How long spot is tried before the next capacity type, in seconds.
     #[serde(default)]
-    #[cfg_attr(feature = "api", schemars(range(min = 0, max = 86_400)))]
+    #[cfg_attr(feature = "api", schemars(range(min = 0, max = PATIENCE_MAX_SECONDS)))]
     pub spot_patience_seconds: i64,
     /// What is launched; none where the class of its NodePool says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,7 +61,7 @@ pub struct NodeClaimSpec {
     pub node_pool: Option<String>,
     /// Extended resources, such as `nvidia.com/gpu`, that its Node must have before it is Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "api", schemars(length(max = 16), inner(length(max = 316))))]
+    #[cfg_attr(feature = "api", schemars(length(max = RESOURCES_MAX), inner(length(max = 316))))]
     pub resources: Vec<String>,
     /// The node that it stands in for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -174,7 +174,7 @@ pub struct NodeClaimStatus {
     pub phase: Option<ClaimPhase>,
     /// The reason of the last change, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "api", schemars(length(max = 1024)))]
+    #[cfg_attr(feature = "api", schemars(length(max = BECAUSE_MAX)))]
     pub because: Option<String>,
     /// The instance, once there is one.
     #[serde(rename = "instanceID", default, skip_serializing_if = "Option::is_none")]
@@ -230,9 +230,19 @@ pub struct Attempt {
     pub capacity_type: CapacityType,
     /// How it ended, for people; none while it is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "api", schemars(length(max = 512)))]
+    #[cfg_attr(feature = "api", schemars(length(max = ATTEMPT_BECAUSE_MAX)))]
     pub because: Option<String>,
 }
+
+/// How long spot may be tried before the next capacity type, in seconds.
+pub const PATIENCE_MAX_SECONDS: i64 = 86_400;
+
+/// How many extended resources a claim may name.
+pub const RESOURCES_MAX: usize = 16;
+
+/// How many characters a claim's reason and an attempt's may have.
+pub const BECAUSE_MAX: usize = 1_024;
+pub const ATTEMPT_BECAUSE_MAX: usize = 512;
 
 /// How many attempts a status lists.
 pub const ATTEMPTS_MAX: usize = 16;

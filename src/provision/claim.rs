@@ -6,7 +6,9 @@ use super::retire::Reason;
 use super::writes::Writes;
 use super::{Because, Claim, Created, Launch};
 use crate::api::launch::Launched;
-use crate::api::node_claim::{ATTEMPTS_MAX, Attempt, ClaimPhase, NodeClaimSpec, NodeClaimStatus, Purpose};
+use crate::api::node_claim::{
+    ATTEMPT_BECAUSE_MAX, ATTEMPTS_MAX, Attempt, BECAUSE_MAX, ClaimPhase, NodeClaimSpec, NodeClaimStatus, Purpose,
+};
 use crate::domain::notice::InstanceId;
 use crate::domain::offering::{CapacityType, MicroDollars};
 use crate::domain::quantity::in_dollars;
@@ -26,6 +28,11 @@ const NEVER_REGISTERED_MAX: i64 = 2;
 /// How soon a creation is tried again that failed, and the longest.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// The text of a reason, as much of it as a status takes: EC2's messages of missing permissions are longer.
+fn in_short(because: &Because, most: usize) -> String {
+    because.to_string().chars().take(most).collect()
+}
 
 /// What is being done about the object itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,7 +189,7 @@ impl Run {
     fn set(&mut self, phase: ClaimPhase, because: &Because) {
         self.changes += 1;
         self.status.phase = Some(phase);
-        self.status.because = Some(because.to_string());
+        self.status.because = Some(in_short(because, BECAUSE_MAX));
     }
 
     /// What stood in its way may be gone: it looks for capacity from the first rung on.
@@ -209,7 +216,7 @@ impl Run {
 
     /// Nothing can be asked for it, for a reason of its own. Returns whether that is news.
     pub(super) fn waits(&mut self, because: &Because) -> bool {
-        let news = self.status.because.as_deref() != Some(&because.to_string());
+        let news = self.status.because.as_deref() != Some(&in_short(because, BECAUSE_MAX));
         if news {
             self.set(ClaimPhase::Pending, because);
         }
@@ -265,7 +272,7 @@ impl Run {
     fn close_attempt(&mut self, because: &Because) {
         self.launch = None;
         if let Some(attempt) = self.status.attempts.last_mut().filter(|attempt| attempt.because.is_none()) {
-            attempt.because = Some(because.to_string().chars().take(512).collect());
+            attempt.because = Some(in_short(because, ATTEMPT_BECAUSE_MAX));
         }
     }
 

@@ -4,7 +4,7 @@ use super::pools::serving::{Service, needs};
 use super::pools::{Classes, Pools};
 use super::{Because, Doomed, Instance, NodeView, Settings, copy_of};
 use crate::api::interruption::Phase;
-use crate::api::node_claim::{NodeClaimSpec, Purpose, Replaces};
+use crate::api::node_claim::{NodeClaimSpec, PATIENCE_MAX_SECONDS, Purpose, RESOURCES_MAX, Replaces};
 use crate::domain::notice::Kind;
 use crate::domain::offering::{CapacityType, Catalog};
 use crate::domain::policy::Rebalance;
@@ -83,6 +83,11 @@ impl Wish {
     }
 }
 
+/// A patience as a claim takes it.
+fn in_seconds(patience: std::time::Duration) -> i64 {
+    i64::try_from(patience.as_secs()).unwrap_or(i64::MAX).min(PATIENCE_MAX_SECONDS)
+}
+
 fn replaces(doomed: &Doomed, group: Option<String>) -> Replaces {
     let (instance_id, node_name) = (doomed.instance.clone(), doomed.node.clone());
     Replaces { instance_id, node_name, episode: doomed.episode, group }
@@ -101,7 +106,8 @@ pub(super) fn wish(
         return Wish::None(Because::LeftToKarpenter { node });
     }
     let Some(instance) = instance else { return Wish::Unknown };
-    let resources = view.map(|node| node.resources.iter().cloned().collect()).unwrap_or_default();
+    // A plugin may register dozens of devices of one kind; that some of them are there says that it has come.
+    let resources = view.map(|node| node.resources.iter().take(RESOURCES_MAX).cloned().collect()).unwrap_or_default();
     let (pool, rules) = match pools.serving(view, &instance.offering, catalog, classes) {
         _ if catalog.is_empty() => return Wish::Later,
         Service::Waits(because) => return Wish::Waits(because),
@@ -111,7 +117,7 @@ pub(super) fn wish(
     Wish::Claim(Box::new(NodeClaimSpec {
         requirements: needs(rules, catalog.types.get(&instance.offering.instance_type), catalog),
         order: rules.order.clone(),
-        spot_patience_seconds: i64::try_from(rules.spot_patience.as_secs()).unwrap_or(i64::MAX),
+        spot_patience_seconds: in_seconds(rules.spot_patience),
         recipe: None,
         node_pool: Some(pool),
         resources,
@@ -139,7 +145,7 @@ fn copy(doomed: &Doomed, instance: &Instance, resources: Vec<String>, catalog: &
     Wish::Claim(Box::new(NodeClaimSpec {
         requirements: like(&instance.offering.instance_type, catalog),
         order,
-        spot_patience_seconds: i64::try_from(settings.spot_patience.as_secs()).unwrap_or(i64::MAX),
+        spot_patience_seconds: in_seconds(settings.spot_patience),
         recipe: Some(recipe),
         node_pool: None,
         resources,

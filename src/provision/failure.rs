@@ -40,19 +40,48 @@ pub fn class(code: &str) -> Class {
         | "InstanceLimitExceeded"
         | "MaxSpotFleetRequestCountExceeded" => Class::Quota,
         "InsufficientFreeAddressesInSubnet" | "InsufficientAddressCapacity" => Class::Addresses,
-        "RequestLimitExceeded" | "Throttling" | "ThrottlingException" | "EC2ThrottledException" => Class::Throttle,
+        "RequestLimitExceeded"
+        | "Throttling"
+        | "ThrottlingException"
+        | "ThrottledException"
+        | "RequestThrottled"
+        | "TooManyRequestsException"
+        | "EC2ThrottledException" => Class::Throttle,
         "InternalError"
         | "InternalFailure"
         | "ServiceUnavailable"
         | "Unavailable"
         | "RequestTimeout"
         | "IdempotentParameterMismatch" => Class::Unknown,
-        "OptInRequired" | "UnauthorizedOperation" | "AccessDenied" | "PendingVerification" | "Blocked" => Class::SetUp,
-        _ if code.starts_with("Invalid") || code.starts_with("AuthFailure") || code.starts_with("Missing") => {
+        "OptInRequired" | "PendingVerification" | "Blocked" => Class::SetUp,
+        _ if forbids(code)
+            || code.starts_with("Invalid")
+            || code.starts_with("AuthFailure")
+            || code.starts_with("Missing") =>
+        {
             Class::SetUp
         }
         _ => Class::Capacity,
     }
+}
+
+/// Whether a code says that whoever asks may not, or is not who they say: a permission or a credential is missing.
+pub fn forbids(code: &str) -> bool {
+    matches!(
+        code,
+        "UnauthorizedOperation"
+            | "AccessDenied"
+            | "AccessDeniedException"
+            | "AuthFailure"
+            | "ExpiredToken"
+            | "ExpiredTokenException"
+            | "IncompleteSignature"
+            | "InvalidClientTokenId"
+            | "MissingAuthenticationToken"
+            | "RequestExpired"
+            | "SignatureDoesNotMatch"
+            | "UnrecognizedClientException"
+    )
 }
 
 /// Whether a set-up error stands in the way of spot alone: on-demand may still work.
@@ -77,6 +106,9 @@ mod tests {
             ("InvalidLaunchTemplateId.NotFound", Class::SetUp),
             ("InvalidAMIID.NotFound", Class::SetUp),
             ("UnauthorizedOperation", Class::SetUp),
+            ("RequestExpired", Class::SetUp),
+            ("ExpiredToken", Class::SetUp),
+            ("ThrottledException", Class::Throttle),
             ("IdempotentParameterMismatch", Class::Unknown),
             ("InternalError", Class::Unknown),
             ("SomethingNewOfNextYear", Class::Capacity),

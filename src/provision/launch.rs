@@ -126,6 +126,11 @@ impl Run {
         self.unwritten == 1
     }
 
+    /// Whether this is the first time that it is not known what came of it.
+    pub(super) fn is_newly_unknown(&self) -> bool {
+        self.repeats == 1
+    }
+
     /// Whether a call is on its way.
     pub(super) fn is_called(&self) -> bool {
         matches!(self.stage, Stage::Called { .. })

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::api::node_claim::Recipe;
+use crate::api::node_claim::{PATIENCE_MAX_SECONDS, Recipe};
 use crate::api::node_pool::{Fallback, IntOrString, Limits, NodePoolSpec, NodePoolStatus, PoolTaint, TemplateMeta};
 use crate::domain::offering::{CapacityType, Catalog, MicroDollars, Offering};
 use crate::domain::policy::{DRAIN, MARGIN, MARGIN_MAX, REBALANCE};
@@ -23,6 +23,9 @@ pub mod usage;
 
 /// The prefix of labels and annotations that are ours.
 const OURS: &str = "spotkeeper.dev/";
+
+/// The longest patience with spot that a claim takes.
+pub const PATIENCE_MAX: Duration = Duration::from_secs(PATIENCE_MAX_SECONDS.unsigned_abs());
 
 /// How long a pool may go unseen after a leader began until it is taken not to exist.
 const SEEN_BY: Duration = Duration::from_secs(10);
@@ -162,7 +165,7 @@ pub fn read(spec: &NodePoolSpec) -> Result<Rules, Fault> {
         taints: template.taints.clone(),
         startup_taints: template.startup_taints.clone(),
         order,
-        spot_patience: duration("spec.fallback.spotPatience", fallback.spot_patience.as_deref(), Duration::ZERO)?,
+        spot_patience: spot_patience(&fallback)?,
         return_to_spot: return_to_spot(&fallback)?,
         floor,
         fallback_cost_max: cost_max(&fallback)?,
@@ -222,6 +225,17 @@ fn cost_max(fallback: &Fallback) -> Result<Option<MicroDollars>, Fault> {
 fn duration(field: &str, text: Option<&str>, otherwise: Duration) -> Result<Duration, Fault> {
     let read = text.map(crate::domain::time::duration).transpose();
     read.map(|read| read.unwrap_or(otherwise)).map_err(|why| Fault::new("InvalidDuration", field, why))
+}
+
+fn spot_patience(fallback: &Fallback) -> Result<Duration, Fault> {
+    const FIELD: &str = "spec.fallback.spotPatience";
+    let patience = duration(FIELD, fallback.spot_patience.as_deref(), Duration::ZERO)?;
+    if patience > PATIENCE_MAX {
+        let why =
+            "more than 24h: leave on-demand out of spec.fallback.order where spot is to be waited for without end";
+        return Err(Fault::new("InvalidDuration", FIELD, why));
+    }
+    Ok(patience)
 }
 
 fn return_to_spot(fallback: &Fallback) -> Result<ReturnToSpot, Fault> {

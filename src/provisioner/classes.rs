@@ -288,12 +288,7 @@ impl Classes {
     ) -> Result<T, Ec2Error> {
         let began = Instant::now();
         let result = call.await;
-        let word = match &result {
-            Ok(_) => "ok",
-            Err(Ec2Error::Refused { .. }) => "refused",
-            Err(_) => "unknown",
-        };
-        self.observer.asked_ec2(action, word, began.elapsed());
+        self.observer.asked_ec2(action, &result, began.elapsed());
         result
     }
 }

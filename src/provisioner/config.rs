@@ -8,6 +8,7 @@ use clap::Parser;
 
 use crate::config::{LogFormat, duration, listen, log_filter};
 use crate::domain::offering::CapacityType;
+use crate::provision::pools::PATIENCE_MAX;
 use crate::provision::{Settings, comeback};
 
 /// Has a replacement on its way for every node that AWS is about to take.
@@ -114,6 +115,13 @@ impl Config {
                 return Err(format!("--order: `{one}` is named twice"));
             }
         }
+        if self.spot_patience > PATIENCE_MAX {
+            return Err(
+                "--spot-patience: more than 24h; where spot is to be waited for without end, leave on-demand out of \
+                        --order"
+                    .to_owned(),
+            );
+        }
         if self.resync < Duration::from_secs(1) {
             return Err("--resync: below 1s EC2 throttles the whole account".to_owned());
         }
@@ -191,6 +199,7 @@ mod tests {
             (&["--order", "spot,spot"], "--order"),
             (&["--create-fleet-bucket", "0,5"], "--create-fleet-bucket"),
             (&["--create-fleet-bucket", "5,NaN"], "--create-fleet-bucket"),
+            (&["--spot-patience", "25h"], "--spot-patience"),
             (&["--resync", "10ms"], "--resync"),
             (&["--registration-timeout", "1s"], "--registration-timeout"),
             (&["--leak-grace", "0s"], "--leak-grace"),

@@ -93,12 +93,7 @@ impl Reading {
 
     /// Takes in what came of it; a failure is said once a streak.
     fn took<T>(&mut self, began: Instant, result: Result<T, Ec2Error>, observer: &Observer) -> Result<T, String> {
-        let word = match &result {
-            Ok(_) => "ok",
-            Err(Ec2Error::Refused { .. }) => "refused",
-            Err(_) => "unknown",
-        };
-        observer.asked_ec2(self.action, word, began.elapsed());
+        observer.asked_ec2(self.action, &result, began.elapsed());
         match result {
             Ok(value) => {
                 (self.retry, self.failing) = (RETRY_FIRST, false);

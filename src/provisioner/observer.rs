@@ -7,13 +7,19 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::adapters::admin::{Admin, Condition, Heartbeat, Readiness};
+use crate::adapters::ec2::Ec2Error;
+use crate::adapters::kubernetes::one_line;
 use crate::adapters::metrics::provisioner::{Ec2Request, Metrics};
 use crate::domain::time::Instant;
+use crate::provision::failure::forbids;
 use crate::provision::invariants::{Violation, Witness};
 use crate::provision::{Answer, Because, Effect, Input, Provisioner};
 
 /// The loop beats every five seconds; this long without a beat means that it is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
+
+/// Longer than the longest pause between two tries of what is refused.
+const FORBIDDEN_FOR: Duration = Duration::from_secs(45 * 60);
 
 /// Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -26,11 +32,14 @@ pub struct Observer {
     leads: watch::Sender<bool>,
     /// How many launches were refused for their template.
     refusals: watch::Sender<u64>,
+    /// The actions that EC2 has refused for a missing permission: since when, and what it said.
+    forbidden: Arc<Mutex<HashMap<&'static str, (std::time::Instant, String)>>>,
 }
 
 impl Observer {
     pub fn new() -> Self {
         let conditions = [Condition::Kubernetes, Condition::Ec2, Condition::Lease];
+        let forbidden = Arc::default();
         let admin = Admin {
             readiness: Readiness::of(&conditions),
             heartbeat: Heartbeat::new(STUCK_AFTER),
@@ -42,6 +51,7 @@ impl Observer {
             wanted: Arc::default(),
             leads: watch::Sender::new(false),
             refusals: watch::Sender::new(0),
+            forbidden,
         }
     }
 
@@ -75,9 +85,25 @@ impl Observer {
         };
     }
 
-    /// A request to EC2 has ended.
-    pub fn asked_ec2(&self, action: &'static str, result: &'static str, took: Duration) {
-        self.admin.metrics.ec2_asked(Ec2Request { action, result }, took);
+    /// A request to EC2 has ended. A missing permission makes this replica not ready until the action is allowed again.
+    pub fn asked_ec2<T>(&self, action: &'static str, result: &Result<T, Ec2Error>, took: Duration) {
+        let (word, denial) = match result {
+            Ok(_) => ("ok", None),
+            Err(error @ Ec2Error::Refused { code, .. }) => ("refused", forbids(code).then(|| one_line(error))),
+            Err(_) => ("unknown", None),
+        };
+        self.admin.metrics.ec2_asked(Ec2Request { action, result: word }, took);
+        let mut forbidden = self.forbidden.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is not asked for any more says nothing of what would be allowed by now.
+        forbidden.retain(|_, (since, _)| since.elapsed() < FORBIDDEN_FOR);
+        match denial {
+            Some(why) => drop(forbidden.insert(action, (std::time::Instant::now(), why))),
+            None if word != "unknown" => drop(forbidden.remove(action)),
+            None => {}
+        }
+        let mut denials: Vec<&str> = forbidden.values().map(|(_, why)| why.as_str()).collect();
+        denials.sort_unstable();
+        self.set(Condition::Permissions, if denials.is_empty() { Ok(()) } else { Err(denials.join("; ")) });
     }
 
     /// The main loop went round.
@@ -152,5 +178,31 @@ fn refuses_template(input: &Input) -> bool {
         Input::Called { answer: Answer::Refused { code, .. }, .. } => names(code),
         Input::Called { answer: Answer::Fleet { errors, .. }, .. } => errors.iter().any(|error| names(&error.code)),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_permission_is_no_readiness_until_the_action_is_allowed() {
+        let observer = Observer::new();
+        let asked = |action, code: Option<&str>| {
+            let refused = |code: &str| Ec2Error::Refused { action, code: code.to_owned(), message: "no".into() };
+            observer.asked_ec2(action, &code.map_or(Ok(()), |code| Err(refused(code))), Duration::ZERO);
+            let unmet = observer.admin.readiness.unmet_conditions().into_iter();
+            unmet.filter(|(condition, _)| *condition == Condition::Permissions).map(|(_, why)| why).next()
+        };
+        assert_eq!(asked("ec2:DescribeInstances", None), None);
+        let denied = asked("ec2:TerminateInstances", Some("UnauthorizedOperation")).unwrap();
+        assert!(denied.contains("allow ec2:TerminateInstances"), "{denied}");
+        assert!(asked("ec2:DescribeInstances", None).is_some(), "another action says nothing of it");
+        let both = asked("ec2:CreateFleet", Some("ExpiredToken")).unwrap();
+        assert!(both.contains("ec2:CreateFleet") && both.contains("ec2:TerminateInstances"), "{both}");
+        assert!(
+            asked("ec2:CreateFleet", Some("InvalidAMIID.NotFound")).is_some_and(|why| !why.contains("CreateFleet"))
+        );
+        assert_eq!(asked("ec2:TerminateInstances", None), None);
     }
 }

@@ -14,6 +14,7 @@ use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
 use crate::driver::{Clock, Surroundings};
 use crate::interruption::Outcome;
+use crate::provision::failure::forbids;
 use crate::provision::{Answer, Because, Effect, Input, Instance, Provisioner};
 
 /// How long what is known of subnets is believed.
@@ -114,25 +115,23 @@ impl Shared {
     ) -> Result<T, Ec2Error> {
         let began = std::time::Instant::now();
         let result = call.await;
-        let word = match &result {
-            Ok(_) => "ok",
-            Err(Ec2Error::Refused { .. }) => "refused",
-            Err(_) => "unknown",
-        };
-        self.observer.asked_ec2(action, word, began.elapsed());
+        self.observer.asked_ec2(action, &result, began.elapsed());
         result
     }
 
     async fn call(&self, token: &str, spec: &crate::api::launch::LaunchSpec) -> Answer {
         let began = std::time::Instant::now();
-        let answer = self.ec2.create_fleet(token, spec).await;
-        let word = match &answer {
-            Answer::Fleet { .. } => "ok",
-            Answer::Refused { .. } => "refused",
-            Answer::Unknown(_) => "unknown",
-        };
-        self.observer.asked_ec2("CreateFleet", word, began.elapsed());
-        answer
+        let result = self.ec2.create_fleet(token, spec).await;
+        match result.as_ref().ok().and_then(denied) {
+            // The call as such was allowed, and what it does for us was not.
+            Some(error) => self.observer.asked_ec2("CreateFleet", &Err::<(), _>(error), began.elapsed()),
+            None => self.observer.asked_ec2("CreateFleet", &result, began.elapsed()),
+        }
+        match result {
+            Ok(answer) => answer,
+            Err(Ec2Error::Refused { code, message, .. }) => Answer::Refused { code, message },
+            Err(error) => Answer::Unknown(one_line(&error)),
+        }
     }
 
     async fn instances(&self, of: &[InstanceId]) -> Result<Vec<Instance>, Ec2Error> {
@@ -165,6 +164,14 @@ impl Shared {
         }
         late
     }
+}
+
+/// The permission that a launch lacked which gave nothing.
+fn denied(answer: &Answer) -> Option<Ec2Error> {
+    let Answer::Fleet { instances, errors } = answer else { return None };
+    let error = errors.iter().filter(|_| instances.is_empty()).find(|error| forbids(&error.code))?;
+    let (code, message) = (error.code.clone(), error.message.clone());
+    Some(Ec2Error::Refused { action: "ec2:RunInstances", code, message })
 }
 
 fn decided(about: &str, because: &Because) {

@@ -86,6 +86,11 @@ struct Leader {
 
 impl Leader {
     fn new(claims: Vec<Claim>, launches: Vec<Launch>) -> Self {
+        Self::of(claims, launches, Vec::new())
+    }
+
+    /// It has seen these nodes before it leads.
+    fn of(claims: Vec<Claim>, launches: Vec<Launch>, nodes: Vec<NodeView>) -> Self {
         let epoch = Epoch(Timestamp::from_second(1_790_000_000).unwrap());
         let core = Provisioner::new(Settings::default(), epoch);
         let now = Instant::default();
@@ -98,6 +103,7 @@ impl Leader {
             ..Catalog::default()
         };
         leader.hears(Input::CatalogRead(catalog.into()));
+        nodes.into_iter().for_each(|node| leader.hears(Input::NodeSeen(node)));
         leader.hears(Input::NodesSynced);
         leader.hears(Input::PoolsSynced);
         leader.hears(Input::LeaseHeld { until: Instant::from_millis(u64::MAX / 2) });
@@ -330,4 +336,59 @@ fn an_instance_that_came_for_a_claim_is_its_own_though_ec2_shows_it_late() {
     leader.later(Duration::from_secs(100));
     leader.reads(Vec::new());
     assert_eq!((leader.said("Launched"), leader.said("InstanceGone"), leader.ends()), (1, 0, 0));
+}
+
+#[test]
+fn a_reason_that_is_longer_than_a_status_takes_is_cut_off() {
+    let mut leader = Leader::new(vec![claim("c", "u", NodeClaimStatus::default())], Vec::new());
+    // As EC2 answers where a permission is missing, with what it has encoded of the request.
+    let answer = Answer::Refused { code: "UnauthorizedOperation".into(), message: "ü".repeat(3_000) };
+    leader.hears(Input::Called { launch: "c.1".into(), answer });
+    let written = leader.done.iter().rev().find_map(|effect| match effect {
+        Effect::WriteClaim { status, .. } => status.because.clone(),
+        _ => None,
+    });
+    assert_eq!(written.unwrap().chars().count(), 1_024);
+}
+
+#[test]
+fn a_call_that_is_not_answered_is_said_once_however_often_it_is_repeated() {
+    let mut leader = Leader::new(vec![claim("c", "u", NodeClaimStatus::default())], Vec::new());
+    for _ in 0..20 {
+        let answer = Answer::Unknown("connection reset".into());
+        leader.hears(Input::Called { launch: "c.1".into(), answer });
+        leader.later(Duration::from_secs(12));
+    }
+    assert_eq!(leader.said("UnknownOutcome"), 1);
+    assert!(leader.calls().len() > 20, "{} calls", leader.calls().len());
+}
+
+#[test]
+fn an_instance_that_has_registered_by_another_name_is_not_ended_while_pods_run_on_either_node() {
+    let mut deleted = claim("c", "u", ready(&id(1)));
+    deleted.deleting = true;
+    let node = |name: &str, ready: bool, workloads: bool| NodeView {
+        name: name.into(),
+        uid: name.into(),
+        instance: Some(id(1)),
+        provider_id: Some("aws:///a/i-00000001".into()),
+        ready,
+        workloads,
+        cordoned: true,
+        ..NodeView::default()
+    };
+    let nodes = vec![node("a-left-behind", false, false), node("b-lives", true, true)];
+    let mut leader = Leader::of(vec![deleted], Vec::new(), nodes);
+    leader.reads(vec![seen(&id(1), Some("t"))]);
+    leader.hears(Input::Requested { instance: id(1), outcome: Outcome::Done });
+    leader.later(Duration::from_secs(120));
+    assert_eq!(leader.ends(), 0);
+    let asked = leader.done.iter().find_map(|effect| match effect {
+        Effect::Request { node, .. } => Some(node.clone()),
+        _ => None,
+    });
+    assert_eq!(asked.as_deref(), Some("b-lives"), "the one that runs them is drained");
+    leader.hears(Input::NodeSeen(node("b-lives", true, false)));
+    leader.later(Duration::from_secs(60));
+    assert_eq!(leader.ends(), 1);
 }

@@ -91,6 +91,7 @@ fn a_pool_that_can_never_work_is_told_which_field_to_change() {
         (no_floor, "InvalidFloor", "spec.fallback.onDemandFloor"),
         (percent, "InvalidFloor", "spec.fallback.onDemandFloor"),
         (fallback(|of| of.spot_patience = Some("soon".into())), "InvalidDuration", "spec.fallback.spotPatience"),
+        (fallback(|of| of.spot_patience = Some("48h".into())), "InvalidDuration", "spec.fallback.spotPatience"),
         (
             fallback(|of| of.max_hourly_fallback_cost = Some("much".into())),
             "InvalidCost",

@@ -71,7 +71,10 @@ impl Provisioner {
                 self.throttled(now, name);
                 self.say(name, Because::Throttled { code }, effects);
             }
-            Fate::Unknown(why) => self.say(name, Because::Unknown { why }, effects),
+            Fate::Unknown(why) if self.launches.get(name).is_some_and(launch::Run::is_newly_unknown) => {
+                self.say(name, Because::Unknown { why }, effects);
+            }
+            Fate::Unknown(_) => {}
             Fate::Wrong { code, message } => {
                 self.launches.get_mut(name).into_iter().for_each(|run| run.told = true);
                 self.shortages.over(name);

@@ -14,9 +14,10 @@ use crate::provision::{Because, Effect, NodeView};
 type Why = (Reason, Option<String>);
 
 impl Provisioner {
-    /// The Node of an instance.
+    /// The Node of an instance; of two, of which one was left behind when it registered by another name, the Ready one.
     pub(super) fn node_of(&self, instance: &InstanceId) -> Option<&NodeView> {
-        self.nodes.values().find(|node| node.instance.as_ref() == Some(instance))
+        let of = self.nodes.values().filter(|node| node.instance.as_ref() == Some(instance));
+        of.max_by_key(|node| node.ready)
     }
 
     /// Which instances are to go, and why.
@@ -139,7 +140,7 @@ impl Provisioner {
         }
         let Some(node) = self.node_of(instance) else { return true };
         let may = self.retiring.get(instance).is_some_and(|run| !run.is_withdrawn() && run.may_end(now, node.cordoned));
-        may && !node.workloads
+        may && !self.nodes.values().any(|node| node.instance.as_ref() == Some(instance) && node.workloads)
     }
 
     /// The instances that are being retired for good: they need nobody in their place.
