@@ -37,11 +37,13 @@ pub(super) struct Run {
     stage: Stage,
     again: Instant,
     on_its_way: bool,
+    /// The last write failed.
+    failing: bool,
 }
 
 impl Run {
     pub(super) fn new(now: Instant, node: String, uid: String) -> Self {
-        Self { node, uid, stage: Stage::Looking, again: now, on_its_way: false }
+        Self { node, uid, stage: Stage::Looking, again: now, on_its_way: false, failing: false }
     }
 
     /// What is to be done now.
@@ -80,27 +82,35 @@ impl Run {
         }
     }
 
-    /// How the taint was answered.
+    /// How the taint was answered. Returns what went wrong, the first time in a row.
     pub(super) fn tainted(&mut self, now: Instant, outcome: Outcome) -> Option<String> {
         self.on_its_way = false;
         self.again = now + AGAIN;
         match outcome {
             Outcome::Done => {
                 self.stage = Stage::Detaching { until: now + DETACHED_WITHIN };
+                self.failing = false;
                 None
             }
-            Outcome::Refused(why) | Outcome::Failed(why) => Some(why),
+            Outcome::Refused(why) | Outcome::Failed(why) => self.failed(why),
         }
     }
 
-    /// How its deletion was answered: the watch tells when it is gone.
+    /// How its deletion was answered: the watch tells when it is gone. Returns what went wrong, the first time in a row.
     pub(super) fn deleted(&mut self, now: Instant, outcome: Outcome) -> Option<String> {
         self.on_its_way = false;
         self.again = now + AGAIN * 5;
         match outcome {
-            Outcome::Done => None,
-            Outcome::Refused(why) | Outcome::Failed(why) => Some(why),
+            Outcome::Done => {
+                self.failing = false;
+                None
+            }
+            Outcome::Refused(why) | Outcome::Failed(why) => self.failed(why),
         }
+    }
+
+    fn failed(&mut self, why: String) -> Option<String> {
+        (!std::mem::replace(&mut self.failing, true)).then_some(why)
     }
 
     pub(super) fn wakeup(&self) -> Option<Instant> {
@@ -168,5 +178,6 @@ mod tests {
         run.advance(at(2));
         assert_eq!(run.tainted(at(3), Outcome::Refused("no".into())), Some("no".into()));
         assert_eq!(run.advance(at(5)), Some(Effect::TaintOutOfService { node: "n".into(), uid: "u".into() }));
+        assert_eq!(run.tainted(at(6), Outcome::Refused("no".into())), None, "said once");
     }
 }

@@ -434,7 +434,7 @@ impl Core for Provisioner {
             Input::AttachmentsRead { node, found } => self.attachments_read(now, &node, found, effects),
             Input::NodeTainted { node, outcome } => self.node_tainted(now, &node, outcome, effects),
             Input::NodeDeleted { node, outcome } => self.node_deleted(now, &node, outcome, effects),
-            Input::RecordWritten { instance, outcome } => self.collecting.answered(&instance, &outcome),
+            Input::RecordWritten { instance, outcome } => self.record_written(&instance, outcome, effects),
             Input::Requested { instance, outcome } => self.requested(now, &instance, false, outcome, effects),
             Input::Withdrawn { instance, outcome } => self.requested(now, &instance, true, outcome, effects),
             Input::Ended { instance, outcome } => self.ended(now, &instance, outcome, effects),

@@ -27,11 +27,8 @@ pub fn watch(
     records: mpsc::UnboundedSender<stand_ins::Seen>,
     observer: &Observer,
 ) -> mpsc::UnboundedReceiver<Sight> {
-    let fleet = Rc::new(Fleet {
-        inputs: inputs.clone(),
-        seen: RefCell::default(),
-        synced: Synced { observer: observer.clone(), missing: RefCell::new(WATCHES.to_vec()) },
-    });
+    let fleet =
+        Rc::new(Fleet { inputs: inputs.clone(), seen: RefCell::default(), synced: Synced::new(observer.clone()) });
     tokio::task::spawn_local(nodes(kubernetes.clone(), fleet.clone()));
     tokio::task::spawn_local(pods(kubernetes.clone(), fleet.clone()));
     tokio::task::spawn_local(interruptions(kubernetes.clone(), own_node, standing, records, fleet.clone()));
@@ -44,20 +41,37 @@ pub fn watch(
 
 const WATCHES: [&str; 6] = ["nodes", "pods", "interruptions", "nodeclaims", "nodepools", "ec2nodeclasses"];
 
-/// Which watches have told everything there is; readiness waits for all.
+/// Which watches have told everything there is, and see what happens; readiness waits for all.
 struct Synced {
     observer: Observer,
     missing: RefCell<Vec<&'static str>>,
+    /// Those that have not been answered for a while, and why.
+    broken: RefCell<BTreeMap<&'static str, String>>,
 }
 
 impl Synced {
+    fn new(observer: Observer) -> Self {
+        Self { observer, missing: RefCell::new(WATCHES.to_vec()), broken: RefCell::default() }
+    }
+
     fn done(&self, what: &'static str) {
-        let mut missing = self.missing.borrow_mut();
-        missing.retain(|one| *one != what);
-        self.observer.kubernetes(if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("not listed yet: {}", missing.join(", ")))
+        self.missing.borrow_mut().retain(|one| *one != what);
+        self.tell();
+    }
+
+    fn broken(&self, what: &'static str, why: Option<String>) {
+        match why {
+            Some(why) => drop(self.broken.borrow_mut().insert(what, why)),
+            None => drop(self.broken.borrow_mut().remove(what)),
+        }
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.observer.kubernetes(match (self.broken.borrow().first_key_value(), self.missing.borrow().as_slice()) {
+            (Some((what, why)), _) => Err(format!("{what} cannot be watched: {why}")),
+            (None, []) => Ok(()),
+            (None, missing) => Err(format!("not listed yet: {}", missing.join(", "))),
         });
     }
 }
@@ -151,7 +165,7 @@ async fn follow<K>(
 {
     let mut known: HashSet<String> = HashSet::new();
     let mut list: HashSet<String> = HashSet::new();
-    watches::follow(what, api, watcher::Config::default(), async |event| match event {
+    let each = async |event| match event {
         Event::Init => list.clear(),
         Event::InitApply(object) => {
             list.insert(key(&object));
@@ -174,8 +188,9 @@ async fn follow<K>(
             known.remove(&gone);
             fleet.tell(delete(&gone)).await;
         }
-    })
-    .await;
+    };
+    let broken = |why| fleet.synced.broken(what, why);
+    watches::follow_closely(what, api, watcher::Config::default(), each, broken).await;
 }
 
 fn name<K: kube::Resource>(object: &K) -> String {
@@ -277,6 +292,26 @@ async fn claims(kubernetes: Kubernetes, clock: Clock, fleet: Rc<Fleet>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn readiness_waits_for_every_watch_and_names_one_that_is_broken() {
+        let observer = Observer::new();
+        let unmet = || {
+            let all = observer.admin().readiness.unmet_conditions().into_iter();
+            all.filter(|(of, _)| of.as_str() == "kubernetes").map(|(_, why)| why).next()
+        };
+        let synced = Synced::new(observer.clone());
+        WATCHES[1..].iter().for_each(|what| synced.done(what));
+        assert_eq!(unmet().as_deref(), Some("not listed yet: nodes"));
+        synced.done(WATCHES[0]);
+        assert_eq!(unmet(), None);
+        synced.broken("nodepools", Some("nodepools is forbidden".into()));
+        assert_eq!(unmet().as_deref(), Some("nodepools cannot be watched: nodepools is forbidden"));
+        synced.done("pods");
+        assert!(unmet().is_some(), "another one's list says nothing of it");
+        synced.broken("nodepools", None);
+        assert_eq!(unmet(), None);
+    }
 
     #[test]
     fn a_node_is_busy_while_a_pod_is_on_it_and_until_all_pods_are_known() {

@@ -53,6 +53,8 @@ async fn a_missing_permission_is_said_with_its_name_and_is_no_loop() {
     .await;
     let asked = provisioner.metric("spotkeeper_ec2_requests_total{action=\"CreateFleet\",result=\"refused\"}").await;
     assert!(asked <= 2.0, "{asked} calls: {claim}");
+    let (status, body) = provisioner.admin("/readyz").await.unwrap();
+    assert!(status == 503 && body.contains("ec2:CreateFleet"), "{status}: {body}");
     scene.ec2.plan().forbids.clear();
     assert_eq!(scene.ec2.launched().len(), 0);
 }

@@ -267,6 +267,19 @@ fn a_refused_termination_is_said_once_and_tried_again_ever_more_rarely() {
     assert!((10..25).contains(&leader.ends()), "{} times in an hour", leader.ends());
 }
 
+#[test]
+fn what_cannot_be_collected_is_said_once() {
+    let mut leader = Leader::new(Vec::new(), Vec::new());
+    for number in 0..20 {
+        let outcome = Outcome::Refused("forbidden".into());
+        leader.hears(Input::RecordWritten { instance: id(number), outcome });
+    }
+    assert_eq!(leader.said("WriteFailed"), 1);
+    leader.hears(Input::RecordWritten { instance: id(1), outcome: Outcome::Done });
+    leader.hears(Input::RecordWritten { instance: id(1), outcome: Outcome::Failed("busy".into()) });
+    assert_eq!(leader.said("WriteFailed"), 2);
+}
+
 /// A launch that is over, of a claim with this uid.
 fn over(name: &str, claim_uid: &str) -> Launch {
     let of = claim("c", claim_uid, NodeClaimStatus::default());

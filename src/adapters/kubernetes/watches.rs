@@ -19,9 +19,25 @@ use crate::interruption::Input;
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// How many failures in a row are more than the API server's moving on: some ten seconds of them.
+const BROKEN_AFTER: u32 = 6;
+
 /// Follows a watch for ever: `each` takes every event; errors are said once a streak and waited out.
-pub async fn follow<K>(what: &'static str, api: Api<K>, config: watcher::Config, mut each: impl AsyncFnMut(Event<K>))
+pub async fn follow<K>(what: &'static str, api: Api<K>, config: watcher::Config, each: impl AsyncFnMut(Event<K>))
 where
+    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    follow_closely(what, api, config, each, |_| {}).await;
+}
+
+/// The same; `broken` is told why nothing has been seen for a while, and `None` when it is seen again.
+pub async fn follow_closely<K>(
+    what: &'static str,
+    api: Api<K>,
+    config: watcher::Config,
+    mut each: impl AsyncFnMut(Event<K>),
+    broken: impl Fn(Option<String>),
+) where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let mut stream = std::pin::pin!(watcher(api, config));
@@ -33,6 +49,7 @@ where
                 if failures > 0 && !matches!(event, Event::Init) {
                     tracing::info!(what, failures, "the watch is back");
                     failures = 0;
+                    broken(None);
                 }
                 each(event).await;
             }
@@ -42,6 +59,9 @@ where
                 }
                 let wait = RETRY_FIRST.saturating_mul(1 << failures.min(6)).min(RETRY_MAX);
                 failures = failures.saturating_add(1);
+                if failures >= BROKEN_AFTER {
+                    broken(Some(one_line(&error)));
+                }
                 // A fleet of agents must not come back in step.
                 tokio::time::sleep(wait.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
             }

@@ -25,6 +25,8 @@ const AT_ONCE: usize = 20;
 pub(super) struct Collecting {
     next: Instant,
     on_their_way: BTreeMap<InstanceId, Instant>,
+    /// The last write failed.
+    failing: bool,
 }
 
 impl Collecting {
@@ -32,16 +34,30 @@ impl Collecting {
         self.next
     }
 
-    /// It was answered, one way or the other: it is looked at again.
-    pub(super) fn answered(&mut self, instance: &InstanceId, outcome: &Outcome) {
-        // What was refused is not tried in a hurry.
-        if *outcome == Outcome::Done {
-            self.on_their_way.remove(instance);
+    /// It was answered, one way or the other: it is looked at again. Returns what went wrong, the first time in a row.
+    fn answered(&mut self, instance: &InstanceId, outcome: Outcome) -> Option<String> {
+        match outcome {
+            Outcome::Done => {
+                self.failing = false;
+                self.on_their_way.remove(instance);
+                None
+            }
+            // What was refused is not tried in a hurry.
+            Outcome::Refused(why) | Outcome::Failed(why) => {
+                (!std::mem::replace(&mut self.failing, true)).then_some(why)
+            }
         }
     }
 }
 
 impl Provisioner {
+    pub(super) fn record_written(&mut self, instance: &InstanceId, outcome: Outcome, effects: &mut Vec<Effect>) {
+        if let Some(why) = self.collecting.answered(instance, outcome) {
+            let what = format!("the end of Interruption {instance}");
+            self.say(instance.as_str(), Because::WriteFailed { what, why }, effects);
+        }
+    }
+
     /// Takes records off their Nodes, and collects those that are over.
     pub(super) fn collect(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         if now < self.collecting.next || !self.nodes_synced {
