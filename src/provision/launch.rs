@@ -48,6 +48,8 @@ pub(super) struct Run {
     stage: Stage,
     /// It is not known what came of it.
     unknown: bool,
+    /// Nobody wants it any more: it is looked for, and not asked for again.
+    abandoned: bool,
     repeats: u32,
     /// How often it could not be written down.
     unwritten: u32,
@@ -86,6 +88,7 @@ impl Run {
             errors: Vec::new(),
             stage: Stage::Unwritten { again: None, on_its_way: false },
             unknown: false,
+            abandoned: false,
             repeats: 0,
             unwritten: 0,
             look_up: None,
@@ -171,7 +174,22 @@ impl Run {
 
     /// Whether a call is to be made now.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        matches!(&self.stage, Stage::Due { again } if again.is_none_or(|at| at <= now))
+        !self.abandoned && matches!(&self.stage, Stage::Due { again } if again.is_none_or(|at| at <= now))
+    }
+
+    /// `any` claim waits for it still, or one that `stays`. A call that was never made is not made for nobody; of one that may
+    /// have been made long ago it is found out by tag what came of it: its token may be forgotten by now, and a repetition
+    /// would launch anew.
+    pub(super) fn is_waited_for(&mut self, now: Instant, epoch: &Epoch, any: bool, stays: bool) {
+        if !matches!(self.stage, Stage::Due { .. }) {
+            return;
+        }
+        if !self.unknown && !stays {
+            self.close(now, epoch, LaunchOutcome::Nothing, "nobody waits for it any more: it was not called".into());
+        } else if self.unknown && !any {
+            self.abandoned = true;
+            self.look_up.get_or_insert(now + REPEAT_FIRST);
+        }
     }
 
     /// Makes the call; `give_up`: without an answer by then its fate is unknown.

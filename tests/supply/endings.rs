@@ -306,6 +306,44 @@ fn a_claim_that_was_made_anew_does_not_stumble_over_the_records_of_its_namesake(
 }
 
 #[test]
+fn a_recorded_call_that_nobody_waits_for_is_looked_up_and_not_repeated() {
+    // Nobody led for days: its claim has gone, or has another instance.
+    let open = Launch { status: LaunchStatus::default(), ..over("c.1", "u") };
+    for claims in [Vec::new(), vec![claim("c", "u", ready(&id(1)))]] {
+        let mut leader = Leader::new(claims, vec![open.clone()]);
+        leader.reads(vec![seen(&id(1), Some("t"))]);
+        for _ in 0..20 {
+            leader.later(Duration::from_secs(5));
+            leader.hears(Input::LookedUp { launch: "c.1".into(), found: Ok(Vec::new()) });
+        }
+        let asked = leader.done.iter().any(|effect| matches!(effect, Effect::LookUp { .. }));
+        assert!(asked && leader.calls().is_empty(), "{:?}", leader.done);
+        let written = leader.done.iter().find_map(|effect| match effect {
+            Effect::WriteLaunch { status, .. } => status.outcome,
+            _ => None,
+        });
+        assert_eq!(written, Some(LaunchOutcome::PresumedNone));
+    }
+    // Who waits for it has it repeated, as ever.
+    let leader = Leader::new(vec![claim("c", "u", NodeClaimStatus::default())], vec![open]);
+    assert_eq!(leader.calls(), [Spot]);
+}
+
+#[test]
+fn a_call_that_was_not_made_yet_is_not_made_for_a_claim_that_is_deleted_meanwhile() {
+    let of = claim("c", "u", NodeClaimStatus::default());
+    let mut leader = Leader::new(vec![of.clone()], Vec::new());
+    leader.hears(Input::Called {
+        launch: "c.1".into(),
+        answer: Answer::Refused { code: "RequestLimitExceeded".into(), message: String::new() },
+    });
+    leader.hears(Input::ClaimSeen(Claim { deleting: true, ..of }));
+    leader.later(Duration::from_secs(30));
+    assert_eq!(leader.calls().len(), 1);
+    assert!(leader.done.iter().any(|effect| matches!(effect, Effect::DeleteClaim { .. })), "{:?}", leader.done);
+}
+
+#[test]
 fn a_claim_that_was_made_anew_while_nobody_looked_is_served() {
     let mut leader = Leader::new(vec![claim("c", "old", ready(&id(1)))], Vec::new());
     let stale = claim("c", "older", NodeClaimStatus::default());

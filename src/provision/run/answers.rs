@@ -1,5 +1,7 @@
 //! What EC2 answered: instances given to their claims, shortages remembered, the next rung begun.
 
+use std::collections::BTreeMap;
+
 use super::Provisioner;
 use crate::api::launch::{LaunchOutcome, LaunchSpec, Launched, Override};
 use crate::domain::offering::{CapacityType, QuotaClass};
@@ -48,7 +50,14 @@ impl Provisioner {
 
     /// What has become due of the launches on their way.
     pub(super) fn advance_launches(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let mut waits: BTreeMap<&str, bool> = BTreeMap::new();
+        for run in self.claims.values() {
+            let Some(launch) = run.launch.as_deref() else { continue };
+            *waits.entry(launch).or_default() |= !run.deleting;
+        }
         for run in self.launches.values_mut() {
+            let stays = waits.get(run.name.as_str()).copied();
+            run.is_waited_for(now, &self.epoch, stays.is_some(), stays.unwrap_or(false));
             run.create(now, effects);
             run.advance(now, &self.epoch, effects);
         }
