@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 
 use super::observer::Observer;
 use crate::adapters::ec2::view::Subnets;
@@ -15,7 +15,7 @@ use crate::domain::time::Instant;
 use crate::driver::{Clock, Surroundings};
 use crate::interruption::Outcome;
 use crate::provision::failure::forbids;
-use crate::provision::{Answer, Because, Effect, Input, Instance, Provisioner};
+use crate::provision::{Answer, Because, Created, Effect, Input, Instance, Provisioner};
 
 /// How long what is known of subnets is believed.
 const SUBNETS_FRESH: Duration = Duration::from_secs(300);
@@ -166,6 +166,15 @@ impl Shared {
     }
 }
 
+const TERM_ENDED: &str = "this replica does not lead any more";
+
+/// Waits for a turn. `None`: the term has ended meanwhile, and what waited might be written over what the next leader
+/// has written.
+async fn turn<'a>(of: &'a Semaphore, leads: &watch::Receiver<bool>) -> Option<SemaphorePermit<'a>> {
+    let turn = of.acquire().await.ok()?;
+    leads.borrow().then_some(turn)
+}
+
 /// The permission that a launch lacked which gave nothing.
 fn denied(answer: &Answer) -> Option<Ec2Error> {
     let Answer::Fleet { instances, errors } = answer else { return None };
@@ -190,7 +199,7 @@ impl Surroundings<Provisioner> for Performer {
 
     fn perform(&mut self, now: Instant, effect: Effect) {
         self.shared.observer.performs(now, &effect);
-        let shared = self.shared.clone();
+        let (shared, leads) = (self.shared.clone(), self.leads());
         match effect {
             Effect::List => self.start(async move {
                 Some(match shared.kubernetes.list_supply(shared.clock).await {
@@ -205,13 +214,17 @@ impl Surroundings<Provisioner> for Performer {
                 })
             }),
             Effect::CreateClaim { name, spec } => self.start(async move {
-                let _turn = shared.creations.acquire().await;
-                let outcome = shared.kubernetes.create_claim(&name, *spec).await;
+                let outcome = match turn(&shared.creations, &leads).await {
+                    Some(_turn) => shared.kubernetes.create_claim(&name, *spec).await,
+                    None => Created::Failed(TERM_ENDED.into()),
+                };
                 Some(Input::ClaimCreated { name, outcome })
             }),
             Effect::WriteClaim { name, uid, status } => self.start(async move {
-                let _turn = shared.progress.acquire().await;
-                let outcome = outcome(&shared.kubernetes.write_claim(&name, &uid, &status).await);
+                let outcome = match turn(&shared.progress, &leads).await {
+                    Some(_turn) => outcome(&shared.kubernetes.write_claim(&name, &uid, &status).await),
+                    None => Outcome::Failed(TERM_ENDED.into()),
+                };
                 Some(Input::ClaimWritten { name, outcome })
             }),
             Effect::DeleteClaim { name, uid } => self.start(async move {
@@ -227,8 +240,10 @@ impl Surroundings<Provisioner> for Performer {
                 Some(Input::Labelled { node, outcome })
             }),
             Effect::WritePool { name, uid, status } => self.start(async move {
-                let _turn = shared.progress.acquire().await;
-                let outcome = outcome(&shared.kubernetes.write_pool(&name, &uid, &status).await);
+                let outcome = match turn(&shared.progress, &leads).await {
+                    Some(_turn) => outcome(&shared.kubernetes.write_pool(&name, &uid, &status).await),
+                    None => Outcome::Failed(TERM_ENDED.into()),
+                };
                 Some(Input::PoolWritten { name, outcome })
             }),
             Effect::WriteLaunch { name, uid, status } => self.start(async move {
@@ -289,9 +304,11 @@ impl Surroundings<Provisioner> for Performer {
                 Some(Input::Withdrawn { instance, outcome })
             }),
             Effect::WriteReplacement { instance, replacement } => self.start(async move {
-                let _turn = shared.progress.acquire().await;
-                let result = shared.kubernetes.write_replacement(&instance, &replacement).await;
-                Some(Input::ReplacementWritten { instance, outcome: outcome(&result) })
+                let outcome = match turn(&shared.progress, &leads).await {
+                    Some(_turn) => outcome(&shared.kubernetes.write_replacement(&instance, &replacement).await),
+                    None => Outcome::Failed(TERM_ENDED.into()),
+                };
+                Some(Input::ReplacementWritten { instance, outcome })
             }),
             Effect::Decided { about, because } => decided(&about, &because),
         }
@@ -301,5 +318,37 @@ impl Surroundings<Provisioner> for Performer {
         let may_act = core.may_act(self.shared.clock.now());
         self.leads.send_if_modified(|leads| std::mem::replace(leads, may_act) != may_act);
         self.shared.observer.beat(core);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_has_waited_beyond_the_term_is_not_written() {
+        let (one, leads) = (Semaphore::new(1), watch::Sender::new(true));
+        let first = turn(&one, &leads.subscribe()).await.expect("it leads");
+        let of = leads.subscribe();
+        let second = turn(&one, &of);
+        leads.send_replace(false);
+        drop(first);
+        assert!(second.await.is_none());
+        leads.send_replace(true);
+        assert!(turn(&one, &leads.subscribe()).await.is_some(), "the turn was given back");
+    }
+
+    #[test]
+    fn a_launch_that_was_denied_in_its_errors_names_the_action() {
+        let error = |code: &str| crate::provision::FleetError {
+            code: code.into(),
+            message: String::new(),
+            instance_type: None,
+            zone: None,
+            subnet_id: None,
+        };
+        let of = |code: &str| Answer::Fleet { instances: Vec::new(), errors: vec![error("Unsupported"), error(code)] };
+        assert!(denied(&of("UnauthorizedOperation")).is_some_and(|why| why.to_string().contains("ec2:RunInstances")));
+        assert!(denied(&of("InsufficientInstanceCapacity")).is_none());
     }
 }
