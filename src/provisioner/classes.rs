@@ -18,6 +18,7 @@ use crate::api::node_class::{AmiSelectorTerm, EC2NodeClass, EC2NodeClassSpec, La
 use crate::provision::Input;
 use crate::provision::class::template::{self, Template};
 use crate::provision::class::{self, Found, LaunchesWith, Problem, Resolved};
+use crate::provision::failure::{self, forbids};
 
 /// Images, subnets and security groups come and go.
 const EVERY: Duration = Duration::from_secs(300);
@@ -57,6 +58,8 @@ struct Known {
 enum Unresolved {
     /// Something stands in the way.
     Problem(Problem),
+    /// We may not look, or are not known any more: that says nothing about the class.
+    Denied(Problem),
     /// EC2 or the API server has not answered.
     NoAnswer(String),
 }
@@ -66,17 +69,29 @@ impl From<Ec2Error> for Unresolved {
         let text = one_line(&error);
         match error {
             Ec2Error::Refused { code, .. } if !is_passing(&code) => {
-                Self::Problem(Problem { field: "spec".to_owned(), reason: "EC2Refused", message: text })
+                let problem = Problem { field: "spec".to_owned(), reason: "EC2Refused", message: text };
+                if forbids(&code) { Self::Denied(problem) } else { Self::Problem(problem) }
             }
             _ => Self::NoAnswer(text),
         }
     }
 }
 
+impl Unresolved {
+    /// What is launched with already goes on being launched with where we may not look; readiness says what is missing.
+    fn beside(self, told: Option<&Result<Recipe, String>>) -> Self {
+        match self {
+            Self::Denied(problem) if matches!(told, Some(Ok(_))) => Self::NoAnswer(problem.message),
+            Self::Denied(problem) => Self::Problem(problem),
+            other => other,
+        }
+    }
+}
+
 /// Whether a refusal says nothing about what was asked for.
 fn is_passing(code: &str) -> bool {
-    use crate::provision::failure::{Class, class};
-    matches!(class(code), Class::Throttle | Class::Unknown)
+    use crate::provision::failure::Class;
+    matches!(failure::class(code), Class::Throttle | Class::Unknown)
 }
 
 impl Classes {
@@ -166,13 +181,15 @@ impl Classes {
     async fn look_up(&mut self, name: &str) {
         let Some(known) = self.known.get(name) else { return };
         let spec = known.object.spec.clone();
-        let resolved = match Box::pin(self.resolve(&spec)).await {
+        let found = Box::pin(self.resolve(&spec)).await;
+        let Some(known) = self.known.get(name) else { return };
+        let resolved = match found.map_err(|why| why.beside(known.told.as_ref())) {
             Ok((of, template, made)) => {
                 let recipe = of.recipe(&spec, &template);
                 self.comes_to(name, Ok(recipe), made).await;
                 Ok((of, template))
             }
-            Err(Unresolved::Problem(problem)) => {
+            Err(Unresolved::Problem(problem) | Unresolved::Denied(problem)) => {
                 self.comes_to(name, Err(problem.to_string()), false).await;
                 Err(problem)
             }
@@ -290,5 +307,26 @@ impl Classes {
         let result = call.await;
         self.observer.asked_ec2(action, &result, began.elapsed());
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_we_may_not_look_what_is_known_of_a_class_holds() {
+        let refused =
+            |code: &str| Ec2Error::Refused { action: "ec2:DescribeImages", code: code.into(), message: "no".into() };
+        let (known, none) = (Ok(Recipe::default()), Err("no image".to_owned()));
+        let kept = |code, told| matches!(Unresolved::from(refused(code)).beside(told), Unresolved::NoAnswer(_));
+        assert!(kept("ExpiredToken", Some(&known)) && kept("UnauthorizedOperation", Some(&known)));
+        assert!(
+            !kept("UnauthorizedOperation", None),
+            "nothing is known: it is the class's problem, and its status says so"
+        );
+        assert!(!kept("UnauthorizedOperation", Some(&none)));
+        assert!(!kept("InvalidAMIID.Malformed", Some(&known)), "that is about the class");
+        assert!(kept("RequestLimitExceeded", None));
     }
 }
