@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use spotkeeper::api::interruption::Phase;
 use spotkeeper::api::launch::{ClaimRef, LaunchOutcome, LaunchSpec, LaunchStatus, Launched};
 use spotkeeper::api::node_claim::{ClaimPhase, NodeClaimSpec, NodeClaimStatus, Purpose, Recipe, Subnet};
-use spotkeeper::domain::notice::InstanceId;
+use spotkeeper::domain::notice::{InstanceId, Kind};
 use spotkeeper::domain::offering::CapacityType::{OnDemand, Spot};
 use spotkeeper::domain::offering::{CapacityType, Catalog, InstanceType, Offering};
 use spotkeeper::domain::time::{Epoch, Instant};
 use spotkeeper::engine::Core;
 use spotkeeper::interruption::Outcome;
 use spotkeeper::provision::{
-    Answer, Claim, Created, Effect, FleetError, Input, Instance, Launch, NodeView, Provisioner, Settings,
+    Answer, Claim, Created, Doomed, Effect, FleetError, Input, Instance, Launch, NodeView, Provisioner, Record,
+    Replacement, Settings,
 };
 
 const TYPES: [&str; 2] = ["m7g.large", "m6g.large"];
@@ -265,6 +267,54 @@ fn a_refused_termination_is_said_once_and_tried_again_ever_more_rarely() {
     }
     assert_eq!(leader.said("NotEnded"), 1);
     assert!((10..25).contains(&leader.ends()), "{} times in an hour", leader.ends());
+}
+
+#[test]
+fn a_record_of_either_node_of_an_instance_that_has_two_is_kept() {
+    let node = |name: &str| NodeView { name: name.into(), instance: Some(id(1)), ..NodeView::default() };
+    let record = |node: &str| Doomed {
+        instance: id(1),
+        node: node.into(),
+        episode: 1,
+        phase: Phase::Noticed,
+        kind: Some(Kind::SpotInterruption),
+        policy: None,
+        kept_in_zone: false,
+        notices: Vec::new(),
+        replacement: Replacement::default(),
+        record: Record { uid: "uid".into(), owned: false, latest: Timestamp::from_second(1_790_000_000).ok() },
+    };
+    for (of, kept) in [("a-left-behind", true), ("b-lives", true), ("c-forged", false)] {
+        let mut leader = Leader::of(Vec::new(), Vec::new(), vec![node("a-left-behind"), node("b-lives")]);
+        leader.hears(Input::InterruptionSeen(record(of)));
+        leader.later(Duration::from_secs(30));
+        assert_eq!(leader.said("Contradicts") == 0, kept, "{of}");
+    }
+}
+
+#[test]
+fn a_claim_is_ready_by_the_node_that_is_whatever_another_of_its_instance_says() {
+    let registered = NodeClaimStatus { phase: Some(ClaimPhase::Launched), node_name: None, ..ready(&id(1)) };
+    let node = |name: &str, ready: bool| NodeView {
+        name: name.into(),
+        instance: Some(id(1)),
+        labels: [("spotkeeper.dev/capacity-type".to_owned(), "spot".to_owned())].into(),
+        ready,
+        ..NodeView::default()
+    };
+    for names in [["a", "b"], ["b", "a"]] {
+        let nodes = vec![node(names[0], true), node(names[1], false)];
+        let mut leader = Leader::of(vec![claim("c", "u", registered.clone())], Vec::new(), nodes);
+        leader.reads(vec![seen(&id(1), Some("t"))]);
+        let patched = |e: &Effect| match e {
+            Effect::Label { node, .. } => Some(node.clone()),
+            _ => None,
+        };
+        let labelled: Vec<_> = leader.done.iter().filter_map(patched).collect();
+        labelled.iter().for_each(|node| assert_eq!(node, names[0]));
+        labelled.into_iter().for_each(|node| leader.hears(Input::Labelled { node, outcome: Outcome::Done }));
+        assert_eq!(leader.said("Ready"), 1, "{names:?}: {:?}", leader.done);
+    }
 }
 
 #[test]

@@ -65,24 +65,27 @@ impl Provisioner {
         }
         self.collecting.next = now + EVERY;
         self.collecting.on_their_way.retain(|_, at| now.since(*at) < EVERY * 3);
-        let node_of: BTreeMap<&InstanceId, &str> =
-            self.nodes.values().filter_map(|node| Some((node.instance.as_ref()?, node.name.as_str()))).collect();
+        // One that has registered by another name may have left its first Node behind: two of one instance.
+        let mut nodes_of: BTreeMap<&InstanceId, Vec<&str>> = BTreeMap::new();
+        for node in self.nodes.values() {
+            node.instance.as_ref().into_iter().for_each(|id| nodes_of.entry(id).or_default().push(&node.name));
+        }
         let wall = self.epoch.wall(now);
         let age = |of: &Doomed| of.record.latest.map(|at| wall.duration_since(at).unsigned_abs());
         let mut over: Vec<(Option<Timestamp>, &InstanceId)> = Vec::new();
         let mut goes: Vec<(&InstanceId, Because)> = Vec::new();
         let mut disowned = Vec::new();
         for doomed in self.doomed.values().filter(|doomed| !doomed.record.uid.is_empty()) {
-            let node = node_of.get(&doomed.instance);
-            if let Some(node) = node.filter(|node| **node != doomed.node) {
-                let because = Because::Contradicts { record: doomed.node.clone(), node: (*node).to_owned() };
+            let nodes = nodes_of.get(&doomed.instance);
+            if let Some(nodes) = nodes.filter(|nodes| !nodes.contains(&doomed.node.as_str())) {
+                let because = Because::Contradicts { record: doomed.node.clone(), node: nodes.join(", ") };
                 goes.push((&doomed.instance, because));
                 continue;
             }
             if doomed.record.owned {
                 disowned.push((doomed.instance.clone(), doomed.record.uid.clone()));
             }
-            let left = node.is_none() && age(doomed).is_some_and(|age| age >= JOINS_WITHIN);
+            let left = nodes.is_none() && age(doomed).is_some_and(|age| age >= JOINS_WITHIN);
             if doomed.phase.ends_episode() || left {
                 over.push((doomed.record.latest, &doomed.instance));
             }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::Provisioner;
+use super::retire::by_instance;
 use crate::api::node_claim::ClaimPhase;
 use crate::domain::requirements::NODE_POOL;
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
 use crate::provision::labels::{NodePatch, at_registration, policies};
 use crate::provision::writes::Writes;
-use crate::provision::{Because, Effect, NodeView, claim};
+use crate::provision::{Because, Effect, claim};
 
 /// What is being written to a Node.
 #[derive(Clone, Debug)]
@@ -23,8 +24,7 @@ pub(super) struct Labelling {
 impl Provisioner {
     /// What the Nodes say of the claims.
     pub(super) fn follow_nodes(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let by_instance: BTreeMap<_, &NodeView> =
-            self.nodes.values().filter_map(|node| Some((node.instance.as_ref()?, node))).collect();
+        let by_instance = by_instance(&self.nodes);
         let (mut said, mut new) = (Vec::new(), Vec::new());
         for run in self.claims.values_mut().filter(|run| run.phase() < ClaimPhase::Ready) {
             let Some(node) = run.instance().and_then(|instance| by_instance.get(instance)) else { continue };

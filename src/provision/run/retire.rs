@@ -10,11 +10,24 @@ use crate::interruption::Outcome;
 use crate::provision::retire::{self, Reason};
 use crate::provision::{Because, Effect, NodeView};
 
+/// The Node of each instance; of two, of which one was left behind when it registered by another name, the Ready one.
+pub(super) fn by_instance(nodes: &BTreeMap<String, NodeView>) -> BTreeMap<&InstanceId, &NodeView> {
+    let mut all: BTreeMap<&InstanceId, &NodeView> = BTreeMap::new();
+    for node in nodes.values() {
+        let Some(instance) = &node.instance else { continue };
+        let known = all.entry(instance).or_insert(node);
+        if node.ready >= known.ready {
+            *known = node;
+        }
+    }
+    all
+}
+
 /// Why a node is to go, and the particulars.
 type Why = (Reason, Option<String>);
 
 impl Provisioner {
-    /// The Node of an instance; of two, of which one was left behind when it registered by another name, the Ready one.
+    /// The Node of an instance, as in [`by_instance`].
     pub(super) fn node_of(&self, instance: &InstanceId) -> Option<&NodeView> {
         let of = self.nodes.values().filter(|node| node.instance.as_ref() == Some(instance));
         of.max_by_key(|node| node.ready)
@@ -100,8 +113,7 @@ impl Provisioner {
     }
 
     fn send_requests(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let by_instance: BTreeMap<&InstanceId, &NodeView> =
-            self.nodes.values().filter_map(|node| Some((node.instance.as_ref()?, node))).collect();
+        let by_instance = by_instance(&self.nodes);
         let mut over = Vec::new();
         for (instance, run) in &mut self.retiring {
             let request = self.doomed.get(instance).and_then(|doomed| doomed.request());
