@@ -132,6 +132,11 @@ fn with(rest: &str) -> String {
     format!("description: a test\nduration: 5m\nnodes: [{{count: 3}}]\n{rest}\n")
 }
 
+/// A scenario with a NodePool of which this is said.
+fn pool(says: &str) -> String {
+    with(&format!("nodePools: [{{name: general, {says}}}]"))
+}
+
 #[test]
 fn a_mistake_is_named_with_its_place_and_what_was_expected() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -155,6 +160,36 @@ fn a_mistake_is_named_with_its_place_and_what_was_expected() {
         ),
         (with("steps:\n- {at: 1s, do: {refuse: {capacityType: spot, code: Nonsense}}}"), "`Nonsense` is no error code"),
         (with("steps:\n- {at: 1s, do: {killProvisioner: {replica: 7, down: 1s}}}"), "there is no replica 7"),
+        (pool("limits: {nodez: 3}"), "line 4, column 38: unknown field `nodez`, expected one of cpu, memory, nodes"),
+        (pool("limits: {cpu: -4}"), "line 4, column 43: NodePool general: limits.cpu: `-4`"),
+        (
+            pool("fallback: {onDemandFloor: some}"),
+            "line 4, column 55: NodePool general: fallback.onDemandFloor: `some`",
+        ),
+        (
+            pool("fallback: {order: [spot, spot]}"),
+            "line 4, column 47: NodePool general: fallback.order: names spot twice",
+        ),
+        (pool("fallback: {spotPatience: soon}"), "line 4, column 54: NodePool general: fallback.spotPatience: `soon`"),
+        (pool("fallback: {maxHourlyFallbackCost: $3}"), "line 4, column 63: NodePool general: fallback.maxHourly"),
+        (
+            pool("fallback: {returnToSpot: {surge: -1}}"),
+            "line 4, column 62: NodePool general: fallback.returnToSpot.surge",
+        ),
+        (
+            pool("interruption: {margin: 90s}"),
+            "line 4, column 52: NodePool general: interruption.margin: more than 60s",
+        ),
+        (
+            pool("requirements: [{key: kubernetes.io/arch, operator: In, values: [riscv64]}]"),
+            "line 4, column 44: NodePool general: requirements[0]: nothing that EC2 offers here meets it",
+        ),
+        (with("nodePools: [{name: a}, {name: a}]"), "line 4, column 31: `a`: every NodePool has a name of its own"),
+        (with("workloads: [{name: a/b, kind: Pod, replicas: 1, nodePool: gpu}]"), "there is no NodePool `gpu`"),
+        (
+            with("cloud: {reservations: [{instanceType: m9z.large, zone: eu-west-1a, left: 1}]}"),
+            "line 4, column 39: there",
+        ),
         ("description: a test\nduration: 5m\nnodes: []".into(), "nodes: 0 in all; 1 to 20000"),
         ("description: [".into(), "line 1"),
     ] {
@@ -215,7 +250,13 @@ fn the_page_of_the_docs_has_every_word_of_a_scenario() {
     for place in ["nonsense: 1", "cloud: {nonsense: 1}", "settings: {nonsense: 1}", "faults: {nonsense: 1}"] {
         expected_words(&with(place), &docs);
     }
-    for place in ["workloads", "steps"] {
+    for place in ["limits", "fallback", "interruption"] {
+        expected_words(&pool(&format!("{place}: {nonsense}")), &docs);
+    }
+    expected_words(&pool("fallback: {returnToSpot: {nonsense: 1}}"), &docs);
+    expected_words(&with("cloud: {reservations: [{nonsense: 1}]}"), &docs);
+    expected_words(&with("cloud: {instanceTypes: [{nonsense: 1}]}"), &docs);
+    for place in ["workloads", "steps", "nodePools"] {
         expected_words(&with(&format!("{place}: [{nonsense}]")), &docs);
     }
     expected_words(&with(&format!("steps: [{{at: 1s, do: {nonsense}}}]")), &docs);

@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{Location, Spanned};
 
+use self::pools::WrittenPool;
 use self::steps::WrittenStep;
 use crate::domain::offering::CapacityType;
 use crate::domain::pod::OnInterruption;
@@ -15,9 +16,11 @@ use crate::domain::policy::{DrainStart, Rebalance};
 use crate::domain::time::duration;
 use crate::sim::system::Scenario;
 use crate::sim::system::scenario::{
-    ApiFaults, Cloud, NodeGroup, SupplyFaults, TypeSpec, Workload, WorkloadKind, a_cluster, a_deployment, a_type,
+    ApiFaults, Cloud, NodeGroup, Reservation, SupplyFaults, TypeSpec, Workload, WorkloadKind, a_cluster, a_deployment,
+    a_type,
 };
 
+mod pools;
 mod steps;
 
 /// The most that one scenario may have: more is a slip of the pen.
@@ -69,6 +72,8 @@ struct Written {
     duration: Millis,
     #[serde(default)]
     cloud: WrittenCloud,
+    #[serde(default)]
+    node_pools: Vec<WrittenPool>,
     nodes: Vec<WrittenNodes>,
     #[serde(default)]
     workloads: Vec<WrittenWorkload>,
@@ -88,6 +93,7 @@ struct WrittenCloud {
     /// How many instances each pool has at first; without it, without end.
     spot_left: Option<u32>,
     on_demand_left: Option<u32>,
+    reservations: Vec<WrittenReservation>,
     boot: Option<Millis>,
     boot_spread: Option<Millis>,
     create_fleet_bucket: Option<(u32, f64)>,
@@ -100,9 +106,20 @@ struct WrittenType {
     vcpus: u32,
     #[serde(rename = "memoryGiB")]
     memory_gib: u64,
+    #[serde(default)]
+    gpus: u32,
+    arch: Option<String>,
     /// US dollars an hour.
     spot: Spanned<f64>,
     on_demand: Spanned<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WrittenReservation {
+    instance_type: Spanned<String>,
+    zone: Spanned<String>,
+    left: u32,
 }
 
 #[derive(Deserialize)]
@@ -114,6 +131,8 @@ struct WrittenNodes {
     capacity_type: CapacityType,
     /// One zone after the other where it is not given.
     zone: Option<Spanned<String>>,
+    /// The NodePool that they are labelled for.
+    node_pool: Option<Spanned<String>>,
 }
 
 fn spot() -> CapacityType {
@@ -136,6 +155,8 @@ struct WrittenWorkload {
     checkpoint_every: Option<Millis>,
     #[serde(default)]
     zonal: bool,
+    /// A node selector.
+    node_pool: Option<Spanned<String>>,
     #[serde(default)]
     waits: bool,
 }
@@ -180,13 +201,18 @@ pub fn read(name: &str, text: &str) -> Result<Scenario, Mistake> {
     })?;
     let mut scenario = a_cluster(0).named(name);
     scenario.cloud = cloud(written.cloud)?;
-    scenario.nodes = written.nodes.into_iter().map(|one| nodes(one, &scenario.cloud)).collect::<Result<_, _>>()?;
+    for pool in written.node_pools {
+        let (name, pool) = pool.read(&scenario)?;
+        scenario.pools.insert(name, pool);
+    }
+    scenario.nodes = written.nodes.into_iter().map(|one| nodes(one, &scenario)).collect::<Result<_, _>>()?;
     let count: usize = scenario.nodes.iter().map(|group| group.count).sum();
     if count == 0 || count > NODES_MAX {
         return Err(Mistake { at: None, what: format!("nodes: {count} in all; 1 to {NODES_MAX} can be rehearsed") });
     }
     for one in written.workloads {
-        scenario.workloads.push(workload(one)?);
+        let one = workload(one, &scenario)?;
+        scenario.workloads.push(one);
     }
     let pods: usize = scenario.workloads.iter().map(|one| one.replicas as usize).sum();
     if pods > PODS_MAX {
@@ -219,6 +245,10 @@ fn cloud(written: WrittenCloud) -> Result<Cloud, Mistake> {
     cloud.boot_ms = written.boot.map_or(cloud.boot_ms, |it| it.0);
     cloud.boot_spread_ms = written.boot_spread.map_or(cloud.boot_spread_ms, |it| it.0);
     cloud.bucket = written.create_fleet_bucket.unwrap_or(cloud.bucket);
+    for WrittenReservation { instance_type, zone, left } in written.reservations {
+        let (instance_type, zone) = (known_type(&instance_type, &cloud)?, known_zone(&zone, &cloud)?);
+        cloud.reservations.push(Reservation { instance_type, zone, left });
+    }
     let unique: BTreeSet<&String> = cloud.zones.iter().collect();
     let (size, per_sec) = cloud.bucket;
     let what = match () {
@@ -241,7 +271,10 @@ fn instance_type(written: WrittenType) -> Result<TypeSpec, Mistake> {
         Err(wrong(&price.defined, what))
     };
     let (spot, on_demand) = (micro(written.spot, "spot")?, micro(written.on_demand, "onDemand")?);
-    Ok(a_type(&written.name, written.vcpus, written.memory_gib, spot, on_demand))
+    let mut one = a_type(&written.name, written.vcpus, written.memory_gib, spot, on_demand);
+    one.of.gpus = written.gpus;
+    one.of.arch = written.arch.unwrap_or(one.of.arch);
+    Ok(one)
 }
 
 fn known_zone(zone: &Spanned<String>, cloud: &Cloud) -> Result<String, Mistake> {
@@ -261,17 +294,28 @@ fn known_type(name: &Spanned<String>, cloud: &Cloud) -> Result<String, Mistake> 
     Err(wrong(&name.defined, what))
 }
 
-fn nodes(written: WrittenNodes, cloud: &Cloud) -> Result<NodeGroup, Mistake> {
+fn known_pool(name: &Spanned<String>, scenario: &Scenario) -> Result<String, Mistake> {
+    if scenario.pools.contains_key(&name.value) {
+        return Ok(name.value.clone());
+    }
+    let known: Vec<&str> = scenario.pools.keys().map(String::as_str).collect();
+    let known = if known.is_empty() { "none is written in nodePools".to_owned() } else { known.join(", ") };
+    Err(wrong(&name.defined, format!("there is no NodePool `{}`; there are: {known}", name.value)))
+}
+
+fn nodes(written: WrittenNodes, scenario: &Scenario) -> Result<NodeGroup, Mistake> {
+    let cloud = &scenario.cloud;
     let first = cloud.types.first().map(|one| one.of.name.clone()).unwrap_or_default();
     Ok(NodeGroup {
         count: written.count.value.min(NODES_MAX + 1),
         instance_type: written.instance_type.map_or(Ok(first), |name| known_type(&name, cloud))?,
         capacity_type: written.capacity_type,
         zone: written.zone.map(|zone| known_zone(&zone, cloud)).transpose()?,
+        pool: written.node_pool.map(|pool| known_pool(&pool, scenario)).transpose()?,
     })
 }
 
-fn workload(written: WrittenWorkload) -> Result<Workload, Mistake> {
+fn workload(written: WrittenWorkload, scenario: &Scenario) -> Result<Workload, Mistake> {
     let name = &written.name;
     let two = name.value.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
     if two.is_none() {
@@ -291,6 +335,7 @@ fn workload(written: WrittenWorkload) -> Result<Workload, Mistake> {
         max_unavailable: written.max_unavailable,
         checkpoint_ms: written.checkpoint_every.map(|it| it.0),
         zonal: written.zonal,
+        node_pool: written.node_pool.map(|pool| known_pool(&pool, scenario)).transpose()?,
         policy: if written.waits { OnInterruption::Wait } else { of.policy },
         ..of
     })

@@ -15,6 +15,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("blocked-claim", include_str!("scenarios/blocked-claim.yaml")),
     ("rebalance-loop", include_str!("scenarios/rebalance-loop.yaml")),
     ("throttled-batch", include_str!("scenarios/throttled-batch.yaml")),
+    ("two-pools", include_str!("scenarios/two-pools.yaml")),
     ("gpu-training", include_str!("scenarios/gpu-training.yaml")),
     ("spark-and-dask", include_str!("scenarios/spark-and-dask.yaml")),
     ("thousand-nodes", include_str!("scenarios/thousand-nodes.yaml")),

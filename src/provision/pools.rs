@@ -280,6 +280,11 @@ fn policies(spec: &NodePoolSpec) -> Result<Vec<(&'static str, Option<String>)>, 
     ])
 }
 
+/// The first thing that is wrong with a pool where EC2 offers this; the API server may not have been asked.
+pub fn faults_with(spec: &NodePoolSpec, catalog: &Catalog) -> Option<Fault> {
+    read(spec).and_then(|rules| possible(&rules, catalog)).err()
+}
+
 /// Whether anything that EC2 offers meets the needs of a pool; a note on what of them is nothing.
 fn possible(rules: &Rules, catalog: &Catalog) -> Result<Option<String>, Fault> {
     const FIELD: &str = "spec.template.spec.requirements";

@@ -1,5 +1,6 @@
 //! The API server: calls arrive, are done or not, and are answered or not.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::agents::CALL_TIMEOUT;
@@ -8,6 +9,7 @@ use super::watches::Change;
 use super::world::{Event, Told, World, moment};
 use crate::api::interruption::{InterruptionStatus, NoticeEntry, Phase};
 use crate::domain::node::{Node, Taint};
+use crate::domain::policy::OnNode;
 use crate::interruption::invariants::ledger::foreign_kept;
 use crate::interruption::mark::{Mark, mark_patch, unmark_patch};
 use crate::interruption::{Answer, Ask, Input, Outcome};
@@ -230,6 +232,20 @@ impl World {
         let object = object.clone();
         self.changed(node, Change::Node(object));
         self.outward(Told::Node { node });
+    }
+
+    /// Somebody changes annotations of a Node: `None` takes one off.
+    pub fn annotate(&mut self, node: usize, annotations: BTreeMap<String, Option<String>>) {
+        let object = &mut self.nodes[node].object;
+        for (key, value) in annotations {
+            match value {
+                Some(value) => object.annotations.insert(key, value),
+                None => object.annotations.remove(&key),
+            };
+        }
+        let policy = self.scenario.policy.on(&OnNode::read(&object.annotations));
+        self.nodes[node].ledger.is_kept_by(&policy);
+        self.node_changed(node);
     }
 
     /// Server-side apply of one entry: nobody's apply drops another's, and the first reporter stays.

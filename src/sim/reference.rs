@@ -50,7 +50,7 @@ pub struct About {
 
 /// What none of the models has.
 pub const ALL_LEAVE_OUT: &str = "pods and budgets; calls that are lost, throttled or late; instances that never become \
-    nodes; interruptions of their own stand-ins; volumes that keep pods in a zone";
+    nodes; interruptions of their own stand-ins; reservations and NodePools; volumes that keep pods in a zone";
 
 impl Policy {
     /// `None` for ours, which is no model.

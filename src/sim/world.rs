@@ -14,7 +14,7 @@ use super::{Figures, Finding, NodeAtEnd, Report, scenario};
 use crate::api::interruption::ReplacementStatus;
 use crate::domain::node::{Node, Taint};
 use crate::domain::notice::{Action, InstanceId};
-use crate::domain::policy::{DrainStart, OnNode};
+use crate::domain::policy::OnNode;
 use crate::domain::time::Instant;
 use crate::interruption::invariants::Violation;
 use crate::interruption::invariants::ledger::{Foreign, Ledger};
@@ -34,7 +34,7 @@ pub(super) struct World {
     /// When the API server's state changed last.
     pub api_since: u64,
     pub nodes: Vec<NodeSim>,
-    names: BTreeMap<String, usize>,
+    pub names: BTreeMap<String, usize>,
     instances: BTreeMap<InstanceId, usize>,
     pub pods: Vec<PodSim>,
     pub budgets: Vec<BudgetSim>,
@@ -281,6 +281,8 @@ impl World {
             object.labels.insert(EXCLUDE_FROM_LOAD_BALANCERS.into(), "true".into());
         }
         let policy = self.scenario.policy.on(&OnNode::read(&object.annotations));
+        let mut ledger = Ledger { slack: self.scenario.faults.slack(), ..Ledger::default() };
+        ledger.is_kept_by(&policy);
         self.nodes.push(NodeSim {
             name: spec.name,
             instance,
@@ -303,12 +305,7 @@ impl World {
             stand_in: None,
             stand_in_lives: 0,
             mute_until: 0,
-            ledger: Ledger {
-                margin: policy.margin,
-                capacity_first: policy.drain == DrainStart::CapacityFirst,
-                slack: self.scenario.faults.slack(),
-                ..Ledger::default()
-            },
+            ledger,
             able: [None, None],
             nobodys: None,
             pods: Vec::new(),

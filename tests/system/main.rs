@@ -4,6 +4,7 @@
 
 mod drain_start;
 mod loops;
+mod pools;
 mod seeds;
 mod speed;
 mod storms;

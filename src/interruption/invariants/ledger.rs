@@ -8,7 +8,9 @@ use super::{Invariant, StatusOrder, Violation};
 use crate::api::interruption::InterruptionStatus;
 use crate::domain::node::{Node, Taint};
 use crate::domain::pod::OnInterruption;
+use crate::domain::policy::DrainStart;
 use crate::domain::time::Instant;
+use crate::interruption::Policy;
 use crate::interruption::drain::{ASKED_FOR, HOLD_SPARE};
 use crate::interruption::mark::{EXCLUDE_FROM_LOAD_BALANCERS, INTERRUPTION};
 
@@ -64,6 +66,11 @@ pub struct Able {
 }
 
 impl Ledger {
+    /// How its node is treated from now on.
+    pub fn is_kept_by(&mut self, policy: &Policy) {
+        (self.margin, self.capacity_first) = (policy.margin, policy.drain == DrainStart::CapacityFirst);
+    }
+
     /// I-1, I-4, I-5 and I-6 over all that has happened.
     pub fn judge(&self) -> Vec<Violation> {
         let mut violations: Vec<Violation> = Vec::new();

@@ -1,6 +1,7 @@
 //! EC2, as far as a launch depends on it: pools, tokens, buckets, and instances that show late, boot, and end.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::scenario::{DEVICE, STARTING, State};
 use super::world::{Event, Told, World};
@@ -10,7 +11,10 @@ use crate::domain::node::Taint;
 use crate::domain::notice::InstanceId;
 use crate::domain::offering::{CapacityType, Catalog, InstanceType, Offering};
 use crate::provision::bucket::Bucket;
-use crate::provision::{Answer, FleetError, Instance, NodeView};
+use crate::provision::{Answer, FleetError, Input, Instance, NodeView};
+
+/// How often the provisioners read the reservations.
+const RESERVATIONS_MS: u64 = 30_000;
 
 /// EC2's truth.
 pub(in crate::sim) struct Cloud {
@@ -29,6 +33,8 @@ pub(in crate::sim) struct InstanceSim {
     pub id: InstanceId,
     pub offering: Offering,
     pub token: Option<String>,
+    /// The NodePool that its node was labelled for from the beginning.
+    pub pool: Option<String>,
     /// The Auto Scaling group that it is in.
     pub group: Option<String>,
     /// When DescribeInstances begins to show it.
@@ -81,6 +87,10 @@ impl Cloud {
         for (capacity, left) in [(CapacityType::Spot, spot), (CapacityType::OnDemand, on_demand)] {
             pools.extend(catalog.offerings(capacity).map(|(_, offering)| (offering, left)));
         }
+        pools.extend(catalog.offerings(CapacityType::Reserved).map(|(_, offering)| {
+            let left = catalog.reserved.get(&(offering.instance_type.clone(), offering.zone.clone())).copied();
+            (offering, left.or(Some(0)))
+        }));
         Self {
             state: State::Well,
             pools,
@@ -204,6 +214,7 @@ impl World {
             id: id.clone(),
             offering: offering.clone(),
             token,
+            pool: None,
             group: None,
             shown_ms,
             born_ms: self.now,
@@ -277,14 +288,40 @@ impl World {
             return;
         }
         one.died_ms = Some(now);
-        let (node, id) = (one.node(), one.id.clone());
+        let (node, id, offering) = (one.node(), one.id.clone(), one.offering.clone());
         self.tell(|| format!("-- {id} has ended"));
+        self.give_back(&offering);
         if self.supply.nodes_stay {
             self.node_is(index, |node| node.ready = false);
         } else {
             self.node_gone(&node);
         }
         self.outward(Told::Died { instance: index });
+    }
+
+    /// What was reserved is free again.
+    fn give_back(&mut self, offering: &Offering) {
+        if offering.capacity_type == CapacityType::Reserved
+            && let Some(Some(left)) = self.cloud.pools.get_mut(offering)
+        {
+            *left += 1;
+            self.outward(Told::Taken { offering: offering.clone() });
+        }
+    }
+
+    /// The provisioners read what is left of the reservations, as often as the real ones do.
+    pub fn read_reservations(&mut self) {
+        let reserved = |(offering, left): (&Offering, &Option<u32>)| {
+            let key = (offering.instance_type.clone(), offering.zone.clone());
+            (offering.capacity_type == CapacityType::Reserved).then(|| (key, left.unwrap_or(u32::MAX)))
+        };
+        let reserved = self.cloud.pools.iter().filter_map(reserved).collect();
+        if self.catalog.reserved != reserved {
+            Arc::make_mut(&mut self.catalog).reserved = reserved;
+            let read = Input::CatalogRead(self.catalog.clone());
+            self.broadcast(&read);
+        }
+        self.schedule(self.now + RESERVATIONS_MS, Event::Reservations);
     }
 
     pub fn find(&self, id: &InstanceId) -> Option<usize> {

@@ -59,11 +59,10 @@ impl World {
     }
 
     /// The pool of an instance.
-    pub fn pool_of(&self, one: &InstanceSim) -> Option<&str> {
+    pub fn pool_of<'a>(&'a self, one: &'a InstanceSim) -> Option<&'a str> {
         match &one.token {
             Some(token) => self.written.get(token)?.node_pool.as_deref(),
-            // Those that groups launch later are not labelled.
-            None => self.supply.labelled.as_deref().filter(|_| one.born_ms == 0),
+            None => one.pool.as_deref(),
         }
     }
 

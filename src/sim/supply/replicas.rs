@@ -289,6 +289,10 @@ impl World {
                         patched(&mut view.annotations, &patch.annotations);
                         view.taints.extend(patch.taints);
                         self.node_changed(view);
+                        if !patch.annotations.is_empty() {
+                            let node = node.clone();
+                            self.outward(Told::Annotated { node, annotations: patch.annotations });
+                        }
                         Outcome::Done
                     }
                     None => Outcome::Refused("404".into()),

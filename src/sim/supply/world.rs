@@ -14,6 +14,7 @@ use crate::api::launch::LaunchSpec;
 use crate::api::node_claim::Recipe;
 use crate::domain::notice::{InstanceId, Kind};
 use crate::domain::offering::{CapacityType, Catalog, Offering};
+use crate::domain::policy::Rebalance;
 use crate::domain::requirements::NODE_POOL;
 use crate::domain::time::{Epoch, Instant};
 use crate::provision::{Because, Claim, Doomed, Input, Launch, NodeView, Pool, Settings};
@@ -102,6 +103,11 @@ pub(in crate::sim) enum Told {
         instance: InstanceId,
         event_id: String,
     },
+    /// A Node's annotations were changed: `None` takes one off.
+    Annotated {
+        node: String,
+        annotations: BTreeMap<String, Option<String>>,
+    },
     /// An instance has ended.
     Died {
         instance: usize,
@@ -131,6 +137,7 @@ pub(in crate::sim) enum Event {
     Settles { instance: usize },
     Dies { instance: usize },
     Detached { node: String },
+    Reservations,
     PodsCome { instance: usize },
     Cordons { instance: usize, episode: i64 },
     Empties { instance: usize, episode: i64 },
@@ -196,6 +203,9 @@ impl World {
             world.add_node(index);
         }
         world.found_pools();
+        if !world.catalog.reserved.is_empty() {
+            world.schedule(0, Event::Reservations);
+        }
         for replica in 0..2 {
             world.replicas.push(Replica::default());
             world.schedule(replica as u64 * 100, Event::Start { replica });
@@ -210,22 +220,23 @@ impl World {
     /// A spot node of the cluster, in one zone after the other.
     fn add_node(&mut self, index: usize) {
         let Some(name) = self.catalog.types.keys().next().cloned() else { return };
-        self.add_instance(Offering {
+        let offering = Offering {
             instance_type: name,
             zone: cloud::zone(index % self.supply.zones),
             capacity_type: CapacityType::Spot,
-        });
+        };
+        self.add_instance(offering, self.supply.labelled.clone());
     }
 
-    /// An instance that is there when the world begins, with its Node. Returns its place.
-    pub fn add_instance(&mut self, offering: Offering) -> usize {
+    /// An instance that is there when the world begins, with its Node, which is labelled for a pool. Returns its place.
+    pub fn add_instance(&mut self, offering: Offering, pool: Option<String>) -> usize {
         let id = self.instance_id();
         let node = NodeView {
             name: format!("node-{id}"),
             instance: Some(id.clone()),
             provider_id: Some(format!("aws:///zone/{id}")),
             resources: self.supply.settles_ms.map(|_| DEVICE.to_owned()).into_iter().collect(),
-            labels: self.supply.labelled.iter().map(|pool| (NODE_POOL.to_owned(), pool.clone())).collect(),
+            labels: pool.iter().map(|pool| (NODE_POOL.to_owned(), pool.clone())).collect(),
             ready: true,
             workloads: true,
             ..NodeView::default()
@@ -234,6 +245,7 @@ impl World {
             id,
             offering,
             token: None,
+            pool,
             group: None,
             shown_ms: 0,
             born_ms: 0,
@@ -311,6 +323,7 @@ impl World {
             Event::Dies { .. } => {}
             Event::Settles { instance } => self.settles(instance),
             Event::Detached { node } => drop(self.detached.insert(node)),
+            Event::Reservations => self.read_reservations(),
             Event::PodsCome { instance } => self.pods_come(instance),
             Event::Cordons { instance, episode } => self.cordons(instance, episode),
             Event::Empties { instance, episode } => self.empties(instance, episode),
@@ -466,7 +479,10 @@ impl World {
 /// Whether an interruption of this kind is one that a node stands in for.
 fn wanted(doomed: &Doomed, settings: &Settings) -> bool {
     match doomed.kind {
-        Some(Kind::RebalanceRecommendation) => settings.replace_on_rebalance,
+        Some(Kind::RebalanceRecommendation) => {
+            let replaces = doomed.policy.is_some_and(|policy| policy.rebalance == Rebalance::Replace);
+            replaces || settings.replace_on_rebalance
+        }
         kind => kind.is_some() && doomed.request().is_none(),
     }
 }

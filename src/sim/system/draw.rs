@@ -4,8 +4,11 @@ use super::scenario::{
     ApiFaults, ApiState, ImdsState, Pools, Scenario, State, Step, SupplyFaults, TWO_MINUTES, Which, Workload,
     a_cluster, a_deployment, a_stateful_set, a_training_job,
 };
+use crate::api::node_pool::OnInterruption;
 use crate::domain::offering::CapacityType;
+use crate::domain::policy::DrainStart;
 use crate::interruption::Rebalance;
+use crate::sim::supply::scenario::a_pool;
 
 const MINUTE: u64 = 60_000;
 
@@ -49,8 +52,29 @@ impl Scenario {
                 scenario = scenario.at(at + later, step);
             }
         }
-        well_in_the_end(scenario)
+        well_in_the_end(pooled(scenario, seed))
     }
+}
+
+/// One system in four has a NodePool that all nodes are of. It is drawn apart, so that the rest of a seed is as it was.
+fn pooled(scenario: Scenario, seed: u64) -> Scenario {
+    let mut rng = fastrand::Rng::with_seed(seed ^ SALT ^ 0x0900_1000);
+    if rng.u8(..4) > 0 {
+        return scenario;
+    }
+    let mut pool = a_pool();
+    if rng.bool() {
+        pool = pool.nodes_max(rng.i64(1..12));
+    }
+    if rng.u8(..3) == 0 {
+        pool = pool.floor(["1", "30%"][rng.usize(..2)]);
+    }
+    pool.interruption = Some(OnInterruption {
+        rebalance: [None, Some(Rebalance::Replace), Some(Rebalance::Drain)][rng.usize(..3)],
+        drain: [None, Some(DrainStart::Immediate), Some(DrainStart::CapacityFirst)][rng.usize(..3)],
+        margin: [None, Some("2s".to_owned()), Some("20s".to_owned())][rng.usize(..3)].clone(),
+    });
+    scenario.of_pool("general", pool)
 }
 
 /// In the end everything is well, so that everybody must be served.

@@ -1,5 +1,8 @@
 //! What a whole system begins with, and what is done to it. All times are milliseconds since the world began.
 
+use std::collections::BTreeMap;
+
+use crate::api::node_pool::NodePoolSpec;
 use crate::domain::offering::{CapacityType, Catalog, InstanceType, MicroDollars, Offering};
 use crate::domain::pod::OnInterruption;
 use crate::interruption::Policy;
@@ -22,6 +25,8 @@ pub struct Scenario {
     pub settings: Settings,
     pub cloud: Cloud,
     pub nodes: Vec<NodeGroup>,
+    /// NodePools by name; all launch with the same class. None at all: what was lost is copied.
+    pub pools: BTreeMap<String, NodePoolSpec>,
     pub workloads: Vec<Workload>,
     /// EventBridge puts notices into a queue, too.
     pub queue: bool,
@@ -41,11 +46,22 @@ pub struct Cloud {
     /// How many instances each pool of spot and each of on-demand has at first; `None`: without end.
     pub spot: Option<u32>,
     pub on_demand: Option<u32>,
+    /// Capacity that is paid for already.
+    pub reservations: Vec<Reservation>,
     /// The shortest boot, and how much longer one may take: until the kubelet has registered its Node.
     pub boot_ms: u64,
     pub boot_spread_ms: u64,
     /// The token bucket of `CreateFleet`: its size, and what comes back in a second.
     pub bucket: (u32, f64),
+}
+
+/// A capacity reservation.
+#[derive(Clone, Debug)]
+pub struct Reservation {
+    pub instance_type: String,
+    pub zone: String,
+    /// How many instances it still holds when the world begins.
+    pub left: u32,
 }
 
 /// An instance type and its prices, the same in every zone.
@@ -64,6 +80,8 @@ pub struct NodeGroup {
     pub capacity_type: CapacityType,
     /// `None`: one zone after the other.
     pub zone: Option<String>,
+    /// The NodePool that they are labelled for.
+    pub pool: Option<String>,
 }
 
 /// Pods of one kind.
@@ -87,6 +105,8 @@ pub struct Workload {
     pub checkpoint_ms: Option<u64>,
     /// A volume keeps each pod in the zone where it began.
     pub zonal: bool,
+    /// A node selector: its pods run on nodes of this NodePool alone.
+    pub node_pool: Option<String>,
 }
 
 /// Who makes another pod, and when.
@@ -194,7 +214,9 @@ pub fn a_cluster(nodes: usize) -> Scenario {
             instance_type: "m7g.2xlarge".into(),
             capacity_type: CapacityType::Spot,
             zone: None,
+            pool: None,
         }],
+        pools: BTreeMap::new(),
         workloads: vec![the_provisioner()],
         queue: true,
         api_faults: ApiFaults::default(),
@@ -220,6 +242,7 @@ pub fn a_deployment(path: &str, replicas: u32) -> Workload {
         max_unavailable: None,
         checkpoint_ms: None,
         zonal: false,
+        node_pool: None,
     }
 }
 
@@ -307,6 +330,7 @@ impl Default for Cloud {
             zones: ["eu-west-1a", "eu-west-1b", "eu-west-1c"].map(str::to_owned).to_vec(),
             spot: None,
             on_demand: None,
+            reservations: Vec::new(),
             boot_ms: 45_000,
             boot_spread_ms: 10_000,
             bucket: (50, 5.0),
@@ -327,7 +351,8 @@ pub fn a_type(name: &str, vcpus: u32, gib: u64, spot: MicroDollars, on_demand: M
 }
 
 impl Cloud {
-    pub(in crate::sim) fn catalog(&self) -> Catalog {
+    /// What EC2 says that it offers.
+    pub fn catalog(&self) -> Catalog {
         let mut catalog = Catalog::default();
         for TypeSpec { of, spot, on_demand } in &self.types {
             for zone in &self.zones {
@@ -338,6 +363,9 @@ impl Cloud {
                 catalog.zones.entry(zone.clone()).or_default().insert(of.name.clone());
             }
             catalog.types.insert(of.name.clone(), of.clone());
+        }
+        for Reservation { instance_type, zone, left } in &self.reservations {
+            *catalog.reserved.entry((instance_type.clone(), zone.clone())).or_default() += left;
         }
         catalog
     }
@@ -379,7 +407,14 @@ impl Scenario {
     /// More nodes of the first group's type.
     pub fn nodes(mut self, count: usize, capacity_type: CapacityType, zone: Option<&str>) -> Self {
         let instance_type = self.nodes.first().map_or("m7g.2xlarge".into(), |group| group.instance_type.clone());
-        self.nodes.push(NodeGroup { count, instance_type, capacity_type, zone: zone.map(str::to_owned) });
+        self.nodes.push(NodeGroup { count, instance_type, capacity_type, zone: zone.map(str::to_owned), pool: None });
+        self
+    }
+
+    /// A NodePool, for which the nodes are labelled that there are so far.
+    pub fn of_pool(mut self, name: &str, pool: NodePoolSpec) -> Self {
+        self.nodes.iter_mut().for_each(|group| group.pool = Some(name.to_owned()));
+        self.pools.insert(name.to_owned(), pool);
         self
     }
 

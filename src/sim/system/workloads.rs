@@ -155,7 +155,10 @@ impl System {
     fn place_for(&self, slot: usize) -> Option<usize> {
         let one = &self.slots[slot];
         let need = self.workloads[one.workload].spec.cpu_millis;
-        let zones = self.room.iter().filter(|(zone, _)| one.zone.as_ref().is_none_or(|bound| bound == *zone));
+        let selector = &self.workloads[one.workload].spec.node_pool;
+        let zones = self.room.iter().filter(|((zone, pool), _)| {
+            one.zone.as_ref().is_none_or(|bound| bound == zone) && (selector.is_none() || selector == pool)
+        });
         if !self.is_own(slot) {
             let best =
                 zones.filter_map(|(_, nodes)| nodes.last()).max_by_key(|(free, node)| (*free, usize::MAX - node));
@@ -199,13 +202,13 @@ impl System {
     fn occupy(&mut self, node: usize, millis: i64, pods: i32, bound: bool) {
         let one = &mut self.nodes[node];
         if one.open {
-            self.room.entry(one.zone.clone()).or_default().remove(&(one.cpu_millis - one.used_millis, node));
+            self.room.entry(one.place()).or_default().remove(&(one.cpu_millis - one.used_millis, node));
         }
         one.used_millis = u32::try_from((i64::from(one.used_millis) + millis).max(0)).unwrap_or(0).min(one.cpu_millis);
         one.busy = one.busy.saturating_add_signed(pods);
         one.bound = one.bound.saturating_add_signed(if bound { pods } else { 0 });
         if one.open {
-            self.room.entry(one.zone.clone()).or_default().insert((one.cpu_millis - one.used_millis, node));
+            self.room.entry(one.place()).or_default().insert((one.cpu_millis - one.used_millis, node));
         }
         self.set_busy(node);
         if millis < 0 {
@@ -224,8 +227,8 @@ impl System {
             return;
         }
         one.open = open;
-        let (entry, zone) = ((one.cpu_millis - one.used_millis, node), one.zone.clone());
-        let room = self.room.entry(zone).or_default();
+        let (entry, place) = ((one.cpu_millis - one.used_millis, node), one.place());
+        let room = self.room.entry(place).or_default();
         if open {
             room.insert(entry);
             self.schedule_soon();

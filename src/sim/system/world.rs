@@ -41,8 +41,8 @@ pub(super) struct System {
     pub pending: BTreeSet<(u8, u64, usize)>,
     pub arrivals: u64,
     pub scheduling: bool,
-    /// Free CPU and node, of the nodes that take pods, by zone.
-    pub room: BTreeMap<String, BTreeSet<(u32, usize)>>,
+    /// Free CPU and node, of the nodes that take pods, by zone and NodePool.
+    pub room: BTreeMap<Place, BTreeSet<(u32, usize)>>,
     pub pools: BTreeMap<Offering, PoolSim>,
     pub decisions: Vec<Decision>,
     pub findings: Vec<Finding>,
@@ -60,6 +60,7 @@ pub(super) struct NodeSim {
     /// Its place in the world of supply.
     pub instance: usize,
     pub zone: String,
+    pub pool: Option<String>,
     pub cpu_millis: u32,
     pub used_millis: u32,
     /// Pods of workloads on it, and those of them that a volume keeps in the zone.
@@ -73,6 +74,15 @@ pub(super) struct NodeSim {
     /// When AWS announced its end, and for when.
     pub announced: Option<(u64, u64)>,
     pub states: Vec<(u64, NodeState)>,
+}
+
+/// Where a node is, as far as pods ask for it: its zone and its NodePool.
+pub(super) type Place = (String, Option<String>);
+
+impl NodeSim {
+    pub fn place(&self) -> Place {
+        (self.zone.clone(), self.pool.clone())
+    }
 }
 
 /// What is going to happen that is neither world's business.
@@ -152,7 +162,8 @@ impl System {
                 joined += 1;
                 let instance_type = group.instance_type.clone();
                 let capacity_type = group.capacity_type;
-                let instance = self.supply.add_instance(Offering { instance_type, zone, capacity_type });
+                let instance =
+                    self.supply.add_instance(Offering { instance_type, zone, capacity_type }, group.pool.clone());
                 self.supply.cloud.instances[instance].shown_ms = 0;
                 let node = self.add_node(instance, Some(0));
                 self.node_ready(node);
@@ -277,6 +288,11 @@ impl System {
                     self.node_ready(node);
                 }
             }
+            Told::Annotated { node, annotations } => {
+                if let Some(node) = self.agents.names.get(&node).copied() {
+                    self.agents.annotate(node, annotations);
+                }
+            }
             Told::Died { instance } => self.instance_died(instance),
             Told::Taken { offering } => self.pool_changed(&offering),
             Told::Decided { replica, about, because } => {
@@ -321,6 +337,7 @@ impl System {
     fn add_node(&mut self, instance: usize, agent_at: Option<u64>) -> usize {
         let one = &self.supply.cloud.instances[instance];
         let (id, name, offering) = (one.id.clone(), one.node(), one.offering.clone());
+        let pool = self.supply.pool_of(one).map(str::to_owned);
         let cpus = self.supply.catalog.types.get(&offering.instance_type).map_or(0, |of| of.vcpus);
         let spec: NodeSpec = a_node(&name);
         self.agents.add_node(spec, id, agent_at);
@@ -330,6 +347,7 @@ impl System {
             name,
             instance,
             zone: offering.zone,
+            pool,
             cpu_millis: cpus * 1_000,
             used_millis: 0,
             busy: 0,
@@ -434,6 +452,7 @@ fn supply_of(scenario: &Scenario) -> Supply {
     (supply.spot, supply.on_demand) = (cloud.spot, cloud.on_demand);
     (supply.boot_ms, supply.boot_spread_ms) = (cloud.boot_ms, cloud.boot_spread_ms);
     supply.bucket = cloud.bucket;
+    supply.pools = scenario.pools.clone();
     supply.faults = scenario.supply_faults.clone();
     supply
 }
