@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use crate::domain::time::Instant;
 
-/// Tokens that come back at a rate. EC2's sizes differ by account and action: they are settings.
+/// Tokens that come back at a rate. EC2's sizes differ by account and action: they are settings, and where EC2 grants less,
+/// what is believed falls to that: halved by a throttled call, and up again by a share of the setting with each answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bucket {
     size: f64,
+    /// As it is set, and as it is believed.
+    set: f64,
     per_sec: f64,
     tokens: f64,
     at: Instant,
@@ -20,10 +23,15 @@ pub struct Bucket {
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(20);
 
+/// The least that is believed, and what an answer adds, as parts of what is set.
+const LEAST: f64 = 1.0 / 32.0;
+const RISE: f64 = 1.0 / 32.0;
+
 impl Bucket {
     pub fn new(size: u32, per_sec: f64) -> Self {
         Self {
             size: f64::from(size),
+            set: per_sec,
             per_sec,
             tokens: f64::from(size),
             at: Instant::default(),
@@ -69,14 +77,20 @@ impl Bucket {
     pub fn throttled(&mut self, now: Instant, jitter: f64) {
         self.fill(now);
         self.tokens = 0.0;
+        if now < self.closed_until {
+            // It was on its way already when the bucket was closed: it says nothing new.
+            return;
+        }
+        self.per_sec = (self.per_sec / 2.0).max(self.set * LEAST);
         let pause = PAUSE_FIRST.saturating_mul(1 << self.throttled.min(6)).min(PAUSE_MAX);
         self.throttled = self.throttled.saturating_add(1);
-        self.closed_until = self.closed_until.max(now + pause.mul_f64(1.0 + jitter));
+        self.closed_until = now + pause.mul_f64(1.0 + jitter);
     }
 
     /// EC2 answered a call.
     pub fn answered(&mut self) {
         self.throttled = 0;
+        self.per_sec = (self.per_sec + self.set * RISE).min(self.set);
     }
 }
 
@@ -106,6 +120,33 @@ mod tests {
         assert_eq!(bucket.next(at(500)), at(1_500));
         bucket.answered();
         bucket.throttled(at(10_000), 0.5);
-        assert_eq!(bucket.next(at(10_000)), at(10_750));
+        assert!(!bucket.take(at(10_749)));
+    }
+
+    #[test]
+    fn calls_that_were_on_their_way_when_it_closed_close_it_no_longer() {
+        let mut bucket = Bucket::new(50, 5.0);
+        (0..30).for_each(|_| bucket.throttled(at(0), 0.0));
+        assert_eq!(bucket.next(at(0)), at(500));
+    }
+
+    #[test]
+    fn its_rate_settles_at_what_is_granted_and_comes_back() {
+        let (mut ours, mut granted) = (Bucket::new(50, 5.0), Bucket::new(5, 1.0));
+        let (mut made, mut refused) = (0, 0);
+        for now in (0..600_000).step_by(50).map(at) {
+            if ours.take(now) {
+                if granted.take(now) {
+                    ours.answered();
+                    made += 1;
+                } else {
+                    ours.throttled(now, 0.0);
+                    refused += 1;
+                }
+            }
+        }
+        assert!(made >= 500 && refused <= made / 5, "of 605 that are granted: {made}, refused {refused}");
+        (0..32).for_each(|_| ours.answered());
+        assert_eq!(ours.per_sec, 5.0);
     }
 }
