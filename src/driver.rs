@@ -64,18 +64,24 @@ pub async fn run<C: Core>(
         surroundings.beat(&core);
         let beat = clock.now() + BEAT_EVERY;
         let wakeup = core.next_wakeup().map_or(beat, |at| at.min(beat));
-        tokio::select! {
+        let input = tokio::select! {
             biased;
             () = &mut stop => return,
             input = inputs.recv() => {
                 let Some(input) = input else { return };
-                let now = clock.now();
+                Some(input)
+            }
+            () = tokio::time::sleep_until(clock.at(wakeup)) => None,
+        };
+        // One moment for the whole turn: whoever watches must not see an effect later than the core began it.
+        let now = clock.now();
+        match input {
+            Some(input) => {
                 surroundings.took_in(now, &input);
                 core.handle(now, input, &mut effects);
             }
-            () = tokio::time::sleep_until(clock.at(wakeup)) => core.wake(clock.now(), &mut effects),
+            None => core.wake(now, &mut effects),
         }
-        let now = clock.now();
         for effect in effects.drain(..) {
             surroundings.perform(now, effect);
         }
@@ -85,4 +91,61 @@ pub async fn run<C: Core>(
 /// What is written down for people has milliseconds, as our own clock does.
 fn to_the_millisecond(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// Says when it began each effect, and takes longer than the clock's resolution for it.
+    struct Slow(Clock);
+
+    impl Core for Slow {
+        type Input = ();
+        type Effect = Instant;
+
+        fn handle(&mut self, now: Instant, (): (), effects: &mut Vec<Instant>) {
+            effects.push(now);
+            while self.0.now() == now {
+                std::hint::spin_loop();
+            }
+        }
+
+        fn next_wakeup(&self) -> Option<Instant> {
+            None
+        }
+
+        fn wake(&mut self, _: Instant, _: &mut Vec<Instant>) {}
+    }
+
+    struct Watcher(Rc<RefCell<Vec<(Instant, Instant)>>>);
+
+    impl Surroundings<Slow> for Watcher {
+        fn took_in(&mut self, _: Instant, (): &()) {}
+
+        fn perform(&mut self, now: Instant, began: Instant) {
+            self.0.borrow_mut().push((now, began));
+        }
+
+        fn beat(&mut self, _: &Slow) {}
+    }
+
+    /// A drain's first ask was seen a millisecond after the core began it, and the delete ten seconds later looked early.
+    #[tokio::test]
+    async fn an_effect_is_seen_at_the_moment_the_core_began_it() {
+        let clock = Clock::start();
+        let (inputs, receiver) = mpsc::channel(3);
+        for _ in 0..3 {
+            inputs.send(()).await.unwrap();
+        }
+        drop(inputs);
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        run(Slow(clock), clock, receiver, Watcher(seen.clone()), std::future::pending()).await;
+        let seen = seen.borrow();
+        assert_eq!(seen.len(), 3);
+        assert!(seen.iter().all(|(now, began)| now == began), "{seen:?}");
+    }
 }
