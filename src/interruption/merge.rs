@@ -194,14 +194,20 @@ impl Notices {
     }
 
     /// Confirms what may be confirmed, given the latest word of IMDS; returns what was newly confirmed.
+    ///
+    /// What the provisioner saw in EC2 it writes under the kind and the event of the notice that it looked for: that one
+    /// is then true, whatever IMDS says of it.
     pub fn confirm(&mut self, imds: &Imds) -> Vec<(Kind, Confirmation, Option<Deadline>)> {
+        let seen = |key: &NoticeKey| NoticeKey { source: Source::Provisioner, ..key.clone() };
+        let in_ec2: Vec<NoticeKey> = self.heard.keys().filter(|k| self.heard.contains_key(&seen(k))).cloned().collect();
         let mut newly = Vec::new();
-        for heard in self.heard.values_mut().filter(|h| h.confirmed.is_none()) {
+        for (key, heard) in self.heard.iter_mut().filter(|(_, h)| h.confirmed.is_none()) {
             let kind = heard.subject.kind();
             let by = match heard.entry.source {
                 Source::Imds => Some(Confirmation::Imds),
                 Source::Operator => Some(Confirmation::Operator),
                 Source::Provisioner => Some(Confirmation::Provisioner),
+                Source::Sqs if in_ec2.contains(key) => Some(Confirmation::Provisioner),
                 Source::Sqs if !has_counterpart(kind) => None,
                 Source::Sqs if imds.agrees(kind) => Some(Confirmation::Imds),
                 Source::Sqs if !imds.healthy() => Some(Confirmation::ImdsUnhealthy),

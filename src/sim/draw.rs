@@ -11,6 +11,9 @@ use crate::interruption::{DrainBy, DrainStart, Rebalance};
 /// What is drawn from is independent of what the world draws while it runs.
 const SALT: u64 = 0x5eed_0f5c_e4a7_1005;
 
+/// And so is what EC2 is seen to say.
+const WITNESS_SALT: u64 = 0x7412_d317_ae55_0ec2;
+
 const GRACES: [u64; 8] = [0, 1, 5, 30, 30, 30, 110, 600];
 
 struct Draw {
@@ -41,6 +44,7 @@ impl Scenario {
         draw.api_trouble();
         draw.capacity();
         draw.silence();
+        draw.third_witness();
         draw.scenario.ends_ms = draw.last_deadline + 45_000;
         draw.scenario
     }
@@ -432,6 +436,27 @@ impl Draw {
             let (at, down_ms) = (self.rng.u64(0..end), self.pick(&[500, 12_000, 25_000, 100_000_000]));
             self.push(at, Step::KillProvisioner { down_ms });
         }
+    }
+
+    /// The provisioner sees in EC2 some of what the queue says, true or not as IMDS has it. By numbers of its own, so that
+    /// the worlds of seeds are otherwise what they were.
+    fn third_witness(&mut self) {
+        let mut rng = fastrand::Rng::with_seed(self.scenario.seed ^ WITNESS_SALT);
+        let mut seen = Vec::new();
+        for (at, step) in &self.scenario.script {
+            let Step::Queue(message) = step else { continue };
+            let elsewhere =
+                matches!(message.about[0].1, Subject::ScheduledChange(_) | Subject::RebalanceRecommendation);
+            if elsewhere || rng.u32(0..3) != 0 {
+                continue;
+            }
+            let (node, subject) = message.about[0].clone();
+            let (event_id, deadline_ms) = (message.event_id.clone(), message.deadline_ms);
+            // Mostly after the queue was read, and sometimes before.
+            let at = at.saturating_sub(500) + rng.u64(0..8_000);
+            seen.push((at, Step::Ec2Confirms { node, subject, event_id, deadline_ms }));
+        }
+        self.scenario.script.extend(seen);
     }
 
     fn api_trouble(&mut self) {

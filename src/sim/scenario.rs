@@ -162,6 +162,13 @@ pub enum Step {
         state: ImdsState,
     },
     Queue(Message),
+    /// The provisioner has seen in EC2 what a notice says, and writes that into the record.
+    Ec2Confirms {
+        node: String,
+        subject: Subject,
+        event_id: String,
+        deadline_ms: Option<u64>,
+    },
     /// A person's entry in the record, set or removed.
     Request {
         node: String,
@@ -415,6 +422,19 @@ impl Scenario {
     ) -> Self {
         let message = Message { about: vec![(node.to_owned(), subject)], event_id: event_id.to_owned(), deadline_ms };
         self.at(millis, Step::Queue(message))
+    }
+
+    /// The provisioner has seen in EC2 what the queue says.
+    pub fn ec2_confirms(
+        self,
+        millis: u64,
+        node: &str,
+        subject: Subject,
+        event_id: &str,
+        deadline_ms: Option<u64>,
+    ) -> Self {
+        let (node, event_id) = (node.to_owned(), event_id.to_owned());
+        self.at(millis, Step::Ec2Confirms { node, subject, event_id, deadline_ms })
     }
 
     /// Maintenance is announced by IMDS, or moved.

@@ -4,7 +4,7 @@ use super::scenario::{ApiState, Step};
 use super::world::{Event, ScheduledSaid, SpotSaid, World};
 use crate::api::interruption::NoticeEntry;
 use crate::domain::node::Taint;
-use crate::domain::notice::{Kind, Source};
+use crate::domain::notice::{Kind, Source, Subject};
 use crate::interruption::invariants::ledger::Foreign;
 use crate::interruption::mark::INTERRUPTION;
 
@@ -38,6 +38,9 @@ impl World {
             }
             Step::ImdsLifecycle { state, .. } => imds.lifecycle = Some(state),
             Step::Imds { state, .. } => imds.state = state,
+            Step::Ec2Confirms { subject, event_id, deadline_ms, .. } => {
+                self.ec2_confirms(node, &subject, event_id, deadline_ms)
+            }
             Step::Request { deadline_ms, .. } => self.request(node, Source::Operator, "by-hand", deadline_ms),
             Step::Retire { .. } => self.request(node, Source::Provisioner, "surplus", None),
             Step::Withdraw { .. } => self.withdraw(node),
@@ -98,9 +101,23 @@ impl World {
         self.write_notice(node, entry);
     }
 
+    fn ec2_confirms(&mut self, node: usize, subject: &Subject, event_id: String, deadline_ms: Option<u64>) {
+        let entry = NoticeEntry {
+            source: Source::Provisioner,
+            kind: subject.kind(),
+            event_id,
+            action: subject.action(),
+            reporter: None,
+            noticed_at: Some(World::wall(self.now)),
+            deadline: deadline_ms.map(World::announced),
+        };
+        self.write_notice(node, entry);
+    }
+
+    /// Who has asked for it takes his request back; what was seen in EC2 stays.
     fn withdraw(&mut self, node: usize) {
         if let Some(record) = &mut self.nodes[node].record {
-            record.notices.retain(|entry| !matches!(entry.source, Source::Operator | Source::Provisioner));
+            record.notices.retain(|entry| entry.kind != Kind::Requested);
             self.record_changed(node);
         }
     }
@@ -165,6 +182,7 @@ impl Step {
             | Self::ImdsUnscheduled { node, .. }
             | Self::ImdsLifecycle { node, .. }
             | Self::Imds { node, .. }
+            | Self::Ec2Confirms { node, .. }
             | Self::Request { node, .. }
             | Self::Retire { node }
             | Self::Withdraw { node }

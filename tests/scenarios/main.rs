@@ -6,6 +6,7 @@ mod notices;
 mod seeds;
 mod takeover;
 mod troubles;
+mod witness;
 
 use spotkeeper::interruption::Verb;
 use spotkeeper::interruption::mark::INTERRUPTION;

@@ -370,9 +370,14 @@ impl Announced {
     }
 
     fn confirm(&mut self) {
+        // What the provisioner saw in EC2 confirms the notice of its kind and event, whatever IMDS says.
+        let by_ec2 = |key: &&NoticeKey| key.source == Source::Provisioner;
+        let in_ec2: Vec<NoticeKey> = self.said.keys().filter(by_ec2).cloned().collect();
+        let is_in_ec2 = |key: &NoticeKey| in_ec2.iter().any(|of| of.kind == key.kind && of.event_id == key.event_id);
         for (key, said) in self.said.iter_mut().filter(|(_, said)| !said.confirmed) {
             said.confirmed = match key.source {
                 Source::Imds | Source::Operator | Source::Provisioner => true,
+                Source::Sqs if is_in_ec2(key) => true,
                 Source::Sqs => has_counterpart(key.kind) && (self.imds.says(key.kind) || self.imds.unhealthy()),
             };
         }
