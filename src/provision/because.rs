@@ -47,6 +47,8 @@ pub enum Because {
     Short { what: String, code: String, believed: Duration },
     /// It gave something again.
     Recovered { what: String },
+    /// A call that EC2 has done nothing for was asked for by what the pool said before.
+    TakenBack { pool: String },
     /// EC2 asks for fewer calls.
     Throttled { code: String },
     /// The request cannot work as it is.
@@ -144,6 +146,7 @@ impl Because {
             Self::Exhausted { .. } => "Exhausted",
             Self::Short { .. } => "Short",
             Self::Recovered { .. } => "Recovered",
+            Self::TakenBack { .. } => "TakenBack",
             Self::Throttled { .. } => "Throttled",
             Self::Misconfigured { .. } => "Misconfigured",
             Self::Unknown { .. } => "UnknownOutcome",
@@ -247,6 +250,9 @@ impl fmt::Display for Because {
                 write!(f, "{what} is short ({code}); believed for {} s", believed.as_secs())
             }
             Self::Recovered { what } => write!(f, "{what} gives again"),
+            Self::TakenBack { pool } => {
+                write!(f, "NodePool {pool} has changed before EC2 did anything: asked for anew by what it says now")
+            }
             Self::Throttled { code } => write!(f, "EC2 asks for fewer calls ({code})"),
             Self::Misconfigured { code, message, again_in } => {
                 write!(f, "{code}: {message}; change it, it is tried again in {} s", again_in.as_secs())

@@ -62,6 +62,10 @@ pub(super) struct Run {
     closed_at: Option<Instant>,
     /// Its claims have been told.
     pub(super) told: bool,
+    /// Which generation of its pool it asks by.
+    pub(super) by_generation: Option<i64>,
+    /// Its pool had changed before EC2 did anything for it: its claims ask anew.
+    pub(super) taken_back: bool,
 }
 
 /// What a call's answer means for the claims that shared it.
@@ -97,6 +101,8 @@ impl Run {
             seen: None,
             closed_at: None,
             told: false,
+            by_generation: None,
+            taken_back: false,
         }
     }
 
@@ -189,6 +195,16 @@ impl Run {
         } else if self.unknown && !any {
             self.abandoned = true;
             self.look_up.get_or_insert(now + REPEAT_FIRST);
+        }
+    }
+
+    /// Its pool is of this generation by now. A call that certainly has done nothing, because it was never made or only
+    /// throttled, is not made by what the pool said before: it might pass a limit that was lowered since. One whose outcome
+    /// is not known goes on with its token.
+    pub(super) fn pool_is(&mut self, now: Instant, epoch: &Epoch, generation: Option<i64>) {
+        if self.by_generation != generation && !self.unknown && matches!(self.stage, Stage::Due { .. }) {
+            self.taken_back = true;
+            self.close(now, epoch, LaunchOutcome::Nothing, "its NodePool has changed: it was not called".into());
         }
     }
 

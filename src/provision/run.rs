@@ -13,6 +13,7 @@ mod comeback;
 mod declining;
 mod gone;
 mod labelling;
+mod leading;
 mod pooling;
 mod retire;
 mod tidy;
@@ -33,8 +34,8 @@ use super::retire as retiring;
 use super::risk::Risks;
 use super::shortage::Shortages;
 use super::writes::Writes;
-use super::{Because, Claim, Doomed, Effect, Input, Instance, Launch, NodeView, Replacement, Settings};
-use crate::api::node_claim::{ClaimPhase, Purpose, Recipe};
+use super::{Because, Claim, Doomed, Effect, Input, Instance, NodeView, Replacement, Settings};
+use crate::api::node_claim::{ClaimPhase, Recipe};
 use crate::domain::notice::InstanceId;
 use crate::domain::offering::Catalog;
 use crate::domain::time::{Epoch, Instant};
@@ -68,6 +69,8 @@ pub struct Provisioner {
     pools: Pools,
     claims: BTreeMap<String, claim::Run>,
     launches: BTreeMap<String, launch::Run>,
+    /// Launches whose creation was on its way when what there is was last listed anew.
+    creating: BTreeSet<String>,
     doomed: BTreeMap<InstanceId, Doomed>,
     /// What the Interruptions are to say, and which change of the claim it was made from.
     replacements: BTreeMap<InstanceId, (u64, Writes<Replacement>)>,
@@ -143,6 +146,7 @@ impl Provisioner {
             pools: Pools::default(),
             claims: BTreeMap::new(),
             launches: BTreeMap::new(),
+            creating: BTreeSet::new(),
             doomed: BTreeMap::new(),
             replacements: BTreeMap::new(),
             declined: BTreeMap::new(),
@@ -194,59 +198,6 @@ impl Provisioner {
         effects.push(Effect::Decided { about: about.to_owned(), because });
     }
 
-    fn lease_held(&mut self, now: Instant, until: Instant, effects: &mut Vec<Effect>) {
-        if self.lead.held(now, until) {
-            self.forget();
-            self.risks.looks_from(now);
-            self.term = Term::Listing { again: None, on_its_way: false };
-            self.say("", Because::Leads, effects);
-        }
-    }
-
-    /// Everything that only a leader knows.
-    fn forget(&mut self) {
-        self.claims.clear();
-        self.launches.clear();
-        self.replacements.clear();
-        self.declined.clear();
-        self.instances.clear();
-        self.reading = Reading::default();
-        self.tidy = Tidy::default();
-        self.retiring.clear();
-        self.pools.forget();
-        self.labelling.clear();
-        self.bridges = bridge::Bridges::default();
-        self.ledger.forget();
-        self.gone = gone::Gone::default();
-        self.collecting = collect::Collecting::default();
-        self.said.clear();
-        self.term = Term::Following;
-    }
-
-    fn listed(&mut self, now: Instant, claims: &[Claim], launches: &[Launch]) {
-        if !matches!(self.term, Term::Listing { .. }) {
-            return;
-        }
-        self.term = Term::Leading;
-        self.leads_since = now;
-        for claim in claims {
-            let run = claim::Run::resume(now, claim, self.settings.registration);
-            self.claims.insert(claim.name.clone(), run);
-        }
-        for launch in launches {
-            for of in &launch.spec.claims {
-                if let Some(run) = self.claims.get_mut(&of.name).filter(|run| run.uid() == Some(&of.uid)) {
-                    run.attach(launch);
-                }
-            }
-            self.launches.insert(launch.name.clone(), launch::Run::resume(now, launch));
-        }
-        let back = claims.iter().filter(|claim| claim.spec.purpose == Purpose::ReturnToSpot);
-        self.returns.resumed(now, back.map(|claim| (claim.created, claim.spec.node_pool.clone())));
-        let there = &self.launches;
-        self.shortages.keep_probes(|launch| there.contains_key(launch));
-    }
-
     /// A claim that somebody else made or deleted.
     fn claim_seen(&mut self, now: Instant, claim: &Claim) {
         if self.term != Term::Leading {
@@ -287,13 +238,7 @@ impl Provisioner {
         if !self.lead.may_act(now) {
             return;
         }
-        if let Term::Listing { again, on_its_way } = &mut self.term {
-            if !*on_its_way && again.is_none_or(|at| at <= now) {
-                *on_its_way = true;
-                effects.push(Effect::List);
-            }
-            return;
-        }
+        self.list(now, effects);
         if self.term != Term::Leading {
             return;
         }
@@ -375,12 +320,7 @@ impl Core for Provisioner {
             Input::LeaseHeld { until } => self.lease_held(now, until, effects),
             Input::LeaseLost => self.lead.lost(),
             Input::Listed { claims, launches } => self.listed(now, &claims, &launches),
-            Input::ListFailed(why) => {
-                if let Term::Listing { again, on_its_way } = &mut self.term {
-                    (*again, *on_its_way) = (Some(now + AGAIN), false);
-                    self.say("", Because::ReadFailed { what: "the list of NodeClaims and Launches", why }, effects);
-                }
-            }
+            Input::ListFailed(why) => self.list_failed(now, why, effects),
             Input::ClaimSeen(claim) => self.claim_seen(now, &claim),
             Input::ClaimGone { name } => self.claim_gone(&name),
             Input::PoolSeen(pool) => self.pool_seen(pool),

@@ -17,7 +17,7 @@ use spotkeeper::provision::{
     Replacement, Settings,
 };
 
-const TYPES: [&str; 2] = ["m7g.large", "m6g.large"];
+pub(super) const TYPES: [&str; 2] = ["m7g.large", "m6g.large"];
 
 fn id(number: usize) -> InstanceId {
     format!("i-{number:08x}").parse().unwrap()
@@ -28,7 +28,7 @@ fn offering(capacity_type: CapacityType) -> Offering {
 }
 
 /// A claim that asks for spot, then for on-demand.
-fn claim(name: &str, uid: &str, status: NodeClaimStatus) -> Claim {
+pub(super) fn claim(name: &str, uid: &str, status: NodeClaimStatus) -> Claim {
     let recipe = Recipe {
         launch_template: "lt-1".into(),
         launch_template_version: "1".into(),

@@ -9,6 +9,7 @@ mod faults;
 mod loops;
 mod pools;
 mod reference;
+mod relisting;
 mod retire;
 mod returns;
 mod seeds;

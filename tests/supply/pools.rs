@@ -4,7 +4,7 @@ use spotkeeper::api::node_pool::{PoolTaint, TaintEffect};
 use spotkeeper::domain::offering::CapacityType::{OnDemand, Spot};
 use spotkeeper::domain::requirements::{Operator, Requirement};
 use spotkeeper::sim::supply::Report;
-use spotkeeper::sim::supply::scenario::{STARTING, Step, Supply, a_cluster, a_pool};
+use spotkeeper::sim::supply::scenario::{STARTING, State, Step, Supply, a_cluster, a_pool};
 
 const MINUTE: u64 = 60_000;
 
@@ -217,4 +217,35 @@ fn a_node_that_keeps_the_floor_does_not_return() {
     let supply = supply.at(5 * MINUTE, Step::Left { capacity: Spot, zone: None, left: None });
     let report = holds(supply.until(180 * MINUTE));
     assert_eq!(report.figures.returned, 1, "one stays: {}", report.told());
+}
+
+#[test]
+fn a_call_that_was_only_throttled_is_not_made_when_the_limit_has_been_lowered_meanwhile() {
+    // Seed 12381 of a state before: the call went on for minutes by what the pool had said.
+    let supply = a_cluster(1).of("general", a_pool()).at(4_000, Step::Ec2(State::Throttles));
+    let supply = supply.at(5_000, Step::Doom { node: 0 });
+    let supply = supply.at(30_000, Step::Pool("general", Box::new(a_pool().nodes_max(0))));
+    let report = holds(supply.at(5 * MINUTE, Step::Ec2(State::Well)));
+    assert!(report.says("NodePool general has changed before EC2 did anything"), "{}", report.told());
+    assert_eq!((report.figures.launched, report.figures.calls), (0, 0), "{}", report.told());
+}
+
+#[test]
+fn a_call_whose_outcome_is_not_known_is_repeated_although_the_limit_has_been_lowered() {
+    // Seed 2343 of a state before: what it may have launched is found out only so.
+    let mut supply = a_cluster(1).of("general", a_pool()).at(4_950, Step::Ec2(State::Away));
+    supply.seed = 1;
+    let supply = supply.at(5_000, Step::Doom { node: 0 });
+    let supply = supply.at(30_000, Step::Pool("general", Box::new(a_pool().nodes_max(0))));
+    let report = holds(supply.at(45_000, Step::Ec2(State::Well)));
+    assert!(report.figures.unknown > 0 && report.figures.launched == 1, "{}", report.told());
+}
+
+#[test]
+fn a_pool_that_is_deleted_before_ec2_did_anything_launches_nothing() {
+    let supply = a_cluster(1).of("general", a_pool()).at(4_000, Step::Ec2(State::Throttles));
+    let supply = supply.at(5_000, Step::Doom { node: 0 }).at(30_000, Step::PoolGone("general"));
+    let report = holds(supply.at(2 * MINUTE, Step::Ec2(State::Well)));
+    assert_eq!(report.figures.calls, 0, "{}", report.told());
+    assert!(report.says("there is no NodePool general any more"), "{}", report.told());
 }

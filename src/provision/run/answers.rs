@@ -32,6 +32,7 @@ impl Provisioner {
             Created::Refused(why) | Created::Failed(why) => Some(why.clone()),
             _ => None,
         };
+        self.creating.remove(name);
         let Some(run) = self.launches.get_mut(name) else { return };
         let written = run.created(now, outcome);
         if let Some(why) = failed.filter(|_| self.launches.get(name).is_some_and(launch::Run::has_just_failed)) {
@@ -41,10 +42,7 @@ impl Provisioner {
             // A creation whose answer was lost, or another leader's: what is there counts. It is listed, and continued.
             self.launches.remove(name);
             self.shortages.over(name);
-            self.term = super::Term::Listing { again: None, on_its_way: false };
-            self.claims.clear();
-            self.launches.clear();
-            self.replacements.clear();
+            self.list_again();
         }
     }
 
@@ -58,6 +56,8 @@ impl Provisioner {
         for run in self.launches.values_mut() {
             let stays = waits.get(run.name.as_str()).copied();
             run.is_waited_for(now, &self.epoch, stays.is_some(), stays.unwrap_or(false));
+            let pool = run.spec.node_pool.as_ref().and_then(|pool| self.pools.get(pool));
+            run.pool_is(now, &self.epoch, pool.map(|served| served.pool.generation));
             run.create(now, effects);
             run.advance(now, &self.epoch, effects);
         }
@@ -178,6 +178,7 @@ impl Provisioner {
     pub(super) fn hand_out(&mut self, now: Instant, name: &str, effects: &mut Vec<Effect>) {
         let Some(launch) = self.launches.get(name) else { return };
         let (spec, status, errors) = (launch.spec.clone(), launch.status.clone(), launch.errors.clone());
+        let taken_back = launch.taken_back;
         let wrong = wrong_as_a_whole(&spec, &errors).filter(|_| status.instances.is_empty());
         let busy = errors.iter().find(|e| failure::class(&e.code) == Class::Throttle);
         if let Some(error) = busy {
@@ -209,6 +210,10 @@ impl Provisioner {
                         run.misconfigured(now, error.code.clone(), error.message.clone())
                     } else if let Some(error) = busy {
                         let because = Because::Throttled { code: error.code.clone() };
+                        run.call_again(&because);
+                        because
+                    } else if taken_back {
+                        let because = Because::TakenBack { pool: spec.node_pool.clone().unwrap_or_default() };
                         run.call_again(&because);
                         because
                     } else {

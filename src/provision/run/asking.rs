@@ -240,6 +240,8 @@ impl Provisioner {
         let spec = LaunchSpec { claims, capacity_type: capacity, count, recipe, node_pool, overrides };
         self.say(&name, because, effects);
         let mut run = launch::Run::new(name.clone(), spec);
+        let pool = alike.pool.as_ref().and_then(|pool| self.pools.get(pool));
+        run.by_generation = pool.map(|served| served.pool.generation);
         run.create(now, effects);
         self.launches.insert(name, run);
     }

@@ -114,8 +114,8 @@ impl World {
         format!("i-{:017x}", self.cloud.instances.len() + 1).parse().expect("17 hexadecimal digits")
     }
 
-    /// `CreateFleet(instant)`.
-    pub fn create_fleet(&mut self, token: &str, spec: &LaunchSpec) -> Answer {
+    /// `CreateFleet(instant)`, of a caller who sent it then.
+    pub fn create_fleet(&mut self, token: &str, spec: &LaunchSpec, sent: u64) -> Answer {
         let now = super::world::moment(self.now);
         if self.cloud.state == State::Throttles || !self.cloud.bucket.take(now) {
             self.figures.throttled += 1;
@@ -137,7 +137,7 @@ impl World {
             return Answer::Refused { code: "IdempotentParameterMismatch".into(), message };
         }
         let answer = self.fill(token, spec);
-        self.check_limits(spec);
+        self.check_limits(token, spec, sent);
         self.cloud.tokens.insert(token.to_owned(), (spec.clone(), answer.clone()));
         answer
     }

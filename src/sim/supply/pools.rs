@@ -12,8 +12,8 @@ use crate::provision::pools::read;
 use crate::provision::pools::usage::{Size, Usage};
 use crate::provision::{Input, Pool};
 
-/// How long after a pool has changed calls of before may still be done: until they have been repeated to their end.
-const CALLS_MS: u64 = 180_000;
+/// How long after a pool has changed a replica may not have seen it.
+const UNSEEN_MS: u64 = 1_000;
 
 impl World {
     /// The pools and classes of the beginning.
@@ -81,12 +81,18 @@ impl World {
 
     /// P-5 and P-10, where a call has just launched something: what counts of its pool is within its limits, and fallback
     /// within its cap.
-    pub fn check_limits(&mut self, spec: &LaunchSpec) {
+    pub fn check_limits(&mut self, token: &str, spec: &LaunchSpec, sent: u64) {
         let Some(name) = spec.node_pool.as_deref() else { return };
         let changed = self.pools_changed_ms.get(name).copied().unwrap_or(0);
         let rules = self.pools.get(name).and_then(|pool| read(&pool.spec).ok());
-        // What was asked for by what the pool said before may still come.
-        let Some(rules) = rules.filter(|_| changed == 0 || self.now >= changed + CALLS_MS) else { return };
+        let Some(rules) = rules else { return };
+        // What was asked for by what the pool said before comes where nobody could take it back: the call was on its way, or
+        // it is not known what came of it, so that it is repeated with its token however long that takes.
+        let since = if changed == 0 { 0 } else { changed + UNSEEN_MS };
+        let written = self.written_ms.get(token).copied().unwrap_or(0);
+        if sent < since || (written < since && self.unsure.contains(token)) {
+            return;
+        }
         let mut usage = Usage::default();
         for one in self.cloud.instances.iter().filter(|one| one.died_ms.is_none()) {
             // Also one whose announcement was withdrawn: it may have been asked for while that stood.

@@ -186,6 +186,11 @@ impl World {
         } else {
             (self.chance(faults.api_lost_one_in), self.chance(faults.api_refused_one_in), false)
         };
+        if let Effect::Call { token, .. } = &effect
+            && (away || refused || lost)
+        {
+            self.unsure.insert(token.clone());
+        }
         let timeout = if ec2 { CALL_TIMEOUT.as_millis() as u64 } else { API_TIMEOUT };
         if away || refused {
             let wait = if away { timeout } else { 5 + self.below(40) };
@@ -212,19 +217,24 @@ impl World {
     }
 
     /// A call reaches the API server or EC2, whoever sent it and whether or not that one still lives.
-    pub fn arrive(&mut self, replica: usize, life: u32, call: Call, _sent: u64) {
-        let input = self.done(call.effect);
+    pub fn arrive(&mut self, replica: usize, life: u32, call: Call, sent: u64) {
+        let input = self.done(call.effect, sent);
         if !call.lost {
             self.answer(replica, life, self.now + 2, input);
         }
     }
 
-    fn done(&mut self, effect: Effect) -> Option<Input> {
+    fn done(&mut self, effect: Effect, sent: u64) -> Option<Input> {
         Some(match effect {
-            Effect::List => Input::Listed {
-                claims: self.claims.values().cloned().collect(),
-                launches: self.launches.values().cloned().collect(),
-            },
+            Effect::List => {
+                // Whoever lists them cannot know whether they were called.
+                let open = self.launches.values().filter(|launch| launch.status.outcome.is_none());
+                self.unsure.extend(open.map(|launch| launch.uid.clone()));
+                Input::Listed {
+                    claims: self.claims.values().cloned().collect(),
+                    launches: self.launches.values().cloned().collect(),
+                }
+            }
             Effect::ReadInstances { of } => Input::InstancesRead { all: true, instances: self.describe(&of) },
             Effect::CreateClaim { name, spec } => {
                 let outcome = if self.claims.contains_key(&name) {
@@ -336,7 +346,7 @@ impl World {
                 Input::ReplacementWritten { instance, outcome: Outcome::Done }
             }
             Effect::Call { launch, token, spec, .. } => {
-                let answer = self.create_fleet(&token, &spec);
+                let answer = self.create_fleet(&token, &spec, sent);
                 Input::Called { launch, answer }
             }
             Effect::LookUp { launch, token } => Input::LookedUp { launch, found: Ok(self.tagged(&token)) },

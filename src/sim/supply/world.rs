@@ -64,6 +64,8 @@ pub(in crate::sim) struct World {
     pub written: BTreeMap<String, LaunchSpec>,
     /// When each was written.
     pub written_ms: BTreeMap<String, u64>,
+    /// The tokens of calls whose caller cannot know whether they were done.
+    pub unsure: BTreeSet<String>,
     pub figures: Figures,
     pub findings: Vec<Finding>,
     pub story: Vec<String>,
@@ -190,6 +192,7 @@ impl World {
             history: BTreeMap::new(),
             written: BTreeMap::new(),
             written_ms: BTreeMap::new(),
+            unsure: BTreeSet::new(),
             figures: Figures::default(),
             findings: Vec::new(),
             story: Vec::new(),

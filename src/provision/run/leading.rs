@@ -1,0 +1,95 @@
+//! Beginning to lead, listing what there is, and no longer leading.
+
+use super::{AGAIN, Provisioner, Reading, Term, Tidy, bridge, collect, gone};
+use crate::api::node_claim::Purpose;
+use crate::domain::time::Instant;
+use crate::provision::{Because, Claim, Effect, Launch, claim, launch};
+
+impl Provisioner {
+    pub(super) fn lease_held(&mut self, now: Instant, until: Instant, effects: &mut Vec<Effect>) {
+        if self.lead.held(now, until) {
+            self.forget();
+            self.risks.looks_from(now);
+            self.term = Term::Listing { again: None, on_its_way: false };
+            self.say("", Because::Leads, effects);
+        }
+    }
+
+    /// Everything that only a leader knows.
+    pub(super) fn forget(&mut self) {
+        self.claims.clear();
+        self.drop_launches();
+        self.replacements.clear();
+        self.declined.clear();
+        self.instances.clear();
+        self.reading = Reading::default();
+        self.tidy = Tidy::default();
+        self.retiring.clear();
+        self.pools.forget();
+        self.labelling.clear();
+        self.bridges = bridge::Bridges::default();
+        self.ledger.forget();
+        self.gone = gone::Gone::default();
+        self.collecting = collect::Collecting::default();
+        self.said.clear();
+        self.term = Term::Following;
+    }
+
+    pub(super) fn listed(&mut self, now: Instant, claims: &[Claim], launches: &[Launch]) {
+        if !matches!(self.term, Term::Listing { .. }) {
+            return;
+        }
+        self.term = Term::Leading;
+        self.leads_since = now;
+        for claim in claims {
+            let run = claim::Run::resume(now, claim, self.settings.registration);
+            self.claims.insert(claim.name.clone(), run);
+        }
+        for launch in launches {
+            for of in &launch.spec.claims {
+                if let Some(run) = self.claims.get_mut(&of.name).filter(|run| run.uid() == Some(&of.uid)) {
+                    run.attach(launch);
+                }
+            }
+            self.launches.insert(launch.name.clone(), launch::Run::resume(now, launch));
+        }
+        let back = claims.iter().filter(|claim| claim.spec.purpose == Purpose::ReturnToSpot);
+        self.returns.resumed(now, back.map(|claim| (claim.created, claim.spec.node_pool.clone())));
+        let there = &self.launches;
+        self.shortages.keep_probes(|launch| there.contains_key(launch));
+    }
+
+    /// Forgets the launches, but for the creations that are on their way: one of these may still come to be written.
+    fn drop_launches(&mut self) {
+        let launches = std::mem::take(&mut self.launches);
+        self.creating.extend(launches.into_iter().filter(|(_, run)| run.is_being_written()).map(|(name, _)| name));
+    }
+
+    /// What there is has to be listed anew.
+    pub(super) fn list_again(&mut self) {
+        self.term = Term::Listing { again: None, on_its_way: false };
+        self.claims.clear();
+        self.drop_launches();
+        self.replacements.clear();
+    }
+
+    /// Lists what there is, where that is to be done. Not before every creation on its way has been answered: what is
+    /// written after the listing would be missing from it, and the call that it records would be counted nowhere.
+    pub(super) fn list(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if let Term::Listing { again, on_its_way } = &mut self.term
+            && !*on_its_way
+            && again.is_none_or(|at| at <= now)
+            && self.creating.is_empty()
+        {
+            *on_its_way = true;
+            effects.push(Effect::List);
+        }
+    }
+
+    pub(super) fn list_failed(&mut self, now: Instant, why: String, effects: &mut Vec<Effect>) {
+        if let Term::Listing { again, on_its_way } = &mut self.term {
+            (*again, *on_its_way) = (Some(now + AGAIN), false);
+            self.say("", Because::ReadFailed { what: "the list of NodeClaims and Launches", why }, effects);
+        }
+    }
+}
