@@ -75,6 +75,8 @@ pub struct Settings {
     pub order: Vec<CapacityType>,
     /// How long spot is tried before the next rung.
     pub spot_patience: Duration,
+    /// How long a shortage is believed at first.
+    pub belief: Duration,
     /// A launched instance without a Node after this long is ended.
     pub registration: Duration,
     /// How many claims may share a call.
@@ -102,6 +104,7 @@ impl Default for Settings {
             replace_on_rebalance: false,
             order: vec![CapacityType::Spot, CapacityType::OnDemand],
             spot_patience: Duration::ZERO,
+            belief: shortage::BELIEF_FIRST,
             registration: Duration::from_secs(15 * 60),
             share_max: 100,
             overrides_max: 300,

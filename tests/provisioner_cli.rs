@@ -19,6 +19,7 @@ fn a_mistake_on_the_command_line_is_named_and_ends_with_64() {
         (&["--pod-name", "a", "--no-such-flag"][..], "--no-such-flag"),
         (&["--pod-name", "a", "--order", "spot,magic"], "--order"),
         (&["--pod-name", "a", "--resync", "0s"], "--resync"),
+        (&["--pod-name", "a", "--shortage-belief", "1s"], "--shortage-belief"),
         (&[], "--pod-name"),
     ] {
         let (output, text) = run(args);

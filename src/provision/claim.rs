@@ -159,6 +159,12 @@ impl Run {
             && !self.deleting
     }
 
+    /// Whether it has never asked, and is going to.
+    pub(super) fn is_yet_to_ask(&self) -> bool {
+        let fresh = self.status.attempts_total == 0 && self.launch.is_none() && self.status.instance_id.is_none();
+        fresh && self.phase() != ClaimPhase::Failed && !self.has_tried() && !self.deleting
+    }
+
     /// Whether it was to try once, and has: a return to spot that gives nothing is given up.
     pub(super) fn has_tried(&self) -> bool {
         self.spec.purpose == Purpose::ReturnToSpot

@@ -134,6 +134,7 @@ impl Reading {
 impl Provisioner {
     pub fn new(settings: Settings, epoch: Epoch) -> Self {
         let (size, per_sec) = settings.bucket;
+        let belief = settings.belief;
         Self {
             settings,
             epoch,
@@ -155,7 +156,7 @@ impl Provisioner {
             gone_nodes: BTreeMap::new(),
             instances: BTreeMap::new(),
             reading: Reading::default(),
-            shortages: Shortages::default(),
+            shortages: Shortages::believing(belief),
             bucket: Bucket::new(size, per_sec),
             tidy: Tidy::default(),
             ledger: Ledger::default(),

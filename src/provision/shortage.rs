@@ -1,7 +1,7 @@
 //! The memory of what gave nothing, and until when that is believed.
 //!
 //! Three kinds of things can be short: an offering, a quota (class of types × spot or not), a subnet. A belief lasts
-//! 3 minutes at first and doubles to 30 with each probe that fails; most outages of spot outlast three minutes, half of
+//! 3 minutes at first (a setting) and doubles to 30 with each probe that fails; most outages of spot outlast three minutes, half of
 //! them twenty (published traces). When it has ended one probe at a time may ask again: whoever else would ask treats it
 //! as short until the probe is answered. What was never seen to fail is not short.
 
@@ -14,8 +14,8 @@ use crate::domain::offering::{CapacityType, Offering, QuotaClass};
 use crate::domain::time::Instant;
 
 /// How long a first failure is believed, and the longest.
-const BELIEF_FIRST: Duration = Duration::from_secs(180);
-const BELIEF_MAX: Duration = Duration::from_secs(1_800);
+pub const BELIEF_FIRST: Duration = Duration::from_secs(180);
+pub const BELIEF_MAX: Duration = Duration::from_secs(1_800);
 
 /// What can be short.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,12 +59,24 @@ pub enum Standing {
 }
 
 /// All beliefs.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Shortages {
     beliefs: BTreeMap<Scarce, Belief>,
+    first: Duration,
+}
+
+impl Default for Shortages {
+    fn default() -> Self {
+        Self::believing(BELIEF_FIRST)
+    }
 }
 
 impl Shortages {
+    /// Nothing is short yet; a first failure is believed for so long.
+    pub fn believing(first: Duration) -> Self {
+        Self { beliefs: BTreeMap::new(), first: first.min(BELIEF_MAX) }
+    }
+
     fn of(&self, now: Instant, what: &Scarce) -> Standing {
         match self.beliefs.get(what) {
             None => Standing::Open,
@@ -104,7 +116,7 @@ impl Shortages {
     /// the belief has ended, makes the belief longer.
     pub fn failed(&mut self, now: Instant, what: &Scarce, launch: &str) -> Option<Instant> {
         let length = match self.beliefs.get(what) {
-            None => BELIEF_FIRST,
+            None => self.first,
             Some(belief) if belief.probe.as_deref() == Some(launch) || belief.until <= now => {
                 belief.length.saturating_mul(2).min(BELIEF_MAX)
             }
@@ -149,7 +161,7 @@ impl Shortages {
 
     /// Takes over a belief of an earlier run.
     pub fn recall(&mut self, what: Scarce, until: Instant, length: Duration) {
-        let length = length.clamp(BELIEF_FIRST, BELIEF_MAX);
+        let length = length.clamp(self.first, BELIEF_MAX);
         self.beliefs.entry(what).or_insert(Belief { until, length, probe: None });
     }
 }
@@ -219,6 +231,17 @@ mod tests {
         }
         let (_, _, length) = all.all().next().unwrap();
         assert_eq!(length, BELIEF_MAX);
+    }
+
+    #[test]
+    fn how_long_a_first_failure_is_believed_is_a_setting() {
+        let mut all = Shortages::believing(Duration::from_secs(20));
+        let until = all.failed(at(0), &scarce("a"), "l1").unwrap();
+        assert!((at(20)..=at(22)).contains(&until), "{until:?}");
+        let next = all.failed(until, &scarce("a"), "l2").unwrap();
+        assert!(next.since(until) >= Duration::from_secs(40), "{next:?}");
+        all.recall(scarce("b"), at(7), Duration::from_secs(1));
+        assert!(all.all().any(|(what, _, length)| *what == scarce("b") && length == Duration::from_secs(20)));
     }
 
     #[test]

@@ -9,7 +9,11 @@ use clap::Parser;
 use crate::config::{LogFormat, duration, listen, log_filter};
 use crate::domain::offering::CapacityType;
 use crate::provision::pools::PATIENCE_MAX;
+use crate::provision::shortage::BELIEF_MAX;
 use crate::provision::{Settings, comeback};
+
+/// The shortest that a shortage may be believed.
+const SHORTEST_BELIEF: Duration = Duration::from_secs(10);
 
 /// Has a replacement on its way for every node that AWS is about to take.
 ///
@@ -46,6 +50,10 @@ pub struct Config {
     /// Drain nodes whose agent has been silent for 10 s, or was told to leave it to the provisioner.
     #[arg(long, env = "SPOTKEEPER_TAKE_OVER", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub take_over: bool,
+
+    /// How long a shortage is believed at first; doubled with each probe that fails, to 30 minutes.
+    #[arg(long, env = "SPOTKEEPER_SHORTAGE_BELIEF", value_name = "DURATION", default_value = "3m", value_parser = duration)]
+    pub shortage_belief: Duration,
 
     /// A launched instance that is no Node after this long is ended.
     #[arg(long, env = "SPOTKEEPER_REGISTRATION_TIMEOUT", value_name = "DURATION", default_value = "15m", value_parser = duration)]
@@ -122,6 +130,11 @@ impl Config {
                     .to_owned(),
             );
         }
+        if !(SHORTEST_BELIEF..=BELIEF_MAX).contains(&self.shortage_belief) {
+            return Err(
+                "--shortage-belief: from 10s, below which an outage is asked for again and again, to 30m".to_owned()
+            );
+        }
         if self.resync < Duration::from_secs(1) {
             return Err("--resync: below 1s EC2 throttles the whole account".to_owned());
         }
@@ -140,6 +153,7 @@ impl Config {
             replace_on_rebalance: self.replace_on_rebalance,
             order: self.order.clone(),
             spot_patience: self.spot_patience,
+            belief: self.shortage_belief,
             registration: self.registration_timeout,
             bucket: self.create_fleet_bucket,
             resync: self.resync,

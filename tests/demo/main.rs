@@ -1,7 +1,8 @@
 //! `make demo`: a real control plane, three spot nodes with a realistic set of workloads, three notices while spot has run
-//! out, and the story of what the agents and the provisioner make of them. Ends with 1 where a node was not empty in time
-//! or has no stand-in.
+//! out, spot back again, and the story of what the agents and the provisioner make of it. Ends with 1 where a node was not
+//! empty in time, has no stand-in, or its stand-in did not give way to a spot node.
 
+mod comeback;
 mod story;
 
 #[path = "../support/lab.rs"]
@@ -30,10 +31,17 @@ const LEFT_FORGED: Duration = Duration::from_secs(25);
 /// How long an instance takes to become a node in the demo; half a minute to a minute and a half in EC2.
 const BOOT: Duration = Duration::from_secs(6);
 
+/// The rules of the return, shortened: how long spot must have been quiet (10 min), how long an on-demand node stays
+/// (30 min), how long a shortage is believed at first (3 min). Spot is quiet from the first shortage on, as nobody asks
+/// for it meanwhile: the return must not begin before spot is back.
+const RETURNS: [&str; 4] = ["--return-after=45s", "--return-min-stay=10s", "--shortage-belief=20s", "--return-surge=2"];
+
 /// What the demo plays on.
 struct Lab<'a> {
     cluster: &'a Cluster,
     moto: &'a Moto,
+    ec2: &'a Ec2,
+    queue: &'a Queue<'a>,
     provisioner: &'a Provisioner,
 }
 
@@ -90,13 +98,30 @@ async fn demo() -> bool {
         actor.agent.ready().await;
     }
     story.says("three agents, each with the rights of its own node only, are ready");
-    let provisioner = Provisioner::of(&cluster, &moto, &ec2).await.arg("--resync=5s").start().await;
+    let mut provisioner = Provisioner::of(&cluster, &moto, &ec2).await.arg("--resync=5s");
+    for rule in RETURNS {
+        provisioner = provisioner.arg(rule);
+    }
+    let provisioner = provisioner.arg("--prices").arg(&prices(&cluster)).start().await;
     provisioner.leads().await;
     story.says("the provisioner leads, and knows what EC2 offers\n");
     ec2.plan().dry.insert("spot", "InsufficientInstanceCapacity");
     ec2.plan().boots = Some(BOOT);
-    let lab = Lab { cluster: &cluster, moto: &moto, provisioner: &provisioner };
-    perform(&lab, &story, &actors).await
+    let lab = Lab { cluster: &cluster, moto: &moto, ec2: &ec2, queue: &queue, provisioner: &provisioner };
+    let well = perform(&lab, &story, &actors).await;
+    let well = comeback::perform(&lab, &story, &actors).await && well;
+    println!("\n{}", if well { WELL } else { "FAILED: see above." });
+    well
+}
+
+const WELL: &str = "Both doomed nodes were empty in time and had stand-ins on demand at once, which gave way to spot nodes when spot was \
+                    back; the forged notice touched nothing.";
+
+/// The path of a file of on-demand prices: what EC2 asks in a region of the United States.
+fn prices(cluster: &Cluster) -> String {
+    let path = cluster.plane.dir.join("prices.json");
+    std::fs::write(&path, r#"{"m7g.large": 0.0816, "m6g.large": 0.077, "m7g.xlarge": 0.1632}"#).expect("it is written");
+    path.display().to_string()
 }
 
 /// The realistic set, spread over the nodes by the scheduler. Returns how many pods run.

@@ -104,6 +104,18 @@ fn f15_of_two_nodes_that_may_return_at_surge_one_the_second_waits_for_the_first(
     assert!(ended[0] < tried[1], "one at a time: {}", report.told());
 }
 
+/// What the second may ask for is what the first is the probe of: it used to find all of it taken, and to wait for ten
+/// more minutes.
+#[test]
+fn of_two_nodes_that_may_return_at_surge_two_the_second_follows_the_probe_of_the_first() {
+    let mut supply = fell_back(2).at(5 * MINUTE, back());
+    supply.settings.returns.surge = 2;
+    let report = holds(supply.until(3 * HOUR));
+    assert_eq!((report.figures.returns, report.figures.returned), (2, 2), "{}", report.told());
+    let tried = minutes(&report, TRIED);
+    assert!(tried[1] - tried[0] <= 1, "both in the same minute: {tried:?}: {}", report.told());
+}
+
 #[test]
 fn no_more_than_so_many_returns_begin_in_an_hour() {
     let mut supply = fell_back(6).at(5 * MINUTE, back());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Provisioner, claim};
 use crate::api::interruption::Phase;
+use crate::api::launch::Override;
 use crate::api::node_claim::{ClaimPhase, NodeClaimSpec, Purpose, Recipe, Replaces};
 use crate::domain::notice::{InstanceId, Kind};
 use crate::domain::offering::CapacityType;
@@ -13,6 +14,7 @@ use crate::provision::comeback;
 use crate::provision::demand::claim_name;
 use crate::provision::ladder::{self, Choice, Rung, Wanted};
 use crate::provision::retire::Reason;
+use crate::provision::shortage::Standing;
 use crate::provision::{Because, Doomed, Effect};
 
 /// How long a return may wait to be asked for.
@@ -252,14 +254,21 @@ impl Provisioner {
             let spec = back_to_spot(run);
             // A little after the first pool has been quiet for long enough, so that what follows it is asked as well.
             match self.quiet_rung(now - ladder::NEARLY, &spec, Some(run)) {
-                Rung::Ask(_) if at <= now => ready.push((run.status.ready_at, run.name.clone(), spec)),
+                Rung::Ask(overrides) if at <= now => {
+                    let probes = self.all_half_open(now, &overrides);
+                    ready.push((run.status.ready_at, run.name.clone(), spec, probes));
+                }
                 Rung::Ask(_) => later(at),
                 Rung::Short(until) => until.into_iter().for_each(|until| later((until + ladder::NEARLY).max(at))),
                 Rung::Nothing => {}
             }
         }
-        ready.sort_by(|(a, x, _), (b, y, _)| (a, x).cmp(&(b, y)));
-        for (_, name, spec) in ready {
+        ready.sort_by(|(a, x, ..), (b, y, ..)| (a, x).cmp(&(b, y)));
+        for (_, name, spec, probes) in ready {
+            // What it may ask for another will have asked by then. Its answer says whether this one may.
+            if probes && self.about_to_ask() {
+                continue;
+            }
             let Some(old) = self.claims.get(&name) else { continue };
             let Some(back) = comeback::name(old).filter(|back| !self.claims.contains_key(back)) else { continue };
             let (scope, policy) = (spec.node_pool.clone(), self.return_policy(&spec.node_pool));
@@ -280,6 +289,21 @@ impl Provisioner {
             self.claims.insert(back.clone(), claim::Run::new(now, back, spec));
         }
         self.returns.wakeup = due.filter(|at| *at > now);
+    }
+
+    /// Whether a return has begun that has not asked EC2 yet.
+    fn about_to_ask(&self) -> bool {
+        let returns = self.claims.values().filter(|run| run.spec.purpose == Purpose::ReturnToSpot);
+        returns.filter(|run| run.leaves.is_none()).any(claim::Run::is_yet_to_ask)
+    }
+
+    /// Whether all of it has been short, and may be asked for by one alone.
+    fn all_half_open(&self, now: Instant, overrides: &[Override]) -> bool {
+        overrides.iter().all(|one| {
+            let class = self.catalog.types.get(&one.instance_type).map(|of| of.quota_class());
+            let standing = class.map(|class| self.shortages.standing(now, one, class, CapacityType::Spot));
+            standing == Some(Standing::HalfOpen)
+        })
     }
 
     /// Whether its node is being retired for another reason than its return.
