@@ -25,7 +25,7 @@ help: ## Say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
 
 .PHONY: demo
-demo: tools parts ## See it work: a real control plane, three nodes, three notices, spot dry
+demo: tools parts ## See it work: a real control plane, three nodes, three notices, spot dry and back again
 	@cargo test --quiet --features agent,provisioner --test demo --no-run
 	@cargo test --quiet --features agent,provisioner --test demo
 

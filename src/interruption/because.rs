@@ -103,6 +103,8 @@ pub enum Confirmation {
     Operator,
     /// The provisioner saw it in EC2.
     Provisioner,
+    /// The provisioner asks for it: another node has taken this one's place.
+    Asked,
 }
 
 impl Because {
@@ -289,6 +291,7 @@ impl fmt::Display for Confirmation {
             Self::ImdsUnhealthy => "IMDS is not healthy, so the queue is believed",
             Self::Operator => "a person asked for it",
             Self::Provisioner => "the provisioner saw it in EC2",
+            Self::Asked => "the provisioner asks for it",
         })
     }
 }

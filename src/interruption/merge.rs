@@ -206,6 +206,7 @@ impl Notices {
             let by = match heard.entry.source {
                 Source::Imds => Some(Confirmation::Imds),
                 Source::Operator => Some(Confirmation::Operator),
+                Source::Provisioner if kind == Kind::Requested => Some(Confirmation::Asked),
                 Source::Provisioner => Some(Confirmation::Provisioner),
                 Source::Sqs if in_ec2.contains(key) => Some(Confirmation::Provisioner),
                 Source::Sqs if !has_counterpart(kind) => None,

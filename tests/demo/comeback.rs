@@ -9,7 +9,7 @@ use crate::support::imds::Imds;
 use crate::{Actor, Lab, start_agent};
 
 /// How long the return may take from when spot is back.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(75);
 
 /// What nodes that are launched are called in the story, in the order of their launch.
 const NAMES: [&str; 6] = ["d", "e", "f", "g", "h", "i"];
@@ -36,7 +36,7 @@ pub async fn perform(lab: &Lab<'_>, story: &Story, actors: &[Actor]) -> bool {
     println!();
     let mut newcomers = Vec::new();
     join(lab, story, &mut newcomers).await;
-    story.says("Spot is back in every pool. Times of the return are shortened for the demo: 45 s of quiet instead of");
+    story.says("Spot is back in every pool. Times of the return are shortened for the demo: 25 s of quiet instead of");
     story.says(
         "10 min, 10 s of stay instead of 30 min, and a shortage is believed for 20 s at first instead of 3 min.\n",
     );
@@ -95,8 +95,7 @@ async fn seen(lab: &Lab<'_>, newcomers: &[Newcomer]) -> Vec<Move> {
         let (spec, status) = (&claim["spec"], &claim["status"]);
         let of = |field: &serde_json::Value| field.as_str().unwrap_or_default().to_owned();
         let named = |instance: String| newcomers.iter().find(|one| one.node.instance == instance);
-        let provider = of(&status["providerID"]);
-        let new = named(provider.rsplit('/').next().unwrap_or_default().to_owned());
+        let new = named(of(&status["instanceID"]));
         let old = named(of(&spec["replaces"]["instanceID"]));
         if spec["purpose"] != "ReturnToSpot" || status["phase"] != "Ready" {
             continue;

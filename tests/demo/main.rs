@@ -32,9 +32,9 @@ const LEFT_FORGED: Duration = Duration::from_secs(25);
 const BOOT: Duration = Duration::from_secs(6);
 
 /// The rules of the return, shortened: how long spot must have been quiet (10 min), how long an on-demand node stays
-/// (30 min), how long a shortage is believed at first (3 min). Spot is quiet from the first shortage on, as nobody asks
-/// for it meanwhile: the return must not begin before spot is back.
-const RETURNS: [&str; 4] = ["--return-after=45s", "--return-min-stay=10s", "--shortage-belief=20s", "--return-surge=2"];
+/// (30 min), how long a shortage is believed at first (3 min). The first shortages are the last, as nobody asks for spot
+/// meanwhile; the return begins 45 s after them, when the doomed nodes are empty and spot is back.
+const RETURNS: [&str; 4] = ["--return-after=25s", "--return-min-stay=10s", "--shortage-belief=20s", "--return-surge=2"];
 
 /// What the demo plays on.
 struct Lab<'a> {
@@ -124,13 +124,14 @@ fn prices(cluster: &Cluster) -> String {
     path.display().to_string()
 }
 
-/// The realistic set, spread over the nodes by the scheduler. Returns how many pods run.
+/// The realistic set, spread over the nodes by the scheduler. They are nearly full with it: a node of the lab has 64
+/// CPUs, and what is evicted finds no room before the stand-ins have joined. Returns how many pods run.
 async fn workloads(cluster: &Cluster, nodes: &[NodeHandle]) -> usize {
     let things = [
-        cluster.here(a_deployment("web", 9)).grace(20).ends_after(2),
-        cluster.here(a_deployment("api", 6)).grace(10).ends_after(4),
-        cluster.here(a_statefulset("db", 3)).grace(15).ends_after(6),
-        cluster.here(a_job("train")).grace(20).ends_after(5),
+        cluster.here(a_deployment("web", 9)).cpu("6").grace(20).ends_after(2),
+        cluster.here(a_deployment("api", 6)).cpu("8").grace(10).ends_after(4),
+        cluster.here(a_statefulset("db", 3)).cpu("12").grace(15).ends_after(6),
+        cluster.here(a_job("train")).cpu("6").grace(20).ends_after(5),
         cluster.here(a_daemonset("logs")),
         // On the first two nodes: these two are going to be taken.
         a_deployment("ledger", 1).where_label("kubernetes.io/hostname", &nodes[0].name).grace(10).ends_after(3),

@@ -123,6 +123,12 @@ impl Thing {
         self
     }
 
+    /// What each of its containers asks for, such as `100m`.
+    pub fn cpu(mut self, cpu: &str) -> Self {
+        self.pod()["spec"]["containers"][0]["resources"]["requests"]["cpu"] = cpu.into();
+        self
+    }
+
     pub fn grace(mut self, secs: u32) -> Self {
         self.pod()["spec"]["terminationGracePeriodSeconds"] = secs.into();
         self
