@@ -1,17 +1,22 @@
-//! `spotkeeper`, the command for a person's shell: rehearses what would happen, with no cluster and no account.
+//! `spotkeeper`, the command for a person's shell: says what would happen, and changes nothing.
 //!
+//! - `plan`: what would happen to a cluster that exists, if AWS took some of its nodes now.
 //! - `rehearse`: runs the real decision code in simulated time, and says what came of it.
 //! - `scenario`: scenarios as people write them.
 //! - `shipped`: those that come with the program.
 
 use clap::{Parser, Subcommand};
 
+pub mod plan;
 pub mod rehearse;
 pub mod scenario;
 pub mod shipped;
 
 /// Exit code for a command line or a scenario that cannot be used (EX_USAGE of sysexits).
 pub const EXIT_USAGE: u8 = 64;
+
+/// Exit code for data that cannot be read (EX_DATAERR of sysexits).
+pub const EXIT_DATA: u8 = 65;
 
 /// Sees what spotkeeper will do before it does it.
 #[derive(Clone, Debug, Parser)]
@@ -24,6 +29,7 @@ pub struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     Rehearse(rehearse::Rehearse),
+    Plan(Box<plan::Plan>),
 }
 
 /// Why a command did not do what was asked.
@@ -32,16 +38,20 @@ pub enum CliError {
     /// The command line or the scenario is wrong.
     #[error("{0}")]
     Usage(String),
+    /// What was to be read is not what it should be.
+    #[error("{0}")]
+    Data(String),
     /// Something of the machine did not work.
     #[error("{0}")]
     Failed(String),
 }
 
 impl Cli {
-    /// Runs it. `Ok(false)`: it did what was asked, and an invariant was broken.
+    /// Runs it. `Ok(false)`: it did what was asked, and found something that should not be.
     pub fn run(self) -> Result<bool, CliError> {
         match self.command {
             Command::Rehearse(rehearse) => rehearse.run(),
+            Command::Plan(plan) => plan.run(),
         }
     }
 }

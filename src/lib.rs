@@ -25,7 +25,8 @@
 //! | `hands` | what a keeper's effects come to at the API server, for agent and provisioner (feature `runtime`) |
 //! | `agent` | wiring and performer of `spotkeeper-agent` (feature `agent`) |
 //! | `provisioner` | wiring and performer of `spotkeeper-provisioner` (feature `provisioner`) |
-//! | `cli` | `spotkeeper`, the command: `rehearse` (feature `cli`) |
+//! | `plan` | what would happen to a cluster that exists, by the simulator (feature `cli`) |
+//! | `cli` | `spotkeeper`, the command: `rehearse`, `plan` (feature `cli`) |
 //! | `config`, `telemetry` | flags and environment; the log (feature `runtime`) |
 //!
 //! The cores compile alone (`cargo check --lib --no-default-features`): no async runtime and no SDK is within their
@@ -40,6 +41,9 @@ pub mod interruption;
 pub mod provision;
 #[cfg(feature = "sim")]
 pub mod sim;
+
+#[cfg(feature = "cli")]
+pub mod plan;
 
 #[cfg(feature = "runtime")]
 pub mod adapters;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use spotkeeper::cli::{Cli, CliError, EXIT_USAGE};
+use spotkeeper::cli::{Cli, CliError, EXIT_DATA, EXIT_USAGE};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -19,7 +19,11 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("spotkeeper: {error}");
-            if matches!(error, CliError::Usage(_)) { EXIT_USAGE.into() } else { ExitCode::from(74) }
+            match error {
+                CliError::Usage(_) => EXIT_USAGE.into(),
+                CliError::Data(_) => EXIT_DATA.into(),
+                CliError::Failed(_) => ExitCode::from(74),
+            }
         }
     }
 }

@@ -159,7 +159,7 @@ fn json(outcome: &Outcome, comparison: Option<&[Column]>) -> Result<String, CliE
 }
 
 /// Whoever reads may have gone: that is no failure of ours to hide, and none to crash of.
-fn said(result: io::Result<()>) -> Result<(), CliError> {
+pub(super) fn said(result: io::Result<()>) -> Result<(), CliError> {
     result.map_err(|error| CliError::Failed(format!("standard output: {error}")))
 }
 

@@ -41,6 +41,11 @@ pub fn vcpus(text: &str) -> Result<u64, String> {
     Ok(u64::try_from(whole).unwrap_or(u64::MAX))
 }
 
+/// Thousandths of a quantity such as `1500m` or `2`; what is less is cut off.
+pub fn millis(text: &str) -> Result<u64, String> {
+    Ok(u64::try_from(milli(text)?).unwrap_or(u64::MAX))
+}
+
 /// MiB of a quantity of bytes such as `64Gi`; a part of one is cut off.
 pub fn mib(text: &str) -> Result<u64, String> {
     let whole = milli(text)? / 1_000 / (1 << 20);
@@ -74,6 +79,7 @@ mod tests {
     fn quantities_are_kubernetes_own_and_parts_are_cut_off() {
         assert_eq!((vcpus("1000"), vcpus("1500m"), vcpus("2.5k")), (Ok(1_000), Ok(1), Ok(2_500)));
         assert_eq!((mib("64Gi"), mib("1.5Gi"), mib("1048576"), mib("1M")), (Ok(65_536), Ok(1_536), Ok(1), Ok(0)));
+        assert_eq!((millis("1500m"), millis("2"), millis("0.5")), (Ok(1_500), Ok(2_000), Ok(500)));
         assert_eq!(vcpus("999999999999999999E"), Ok(u64::MAX), "more than anybody has");
         for wrong in ["", "m", "Gi", "-1", "1e3", "1.2.3", ".5", "1 Gi", "9999999999999999999", "∞"] {
             assert!(vcpus(wrong).unwrap_err().contains("is not a quantity"), "{wrong}");

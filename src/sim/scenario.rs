@@ -76,6 +76,8 @@ pub struct BudgetSpec {
     pub max_unavailable: u32,
     /// `None`: never, for want of room.
     pub replaced_in_ms: Option<u64>,
+    /// A pod that is not Ready is let go only while no more than that are missing, as with `IfHealthyBudget`.
+    pub guards_unready: bool,
 }
 
 /// What goes wrong of itself.
@@ -384,7 +386,7 @@ impl Scenario {
 
     /// A budget of which nothing may be missing, ever, where `max_unavailable` is 0.
     pub fn budget(mut self, name: &str, max_unavailable: u32, replaced_in_ms: Option<u64>) -> Self {
-        self.budgets.push(BudgetSpec { name: name.to_owned(), max_unavailable, replaced_in_ms });
+        self.budgets.push(BudgetSpec { name: name.to_owned(), max_unavailable, replaced_in_ms, guards_unready: false });
         self
     }
 

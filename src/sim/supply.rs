@@ -10,6 +10,7 @@
 //! ```
 
 mod agents;
+pub(super) mod beginning;
 pub(super) mod cloud;
 mod draw;
 mod pools;

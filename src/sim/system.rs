@@ -15,6 +15,7 @@
 //! The cores are the real ones; the invariants are those of both worlds, and that every pod of a controller runs again.
 
 mod draw;
+pub mod given;
 mod outcome;
 mod pools;
 pub mod scenario;

@@ -2,7 +2,7 @@
 
 use super::scenario::{ApiState, PodSpec};
 use super::watches::{Change, PodView};
-use super::world::{Event, Told, World, moment};
+use super::world::{BudgetSim, Event, Told, World, moment};
 use super::{NodeAtEnd, PodAtEnd};
 use crate::domain::pod::{Pod, PodUid};
 use crate::interruption::invariants::ledger::{Asked, PodFate};
@@ -24,8 +24,10 @@ pub(super) struct PodSim {
     /// It is Ready: a budget does not protect one that is not.
     pub serves: bool,
     version: u32,
-    asked: Vec<(u64, Verb)>,
-    accepted: Vec<(u64, Verb, Option<u32>)>,
+    pub asked: Vec<(u64, Verb)>,
+    /// When a budget refused, or several did.
+    pub refused: Vec<(u64, Vec<String>)>,
+    pub accepted: Vec<(u64, Verb, Option<u32>)>,
 }
 
 impl World {
@@ -57,6 +59,7 @@ impl World {
             serves: true,
             version: 0,
             asked: Vec::new(),
+            refused: Vec::new(),
             accepted: Vec::new(),
             spec,
         });
@@ -104,14 +107,13 @@ impl World {
         let pod = &self.pods[index];
         let starts = pod.going.is_none() && !pod.finished;
         let budgets: Vec<usize> = self.budgets_of(index);
-        if ask.verb == Verb::Evict && starts && pod.serves {
-            if budgets.len() > 1 {
-                return Answer::TooManyBudgets;
-            }
-            let full = |b: &usize| self.budgets[*b].missing >= self.budgets[*b].spec.max_unavailable;
-            if let Some(budget) = budgets.iter().find(|b| full(b)) {
-                return Answer::Blocked { budget: Some(self.budgets[*budget].spec.name.clone()) };
-            }
+        if ask.verb == Verb::Evict
+            && starts
+            && let Some(refusal) = self.refusal(pod.serves, &budgets)
+        {
+            let names = budgets.iter().map(|budget| self.budgets[*budget].spec.name.clone()).collect();
+            self.pods[index].refused.push((self.now, names));
+            return refusal;
         }
         if starts {
             budgets.into_iter().for_each(|budget| self.missing_one_more(budget));
@@ -126,6 +128,22 @@ impl World {
             asked.ends_at = ends_at;
         }
         Answer::Accepted
+    }
+
+    /// What its budgets say to the eviction of a pod.
+    fn refusal(&self, serves: bool, budgets: &[usize]) -> Option<Answer> {
+        // One that is not Ready is no loss, where its budget does not want it back first.
+        let counts = |b: &&usize| {
+            let BudgetSim { spec, missing } = &self.budgets[**b];
+            serves || spec.guards_unready && *missing > spec.max_unavailable
+        };
+        let budgets: Vec<&usize> = budgets.iter().filter(counts).collect();
+        if budgets.len() > 1 {
+            return Some(Answer::TooManyBudgets);
+        }
+        let full = |b: &&usize| self.budgets[**b].missing >= self.budgets[**b].spec.max_unavailable;
+        let budget = budgets.into_iter().find(full)?;
+        Some(Answer::Blocked { budget: Some(self.budgets[*budget].spec.name.clone()) })
     }
 
     fn budgets_of(&self, pod: usize) -> Vec<usize> {

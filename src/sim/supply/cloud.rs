@@ -31,6 +31,8 @@ pub(in crate::sim) struct Cloud {
 
 pub(in crate::sim) struct InstanceSim {
     pub id: InstanceId,
+    /// Of its Node.
+    pub name: String,
     pub offering: Offering,
     pub token: Option<String>,
     /// The NodePool that its node was labelled for from the beginning.
@@ -46,7 +48,7 @@ pub(in crate::sim) struct InstanceSim {
 
 impl InstanceSim {
     pub fn node(&self) -> String {
-        format!("node-{}", self.id)
+        self.name.clone()
     }
 }
 
@@ -212,6 +214,7 @@ impl World {
         let shown_ms = self.now + self.below(self.supply.faults.shown_after_ms);
         self.cloud.push(InstanceSim {
             id: id.clone(),
+            name: format!("node-{id}"),
             offering: offering.clone(),
             token,
             pool: None,

@@ -19,7 +19,14 @@ impl World {
     /// The pools and classes of the beginning.
     pub fn found_pools(&mut self) {
         let recipe = self.class_recipe();
-        self.classes.insert(CLASS.into(), Ok(recipe));
+        self.classes.insert(CLASS.into(), Ok(recipe.clone()));
+        for (name, zones) in self.supply.classes.clone() {
+            let within = |zones: Vec<String>| {
+                let subnets = recipe.subnets.iter().filter(|subnet| zones.contains(&subnet.zone)).cloned().collect();
+                Recipe { subnets, ..recipe.clone() }
+            };
+            self.classes.insert(name, zones.map(within));
+        }
         for (name, spec) in self.supply.pools.clone() {
             self.pool_changed(&name, spec);
         }

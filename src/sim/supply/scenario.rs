@@ -38,6 +38,8 @@ pub struct Supply {
     pub settles_ms: Option<u64>,
     /// NodePools by name; all of class [`CLASS`].
     pub pools: BTreeMap<String, NodePoolSpec>,
+    /// EC2NodeClasses beside [`CLASS`]: the zones of its subnets, or why it cannot be launched.
+    pub classes: BTreeMap<String, Result<Vec<String>, String>>,
     /// The pool that the cluster's nodes are labelled for.
     pub labelled: Option<String>,
     pub script: Vec<(u64, Step)>,
@@ -206,6 +208,7 @@ pub fn a_cluster(nodes: usize) -> Supply {
         joins_with: BTreeMap::new(),
         settles_ms: None,
         pools: BTreeMap::new(),
+        classes: BTreeMap::new(),
         labelled: None,
         script: Vec::new(),
         ends_ms: 15 * 60_000,

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::cloud::{self, Cloud};
 use super::replicas::{Call, Replica};
-use super::scenario::{DEVICE, State, Step, Supply};
+use super::scenario::{State, Step, Supply};
 use super::{ClaimAtEnd, Figures, Report};
 use crate::api::interruption::Phase;
 use crate::api::launch::LaunchSpec;
@@ -15,7 +15,6 @@ use crate::api::node_claim::Recipe;
 use crate::domain::notice::{InstanceId, Kind};
 use crate::domain::offering::{CapacityType, Catalog, Offering};
 use crate::domain::policy::Rebalance;
-use crate::domain::requirements::NODE_POOL;
 use crate::domain::time::{Epoch, Instant};
 use crate::provision::{Because, Claim, Doomed, Input, Launch, NodeView, Pool, Settings};
 use crate::sim::Finding;
@@ -229,34 +228,6 @@ impl World {
             capacity_type: CapacityType::Spot,
         };
         self.add_instance(offering, self.supply.labelled.clone());
-    }
-
-    /// An instance that is there when the world begins, with its Node, which is labelled for a pool. Returns its place.
-    pub fn add_instance(&mut self, offering: Offering, pool: Option<String>) -> usize {
-        let id = self.instance_id();
-        let node = NodeView {
-            name: format!("node-{id}"),
-            instance: Some(id.clone()),
-            provider_id: Some(format!("aws:///zone/{id}")),
-            resources: self.supply.settles_ms.map(|_| DEVICE.to_owned()).into_iter().collect(),
-            labels: pool.iter().map(|pool| (NODE_POOL.to_owned(), pool.clone())).collect(),
-            ready: true,
-            workloads: true,
-            ..NodeView::default()
-        };
-        self.cloud.push(cloud::InstanceSim {
-            id,
-            offering,
-            token: None,
-            pool,
-            group: None,
-            shown_ms: 0,
-            born_ms: 0,
-            died_ms: None,
-            joins: true,
-        });
-        self.nodes.insert(node.name.clone(), node);
-        self.cloud.instances.len() - 1
     }
 
     /// Runs to the end.

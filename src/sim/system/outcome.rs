@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::given::{Asked, PodAsks};
 use super::scenario::WorkloadKind;
 use super::world::System;
 use crate::api::interruption::Phase;
@@ -18,6 +19,10 @@ use crate::sim::supply::ClaimAtEnd;
 #[derive(Clone, Debug)]
 pub struct Report {
     pub outcome: Outcome,
+    /// What the API server was asked for each pod, in the order of its timelines.
+    pub asks: Vec<PodAsks>,
+    /// Every launch that was asked for.
+    pub launches: Vec<Asked>,
     /// One line for each decision and event; empty where it was not asked for.
     pub story: Vec<String>,
 }
@@ -324,6 +329,7 @@ impl System {
     pub fn conclude(mut self) -> Report {
         self.verdict();
         let workloads = self.workload_outcomes();
+        let (asks, launches) = (self.pod_asks(), self.launches_asked());
         let (pods, pools) = (self.pod_timelines(), self.pool_timelines());
         let cost = self.cost();
         let timelines = Timelines { nodes: self.timelines(), pods, pools };
@@ -369,7 +375,7 @@ impl System {
             decisions: self.decisions,
             timelines,
         };
-        Report { outcome, story: self.story }
+        Report { outcome, asks, launches, story: self.story }
     }
 
     fn cost(&self) -> Cost {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::given::{Given, GivenBudget, GivenNode};
 use crate::api::node_pool::NodePoolSpec;
 use crate::domain::offering::{CapacityType, Catalog, InstanceType, MicroDollars, Offering};
 use crate::domain::pod::OnInterruption;
@@ -27,6 +28,12 @@ pub struct Scenario {
     pub nodes: Vec<NodeGroup>,
     /// NodePools by name; all launch with the same class. None at all: what was lost is copied.
     pub pools: BTreeMap<String, NodePoolSpec>,
+    /// Nodes that are there by name; they join before those of the groups.
+    pub given_nodes: Vec<GivenNode>,
+    /// Budgets over pods of several workloads.
+    pub given_budgets: Vec<GivenBudget>,
+    /// EC2NodeClasses by name beside the one that all others use: the zones of its subnets, or why it cannot be launched.
+    pub classes: BTreeMap<String, Result<Vec<String>, String>>,
     pub workloads: Vec<Workload>,
     /// EventBridge puts notices into a queue, too.
     pub queue: bool,
@@ -68,8 +75,9 @@ pub struct Reservation {
 #[derive(Clone, Debug)]
 pub struct TypeSpec {
     pub of: InstanceType,
-    pub spot: MicroDollars,
-    pub on_demand: MicroDollars,
+    /// `None`: nobody knows.
+    pub spot: Option<MicroDollars>,
+    pub on_demand: Option<MicroDollars>,
 }
 
 /// Nodes of one kind, spread over the zones (or in one).
@@ -107,6 +115,8 @@ pub struct Workload {
     pub zonal: bool,
     /// A node selector: its pods run on nodes of this NodePool alone.
     pub node_pool: Option<String>,
+    /// What is given of it, where the world is a cluster that is there already.
+    pub given: Given,
 }
 
 /// Who makes another pod, and when.
@@ -217,6 +227,9 @@ pub fn a_cluster(nodes: usize) -> Scenario {
             pool: None,
         }],
         pools: BTreeMap::new(),
+        given_nodes: Vec::new(),
+        given_budgets: Vec::new(),
+        classes: BTreeMap::new(),
         workloads: vec![the_provisioner()],
         queue: true,
         api_faults: ApiFaults::default(),
@@ -243,6 +256,7 @@ pub fn a_deployment(path: &str, replicas: u32) -> Workload {
         checkpoint_ms: None,
         zonal: false,
         node_pool: None,
+        given: Given::default(),
     }
 }
 
@@ -313,6 +327,11 @@ impl Workload {
         self
     }
 
+    /// Agents and provisioners take it to be kept in its zone.
+    pub(super) fn has_volume(&self) -> bool {
+        self.zonal || self.given.has_volume
+    }
+
     pub fn path(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
     }
@@ -347,7 +366,7 @@ pub fn a_type(name: &str, vcpus: u32, gib: u64, spot: MicroDollars, on_demand: M
         memory_mib: gib * 1_024,
         ..InstanceType::default()
     };
-    TypeSpec { of, spot, on_demand }
+    TypeSpec { of, spot: Some(spot), on_demand: Some(on_demand) }
 }
 
 impl Cloud {
@@ -358,7 +377,7 @@ impl Cloud {
             for zone in &self.zones {
                 for (capacity_type, price) in [(CapacityType::Spot, *spot), (CapacityType::OnDemand, *on_demand)] {
                     let offering = Offering { instance_type: of.name.clone(), zone: zone.clone(), capacity_type };
-                    catalog.prices.insert(offering, price);
+                    catalog.prices.extend(price.map(|price| (offering, price)));
                 }
                 catalog.zones.entry(zone.clone()).or_default().insert(of.name.clone());
             }

@@ -1,5 +1,8 @@
 //! Workloads: the controllers that make pods, the scheduler that places them, and what is lost with one that is killed.
 
+use std::collections::BTreeSet;
+
+use super::given::Placed;
 use super::outcome::{PodState, PodTimeline, WorkloadOutcome};
 use super::scenario::{Workload, WorkloadKind};
 use super::world::{Event, System};
@@ -18,9 +21,9 @@ const SCHEDULER_MS: std::ops::Range<u64> = 5..50;
 
 pub(super) struct WorkloadSim {
     pub spec: Workload,
-    /// Its budget in the agents' world.
-    budget: Option<usize>,
-    available: u32,
+    /// Its budgets in the agents' world.
+    budgets: Vec<usize>,
+    pub available: u32,
     since: u64,
     pub sums: Sums,
 }
@@ -54,7 +57,7 @@ pub(super) struct PodLife {
     pub name: String,
     pub node: Option<usize>,
     /// Its place in the agents' world.
-    pod: Option<usize>,
+    pub pod: Option<usize>,
     pub available: bool,
     /// It occupies its node.
     on_node: bool,
@@ -66,28 +69,36 @@ pub(super) struct PodLife {
 impl System {
     /// All pods run when the world begins.
     pub fn begin_workloads(&mut self) {
-        let mut budgets = 0;
-        for spec in std::mem::take(&mut self.scenario.workloads) {
-            let budget = spec.max_unavailable.map(|_| budgets);
-            budgets += usize::from(budget.is_some());
+        let budgets: Vec<Vec<usize>> = (0..self.scenario.workloads.len()).map(|at| self.budgets_of(at)).collect();
+        for (spec, budgets) in std::mem::take(&mut self.scenario.workloads).into_iter().zip(budgets) {
             let workload = self.workloads.len();
             for ordinal in 0..spec.replicas {
                 let slot = Slot { workload, ordinal, life: None, lives: 0, zone: None, missing_since: Some(0) };
                 self.slots.push(slot);
             }
-            self.workloads.push(WorkloadSim { spec, budget, available: 0, since: 0, sums: Sums::default() });
+            self.workloads.push(WorkloadSim { spec, budgets, available: 0, since: 0, sums: Sums::default() });
         }
         for slot in 0..self.slots.len() {
             self.pend(slot);
         }
         let waiting: Vec<_> = self.pending.iter().copied().collect();
         for (priority, arrival, slot) in waiting {
-            if let Some(node) = self.place_for(slot) {
-                self.pending.remove(&(priority, arrival, slot));
-                let life = self.bind(slot, node);
+            let given = self.given_place(slot);
+            let Some(place) = given.or_else(|| Some(Placed { node: self.place_for(slot)?, ready: true })) else {
+                continue;
+            };
+            self.pending.remove(&(priority, arrival, slot));
+            let life = self.bind(slot, place.node);
+            if place.ready {
                 self.ready(life);
             }
         }
+        (0..self.budgets.len()).for_each(|budget| self.count_missing(budget));
+    }
+
+    fn given_place(&self, slot: usize) -> Option<Placed> {
+        let slot = &self.slots[slot];
+        self.workloads[slot.workload].spec.given.placed.get(slot.ordinal as usize).copied()
     }
 
     fn is_own(&self, slot: usize) -> bool {
@@ -160,9 +171,13 @@ impl System {
             one.zone.as_ref().is_none_or(|bound| bound == zone) && (selector.is_none() || selector == pool)
         });
         if !self.is_own(slot) {
+            let in_zone = |nodes: &BTreeSet<(u32, usize)>| {
+                let mut fits = nodes.iter().rev().take_while(|(free, _)| *free >= need);
+                fits.find(|(_, node)| self.takes(slot, *node)).copied()
+            };
             let best =
-                zones.filter_map(|(_, nodes)| nodes.last()).max_by_key(|(free, node)| (*free, usize::MAX - node));
-            return best.filter(|(free, _)| *free >= need).map(|(_, node)| *node);
+                zones.filter_map(|(_, nodes)| in_zone(nodes)).max_by_key(|(free, node)| (*free, usize::MAX - node));
+            return best.map(|(_, node)| node);
         }
         let others: Vec<usize> = (0..self.slots.len())
             .filter(|other| *other != slot && self.slots[*other].workload == one.workload)
@@ -185,7 +200,8 @@ impl System {
         if workload.spec.zonal {
             one.zone.get_or_insert_with(|| self.nodes[node].zone.clone());
         }
-        let spec = pod_spec(&workload.spec, &self.lives[life].name);
+        let mut spec = pod_spec(&workload.spec, &self.lives[life].name);
+        spec.budgets = workload.budgets.iter().map(|of| self.agents.budgets[*of].spec.name.clone()).collect();
         let pod = self.agents.pods.len();
         self.agents.add_pod(node, spec);
         self.agents.pods[pod].serves = false;
@@ -193,7 +209,9 @@ impl System {
         let one = &mut self.lives[life];
         (one.node, one.pod, one.on_node) = (Some(node), Some(pod), true);
         one.states.push((now, Some(node), PodState::Starting));
-        let (need, bound) = (workload.spec.cpu_millis, workload.spec.zonal);
+        let (need, bound, memory) =
+            (workload.spec.cpu_millis, workload.spec.has_volume(), workload.spec.given.memory_mib);
+        self.nodes[node].used_mib += memory;
         self.occupy(node, i64::from(need), 1, bound);
         life
     }
@@ -273,9 +291,8 @@ impl System {
         one.sums.unavailable_pod_ms += u64::from(missing) * (now - one.since);
         one.since = now;
         one.available = one.available.saturating_add_signed(more);
-        if let Some(budget) = one.budget {
-            self.agents.budgets[budget].missing = one.spec.replicas.saturating_sub(one.available);
-        }
+        let budgets = one.budgets.clone();
+        budgets.into_iter().for_each(|budget| self.count_missing(budget));
     }
 
     /// It serves no more.
@@ -300,7 +317,9 @@ impl System {
         let one = &mut self.lives[life];
         if let Some(node) = one.node.filter(|_| std::mem::take(&mut one.on_node)) {
             let spec = &self.workloads[self.slots[self.lives[life].slot].workload].spec;
-            let (need, bound) = (spec.cpu_millis, spec.zonal);
+            let (need, bound) = (spec.cpu_millis, spec.has_volume());
+            let memory = spec.given.memory_mib;
+            self.nodes[node].used_mib = self.nodes[node].used_mib.saturating_sub(memory);
             self.occupy(node, -i64::from(need), -1, bound);
         }
     }
@@ -430,7 +449,6 @@ fn pod_spec(workload: &Workload, name: &str) -> PodSpec {
     spec.grace_secs = workload.grace_secs;
     spec.stops_in_ms = workload.stops_in_ms;
     spec.policy = workload.policy;
-    spec.zonal = workload.zonal;
-    spec.budgets = workload.max_unavailable.map(|_| workload.path()).into_iter().collect();
+    spec.zonal = workload.has_volume();
     spec
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::given::{BudgetOf, Room, budgets};
 use super::outcome::{Decision, NodeState, NodeTimeline, Report};
 use super::pools::PoolSim;
 use super::scenario::{Scenario, Step};
@@ -44,6 +45,8 @@ pub(super) struct System {
     /// Free CPU and node, of the nodes that take pods, by zone and NodePool.
     pub room: BTreeMap<Place, BTreeSet<(u32, usize)>>,
     pub pools: BTreeMap<Offering, PoolSim>,
+    /// In the order of the agents' world.
+    pub budgets: Vec<BudgetOf>,
     pub decisions: Vec<Decision>,
     pub findings: Vec<Finding>,
     pub story: Vec<String>,
@@ -63,6 +66,11 @@ pub(super) struct NodeSim {
     pub pool: Option<String>,
     pub cpu_millis: u32,
     pub used_millis: u32,
+    pub memory_mib: u64,
+    pub used_mib: u64,
+    pub overhead: Room,
+    /// The node of the beginning that it stands in for, in the end.
+    pub in_place_of: Option<usize>,
     /// Pods of workloads on it, and those of them that a volume keeps in the zone.
     pub busy: u32,
     pub bound: u32,
@@ -112,7 +120,8 @@ impl System {
         let mut agents = agents::World::new(agents_of(&scenario), telling);
         let mut supply = supply::world::World::with_catalog(supply_of(&scenario), catalog, telling);
         let pods: u64 = scenario.workloads.iter().map(|of| u64::from(of.replicas)).sum();
-        let nodes: u64 = scenario.nodes.iter().map(|of| of.count as u64).sum();
+        let nodes: u64 =
+            scenario.nodes.iter().map(|of| of.count as u64).sum::<u64>() + scenario.given_nodes.len() as u64;
         let effects_max = EFFECTS_MORE + EFFECTS_EACH * (nodes + pods);
         (agents.effects_max, supply.effects_max) = (effects_max, effects_max);
         (agents.told, supply.told) = (Some(Vec::new()), Some(Vec::new()));
@@ -136,6 +145,7 @@ impl System {
             scheduling: false,
             room: BTreeMap::new(),
             pools: BTreeMap::new(),
+            budgets: Vec::new(),
             decisions: Vec::new(),
             findings: Vec::new(),
             story: Vec::new(),
@@ -154,6 +164,7 @@ impl System {
         for offering in offered {
             self.pool_changed(&offering);
         }
+        self.begin_given();
         let zones = self.scenario.cloud.zones.clone();
         let mut joined = 0;
         for group in std::mem::take(&mut self.scenario.nodes) {
@@ -165,10 +176,12 @@ impl System {
                 let instance =
                     self.supply.add_instance(Offering { instance_type, zone, capacity_type }, group.pool.clone());
                 self.supply.cloud.instances[instance].shown_ms = 0;
-                let node = self.add_node(instance, Some(0));
+                let name = a_node(&self.supply.cloud.instances[instance].node());
+                let node = self.add_node(instance, name, Some(0));
                 self.node_ready(node);
             }
         }
+        self.begin_budgets();
         self.begin_workloads();
         let steps: Vec<u64> = self.scenario.script.iter().map(|(at, _)| *at).collect();
         for (index, at) in steps.into_iter().enumerate() {
@@ -275,8 +288,10 @@ impl System {
                 format!("-- EC2 starts {}: {}", one.id, one.offering)
             }),
             Told::Joined { instance } => {
-                let node = self.add_node(instance, None);
+                let spec = a_node(&self.supply.cloud.instances[instance].node());
+                let node = self.add_node(instance, spec, None);
                 self.nodes[node].stands_in = true;
+                self.is_in_place(node);
                 if let Some(deadline) = self.taken.get(&instance).copied() {
                     self.announce(node, deadline);
                 }
@@ -334,12 +349,12 @@ impl System {
     }
 
     /// The node of an instance joins: the other world gets a Node for it.
-    fn add_node(&mut self, instance: usize, agent_at: Option<u64>) -> usize {
+    pub fn add_node(&mut self, instance: usize, spec: NodeSpec, agent_at: Option<u64>) -> usize {
         let one = &self.supply.cloud.instances[instance];
         let (id, name, offering) = (one.id.clone(), one.node(), one.offering.clone());
         let pool = self.supply.pool_of(one).map(str::to_owned);
-        let cpus = self.supply.catalog.types.get(&offering.instance_type).map_or(0, |of| of.vcpus);
-        let spec: NodeSpec = a_node(&name);
+        let of = self.supply.catalog.types.get(&offering.instance_type);
+        let (cpus, memory_mib) = of.map_or((0, 0), |of| (of.vcpus, of.memory_mib));
         self.agents.add_node(spec, id, agent_at);
         let node = self.nodes.len();
         self.node_of.insert(instance, node);
@@ -350,6 +365,10 @@ impl System {
             pool,
             cpu_millis: cpus * 1_000,
             used_millis: 0,
+            memory_mib,
+            used_mib: 0,
+            overhead: Room::default(),
+            in_place_of: agent_at.map(|_| node),
             busy: 0,
             bound: 0,
             ready: false,
@@ -363,7 +382,7 @@ impl System {
         node
     }
 
-    fn node_ready(&mut self, node: usize) {
+    pub fn node_ready(&mut self, node: usize) {
         self.nodes[node].ready = true;
         self.state(node, NodeState::Ready);
         self.look_at(node);
@@ -436,11 +455,7 @@ fn agents_of(scenario: &Scenario) -> AgentsScenario {
     agents.seed = scenario.seed;
     agents.policy = scenario.policy.clone();
     agents.faults = scenario.api_faults.clone();
-    for workload in &scenario.workloads {
-        if let Some(most) = workload.max_unavailable {
-            agents = agents.budget(&workload.path(), most, None);
-        }
-    }
+    agents.budgets = budgets(&scenario.workloads, &scenario.given_budgets);
     agents
 }
 
@@ -453,6 +468,7 @@ fn supply_of(scenario: &Scenario) -> Supply {
     (supply.boot_ms, supply.boot_spread_ms) = (cloud.boot_ms, cloud.boot_spread_ms);
     supply.bucket = cloud.bucket;
     supply.pools = scenario.pools.clone();
+    supply.classes = scenario.classes.clone();
     supply.faults = scenario.supply_faults.clone();
     supply
 }
