@@ -34,6 +34,7 @@ test: tools parts image ## Every test, on a real control plane and in a real bro
 	$(call need,chromium,chromium)
 	cargo check --lib --no-default-features
 	SPOTKEEPER_IMAGE=$(IMAGE) cargo test --features agent
+	cargo test --features plan --test plan_live
 	cargo test --profile verify --no-default-features --features model --test model
 	cargo test --features agent,provisioner --lib --test capacity --test generated --test provisioner_cli
 
@@ -52,9 +53,11 @@ check: tools ## Format, lints in every feature set, the pure core alone, licence
 	cargo clippy --bins --no-default-features --features provisioner -- -D warnings
 	cargo clippy --lib --no-default-features --features sim -- -D warnings
 	cargo clippy --bins --no-default-features --features cli -- -D warnings
+	cargo clippy --bins --test plan_live --no-default-features --features plan -- -D warnings
 	cargo clippy --bins --no-default-features --features agent -- -D warnings
 	! cargo tree --no-default-features --features agent --edges normal | grep aws-sdk-ec2
 	! cargo tree --edges normal | grep -E 'aws-|kube|tokio'
+	! cargo tree --no-default-features --features plan --edges normal | grep -E 'aws-(sdk|config)'
 	@command -v cargo-deny >/dev/null || cargo install --locked --root $(CACHE)/tools cargo-deny@$(CARGO_DENY)
 	PATH="$(CACHE)/tools/bin:$$PATH" cargo deny --offline check bans licenses sources
 

@@ -44,7 +44,7 @@ pub struct World {
 /// Makes it; these nodes are taken.
 pub fn world(snapshot: &Snapshot, question: &Question, lost: &[usize]) -> World {
     let mut gaps = BTreeSet::new();
-    let types = types(snapshot, question, &mut gaps);
+    let types = types(snapshot, question, lost, &mut gaps);
     let mut scenario = a_cluster(0);
     scenario.name = "plan".into();
     scenario.seed = question.seed;
@@ -52,7 +52,7 @@ pub fn world(snapshot: &Snapshot, question: &Question, lost: &[usize]) -> World 
     (scenario.nodes, scenario.workloads) = (Vec::new(), Vec::new());
     scenario.cloud = Cloud {
         types: types.values().map(|of| of_type(of, question)).collect(),
-        zones: zones(snapshot),
+        zones: zones(snapshot, lost),
         spot: question.without_spot.then_some(0),
         boot_ms: question.boots_in_ms,
         boot_spread_ms: 0,
@@ -94,9 +94,18 @@ pub fn world(snapshot: &Snapshot, question: &Question, lost: &[usize]) -> World 
 
 /// What EC2 has as far as it is known: what it said, or the types of the cluster's nodes and those that its NodePools
 /// name.
-fn types(snapshot: &Snapshot, question: &Question, gaps: &mut BTreeSet<Gap>) -> BTreeMap<String, InstanceType> {
+fn types(
+    snapshot: &Snapshot,
+    question: &Question,
+    lost: &[usize],
+    gaps: &mut BTreeSet<Gap>,
+) -> BTreeMap<String, InstanceType> {
     let mut types = question.types.clone().unwrap_or_default();
-    for node in &snapshot.nodes {
+    for (at, node) in snapshot.nodes.iter().enumerate() {
+        // What is not known cannot be asked for, but where it is all that there is.
+        if node.of.name.is_empty() && !lost.contains(&at) {
+            continue;
+        }
         let name = type_name(node).to_owned();
         let of = || match by_name(&name).filter(|of| of.vcpus == node.of.vcpus && node.of.gpus == 0) {
             Some(of) => of,
@@ -148,11 +157,12 @@ fn of_type(of: &InstanceType, question: &Question) -> TypeSpec {
     TypeSpec { of: of.clone(), spot: None, on_demand: question.prices.get(&of.name).copied() }
 }
 
-fn zones(snapshot: &Snapshot) -> Vec<String> {
-    let of_nodes = snapshot.nodes.iter().map(|node| node.zone.as_deref().unwrap_or(UNKNOWN));
-    let of_classes = snapshot.classes.values().flatten().flatten().map(String::as_str);
-    let all: BTreeSet<&str> = of_nodes.chain(of_classes).collect();
-    all.into_iter().map(str::to_owned).collect()
+fn zones(snapshot: &Snapshot, lost: &[usize]) -> Vec<String> {
+    let of = |(at, node): (usize, &'_ NodeFacts)| node.zone.clone().or(lost.contains(&at).then(|| UNKNOWN.to_owned()));
+    let of_nodes = snapshot.nodes.iter().enumerate().filter_map(of);
+    let of_classes = snapshot.classes.values().flatten().flatten().cloned();
+    let all: BTreeSet<String> = of_nodes.chain(of_classes).collect();
+    all.into_iter().collect()
 }
 
 fn given_node(

@@ -2,8 +2,6 @@
 //!
 //! All times are milliseconds since the world began.
 
-use std::time::Duration;
-
 use crate::domain::notice::{Action, InstanceId, Subject};
 use crate::domain::pod::{BoundToNode, OnInterruption};
 use crate::interruption::{Pace, Policy};
@@ -386,7 +384,8 @@ impl Scenario {
 
     /// A budget of which nothing may be missing, ever, where `max_unavailable` is 0.
     pub fn budget(mut self, name: &str, max_unavailable: u32, replaced_in_ms: Option<u64>) -> Self {
-        self.budgets.push(BudgetSpec { name: name.to_owned(), max_unavailable, replaced_in_ms, guards_unready: false });
+        let name = name.to_owned();
+        self.budgets.push(BudgetSpec { name, max_unavailable, replaced_in_ms, guards_unready: false });
         self
     }
 
@@ -472,17 +471,6 @@ impl Scenario {
     pub fn until(mut self, millis: u64) -> Self {
         self.ends_ms = millis;
         self
-    }
-}
-
-impl Faults {
-    /// How long an agent may take to do what nothing but these faults keeps it from.
-    pub(super) fn slack(&self) -> Duration {
-        let lost = if self.lost_answer_one_in.is_some() { 11_000 } else { 0 };
-        let refused = if self.refused_one_in.is_some() { 3_000 } else { 0 };
-        let throttled = if self.throttled_one_in.is_some() { 5_000 } else { 0 };
-        let base = 2_500 + 5 * self.slow_ms + 2 * self.watch_lag_ms;
-        Duration::from_millis(base + lost + refused + throttled)
     }
 }
 

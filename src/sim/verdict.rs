@@ -1,6 +1,8 @@
 //! The end: what the ledgers say, what is left on the nodes, and whether everything came to an end.
 
-use super::scenario::ApiState;
+use std::time::Duration;
+
+use super::scenario::{ApiState, Faults};
 use super::world::{World, moment};
 use crate::api::interruption::Phase;
 use crate::interruption::invariants::ledger::{Able, restored};
@@ -74,5 +76,16 @@ impl World {
         }
         let violations = restored(&sim.object, &sim.foreign);
         self.violated(node, violations);
+    }
+}
+
+impl Faults {
+    /// How long an agent may take to do what nothing but these faults keeps it from.
+    pub(super) fn slack(&self) -> Duration {
+        let lost = if self.lost_answer_one_in.is_some() { 11_000 } else { 0 };
+        let refused = if self.refused_one_in.is_some() { 3_000 } else { 0 };
+        let throttled = if self.throttled_one_in.is_some() { 5_000 } else { 0 };
+        let base = 2_500 + 5 * self.slow_ms + 2 * self.watch_lag_ms;
+        Duration::from_millis(base + lost + refused + throttled)
     }
 }
