@@ -3,6 +3,10 @@
 /// The parts of the lab that this needs: no agent.
 #[allow(dead_code, reason = "the lab's other tests use the rest of it")]
 mod support {
+    /// What the others want of it.
+    pub mod agent {
+        pub const NAMESPACE: &str = "spotkeeper";
+    }
     pub mod cluster;
     pub mod control_plane;
     pub mod facts;
