@@ -18,6 +18,8 @@ pub(super) struct Found<'a> {
     run: &'a Run<'a>,
     pods: &'a [PodPlan],
     nodes: &'a [NodePlan],
+    /// The pods of the snapshot by their paths.
+    places: BTreeMap<String, usize>,
     findings: Vec<Finding>,
     notes: Vec<Finding>,
 }
@@ -49,7 +51,8 @@ pub(super) fn seconds(millis: u64) -> String {
 
 /// Findings and notes, each in the order of their codes and objects.
 pub fn found(run: &Run, nodes: &[NodePlan], pods: &[PodPlan], down: &[Down]) -> (Vec<Finding>, Vec<Finding>) {
-    let mut found = Found { run, pods, nodes, findings: Vec::new(), notes: Vec::new() };
+    let places = run.snapshot.pods.iter().enumerate().map(|(at, pod)| (pod.path(), at)).collect();
+    let mut found = Found { run, pods, nodes, places, findings: Vec::new(), notes: Vec::new() };
     found.budgets();
     found.graces();
     found.policies();
@@ -68,7 +71,7 @@ pub fn found(run: &Run, nodes: &[NodePlan], pods: &[PodPlan], down: &[Down]) -> 
 
 impl Found<'_> {
     fn facts(&self, pod: &PodPlan) -> Option<&PodFacts> {
-        self.run.snapshot.pods.iter().find(|facts| facts.path() == pod.name)
+        self.places.get(&pod.name).map(|at| &self.run.snapshot.pods[*at])
     }
 
     /// A finding about these pods.

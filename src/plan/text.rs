@@ -9,6 +9,9 @@ use crate::domain::quantity::in_dollars;
 /// How many pods of a node are listed that have nothing to be said of.
 const QUIET_LISTED_MAX: usize = 3;
 
+/// How many nodes are listed; those first that something is wrong with.
+const NODES_LISTED_MAX: usize = 12;
+
 const WIDTH: usize = 110;
 
 /// All of it.
@@ -19,7 +22,7 @@ pub fn text(plan: &Plan) -> String {
         plan.gaps.iter().for_each(|gap| wrapped(&mut text, "  - ", "    ", gap));
     }
     text.push_str("\n\nNode by node, counted from the notice; a pod is taken to need all of its grace\n");
-    plan.nodes.iter().for_each(|node| node_text(&mut text, plan, node));
+    nodes_text(&mut text, plan);
     if !plan.notes.is_empty() {
         text.push_str("\nGood to know\n");
         for note in &plan.notes {
@@ -98,6 +101,25 @@ fn capacity(plan: &Plan) -> String {
         let _ = write!(text, "; ${} an hour at most, all on demand", in_dollars(price));
     }
     text
+}
+
+fn nodes_text(text: &mut String, plan: &Plan) {
+    let pod =
+        |pod: &PodPlan| pod.end != End::InTime || pod.asked_by == AskedBy::Deleted || pod.ready_again_ms.is_none();
+    let replaced = |node: &NodePlan| node.replacement.as_ref().is_some_and(|of| of.ready_ms.is_some());
+    let (troubled, quiet): (Vec<&NodePlan>, Vec<&NodePlan>) =
+        plan.nodes.iter().partition(|node| !replaced(node) || plan.pods_of(&node.name).any(pod));
+    let listed = if plan.nodes.len() > NODES_LISTED_MAX {
+        troubled.iter().chain(&quiet).take(NODES_LISTED_MAX).copied().collect::<Vec<_>>()
+    } else {
+        plan.nodes.iter().collect()
+    };
+    listed.iter().for_each(|node| node_text(text, plan, node));
+    if listed.len() < plan.nodes.len() {
+        let wrong = troubled.len().saturating_sub(listed.len());
+        let of = if wrong > 0 { format!(", {wrong} of them with something to change") } else { String::new() };
+        let _ = writeln!(text, "\n  {} more nodes{of}: --output json has all", plan.nodes.len() - listed.len());
+    }
 }
 
 fn node_text(text: &mut String, plan: &Plan, node: &NodePlan) {

@@ -189,6 +189,30 @@ fn a_pod_without_room_anywhere_is_told() {
 }
 
 #[test]
+fn of_many_nodes_those_are_told_that_something_is_wrong_with() {
+    let mut quiet = cluster("quiet.json");
+    let (node, web) = (find(&mut quiet, "Node", NODE).clone(), find(&mut quiet, "Pod", "web-7d9c6bf5f4-4k2vq").clone());
+    for number in 0..40 {
+        let (mut node, mut pod) = (node.clone(), web.clone());
+        let name = format!("node-{number:02}");
+        (node["metadata"]["name"], pod["spec"]["nodeName"]) = (json!(name), json!(name));
+        node["spec"]["providerID"] = json!(format!("aws:///eu-west-1a/i-0e{number:015x}"));
+        pod["metadata"]["name"] = json!(format!("many-{number:02}"));
+        pod["metadata"]["labels"] = json!({"app": "many"});
+        if number == 37 {
+            pod["spec"]["terminationGracePeriodSeconds"] = json!(300);
+        }
+        items(&mut quiet).extend([node, pod]);
+    }
+    let output = super::plan_of(quiet.to_string().as_bytes(), &["--zone", "eu-west-1a"]);
+    let told = said(&output);
+    assert!(told.contains("\n  node-37  ") && told.contains("30 more nodes: --output json has all"), "{told}");
+    assert!(told.lines().count() < 150, "{told}");
+    let plan = planned(&quiet, &["--zone", "eu-west-1a"]);
+    assert_eq!((plan["nodes"].as_array().unwrap().len(), &plan["capacity"]["ready"]), (42, &json!(42)));
+}
+
+#[test]
 fn amounts_and_nodes_that_nobody_knows_are_gaps() {
     let mut quiet = cluster("quiet.json");
     let web = find(&mut quiet, "Pod", "web-7d9c6bf5f4-4k2vq");
