@@ -183,6 +183,11 @@ impl Run {
         !self.abandoned && matches!(&self.stage, Stage::Due { again } if again.is_none_or(|at| at <= now))
     }
 
+    /// Whether a call is to be made, now or later.
+    pub(super) fn is_uncalled(&self) -> bool {
+        matches!(self.stage, Stage::Due { .. })
+    }
+
     /// `any` claim waits for it still, or one that `stays`. A call that was never made is not made for nobody; of one that may
     /// have been made long ago it is found out by tag what came of it: its token may be forgotten by now, and a repetition
     /// would launch anew.
@@ -342,14 +347,17 @@ impl Run {
     /// Its claims know: the record may go. The one of a call that was presumed to have done nothing stays for a while:
     /// what turns up of it is surplus, and is known as such.
     pub(super) fn settle(&mut self, now: Instant) {
-        let presumed = self.status.outcome == Some(LaunchOutcome::PresumedNone);
-        let kept = if presumed { PRESUMED_KEPT } else { SETTLED_KEPT };
-        if now.since(*self.closed_at.get_or_insert(now)) < kept {
-            return;
-        }
-        if self.stage == Stage::Answered && self.told {
+        self.closed_at.get_or_insert(now);
+        if self.may_settle(now) && self.stage == Stage::Answered && self.told {
             self.stage = Stage::Settled { again: None, on_its_way: false };
         }
+    }
+
+    /// Whether it is time to look whether its claims know.
+    pub(super) fn may_settle(&self, now: Instant) -> bool {
+        let presumed = self.status.outcome == Some(LaunchOutcome::PresumedNone);
+        let kept = if presumed { PRESUMED_KEPT } else { SETTLED_KEPT };
+        self.stage == Stage::Answered && self.closed_at.is_none_or(|at| now.since(at) >= kept)
     }
 
     pub(super) fn delete(&mut self, now: Instant, effects: &mut Vec<Effect>) {

@@ -7,16 +7,19 @@
 mod answers;
 mod asking;
 mod bridge;
+mod claims;
 mod classes;
 mod collect;
 mod comeback;
 mod declining;
+mod found;
 mod gone;
 mod labelling;
 mod leading;
 mod pooling;
 mod retire;
 mod tidy;
+mod watched;
 mod wishing;
 mod writing;
 
@@ -41,8 +44,11 @@ use crate::domain::offering::Catalog;
 use crate::domain::time::{Epoch, Instant};
 use crate::engine::Core;
 use crate::interruption::Outcome;
+use claims::Claims;
+use found::Found;
 use labelling::Labelling;
 use tidy::Tidy;
+use watched::Watched;
 
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -67,16 +73,17 @@ pub struct Provisioner {
     /// What is launched with each EC2NodeClass, or why nothing can be.
     classes: BTreeMap<String, Result<Recipe, String>>,
     pools: Pools,
-    claims: BTreeMap<String, claim::Run>,
-    launches: BTreeMap<String, launch::Run>,
+    claims: Claims,
+    launches: Watched<String, launch::Run>,
     /// Launches whose creation was on its way when what there is was last listed anew.
     creating: BTreeSet<String>,
-    doomed: BTreeMap<InstanceId, Doomed>,
+    doomed: Watched<InstanceId, Doomed>,
     /// What the Interruptions are to say, and which change of the claim it was made from.
     replacements: BTreeMap<InstanceId, (u64, Writes<Replacement>)>,
     /// The Interruptions for which no claim is made, and what their records are to say.
     declined: BTreeMap<InstanceId, Replacement>,
-    nodes: BTreeMap<String, NodeView>,
+    nodes: Watched<String, NodeView>,
+    found: Found,
     nodes_synced: bool,
     /// Doomed Nodes that are gone already: what they were says what is wanted in their place.
     gone_nodes: BTreeMap<String, NodeView>,
@@ -145,13 +152,14 @@ impl Provisioner {
             catalog: Arc::default(),
             classes: BTreeMap::new(),
             pools: Pools::default(),
-            claims: BTreeMap::new(),
-            launches: BTreeMap::new(),
+            claims: Claims::default(),
+            launches: Watched::default(),
             creating: BTreeSet::new(),
-            doomed: BTreeMap::new(),
+            doomed: Watched::default(),
             replacements: BTreeMap::new(),
             declined: BTreeMap::new(),
-            nodes: BTreeMap::new(),
+            nodes: Watched::default(),
+            found: Found::default(),
             nodes_synced: false,
             gone_nodes: BTreeMap::new(),
             instances: BTreeMap::new(),
@@ -169,6 +177,15 @@ impl Provisioner {
             collecting: collect::Collecting::default(),
             said: BTreeSet::new(),
         }
+    }
+
+    /// It looks at everything with every input, as if it did not know what may have changed: to be compared with.
+    pub fn thorough(mut self) -> Self {
+        self.claims.looks_at_everything();
+        self.launches.looks_at_everything();
+        self.doomed.looks_at_everything();
+        self.nodes.looks_at_everything();
+        self
     }
 
     /// Whether it could act now: it leads, has listed what there is, and knows what EC2 offers.
@@ -221,7 +238,11 @@ impl Provisioner {
 
     fn claim_gone(&mut self, name: &str) {
         let run = self.claims.remove(name);
-        run.and_then(|run| run.spec.replaces).map(|of| self.replacements.remove(&of.instance_id));
+        if let Some(of) = run.and_then(|run| run.spec.replaces) {
+            self.replacements.remove(&of.instance_id);
+            self.found.unwritten.remove(&of.instance_id);
+            self.doomed.touch(&of.instance_id);
+        }
     }
 
     /// Brings what is to what should be. `changed`: something of the world may have changed, rather than that one of our
@@ -243,6 +264,12 @@ impl Provisioner {
         if self.term != Term::Leading {
             return;
         }
+        let changed = self.begin_turn(now, changed);
+        self.take_turn(now, changed, effects);
+    }
+
+    /// Whether this turn looks at everything that may have changed; marks what that is.
+    fn begin_turn(&mut self, now: Instant, changed: bool) -> bool {
         let changed = changed || self.tidy.wakeup().is_some_and(|at| at <= now);
         let changed = changed || self.pools.wakeup(now, self.leads_since).is_some_and(|at| at <= now);
         let changed = changed || self.retire_wakeup().is_some_and(|at| at <= now);
@@ -250,6 +277,14 @@ impl Provisioner {
         let changed = changed || self.bridges.wakeup().is_some_and(|at| at <= now);
         let changed = changed || self.gone.wakeup().is_some_and(|at| at <= now);
         let changed = changed || self.collecting.wakeup() <= now;
+        self.claims.begin(now, changed);
+        self.launches.turn(changed);
+        self.doomed.turn(changed);
+        self.nodes.turn(changed);
+        changed
+    }
+
+    fn take_turn(&mut self, now: Instant, changed: bool, effects: &mut Vec<Effect>) {
         if changed {
             self.look_for_risks(now, effects);
             self.come_back(now, effects);
@@ -308,6 +343,8 @@ impl Provisioner {
             self.instances_gone(now, effects);
             self.forget_ended();
         }
+        self.find_all_orphans(now);
+        self.looks_at_all();
     }
 }
 
@@ -317,6 +354,25 @@ impl Core for Provisioner {
 
     fn handle(&mut self, now: Instant, input: Input, effects: &mut Vec<Effect>) {
         let changed = !input.answers_a_write();
+        self.claims.index(now);
+        self.take_in(now, input, effects);
+        self.advance(now, changed, effects);
+        self.claims.end(now);
+    }
+
+    fn next_wakeup(&self) -> Option<Instant> {
+        self.due_next()
+    }
+
+    fn wake(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.claims.index(now);
+        self.advance(now, true, effects);
+        self.claims.end(now);
+    }
+}
+
+impl Provisioner {
+    fn take_in(&mut self, now: Instant, input: Input, effects: &mut Vec<Effect>) {
         match input {
             Input::LeaseHeld { until } => self.lease_held(now, until, effects),
             Input::LeaseLost => self.lead.lost(),
@@ -325,29 +381,34 @@ impl Core for Provisioner {
             Input::ClaimSeen(claim) => self.claim_seen(now, &claim),
             Input::ClaimGone { name } => self.claim_gone(&name),
             Input::PoolSeen(pool) => self.pool_seen(pool),
-            Input::PoolGone { name } => self.pools.gone(&name),
-            Input::PoolsSynced => self.pools.synced(),
+            Input::PoolGone { name } => {
+                self.pools.gone(&name);
+                self.looks_at_all();
+            }
+            Input::PoolsSynced => {
+                self.pools.synced();
+                self.looks_at_all();
+            }
             Input::Labelled { node, outcome } => self.labelled(now, &node, outcome, effects),
             Input::PoolWritten { name, outcome } => self.pool_written(now, &name, outcome, effects),
             Input::ClassSeen { name, recipe } => self.class_seen(now, name, recipe),
-            Input::ClassGone { name } => drop(self.classes.remove(&name)),
+            Input::ClassGone { name } => {
+                self.classes.remove(&name);
+                self.looks_at_all();
+            }
             Input::CatalogRead(catalog) => {
                 self.pools.offered(&catalog);
                 self.catalog = catalog;
+                self.looks_at_all();
             }
-            Input::InterruptionSeen(doomed) => drop(self.doomed.insert(doomed.instance.clone(), doomed)),
-            Input::InterruptionGone { instance } => {
-                let doomed = self.doomed.remove(&instance);
-                doomed.and_then(|doomed| self.gone_nodes.remove(&doomed.node));
-                self.risks.forget(&instance);
-                // What was said of its claims may be said again of another's.
-                let of = format!("{instance}-");
-                self.said.retain(|said| !said.starts_with(&of));
-                self.replacements.remove(&instance);
-            }
+            Input::InterruptionSeen(doomed) => self.interruption_seen(doomed),
+            Input::InterruptionGone { instance } => self.interruption_gone(&instance),
             Input::NodeSeen(node) => self.node_seen(node),
             Input::NodeGone { name } => self.node_gone(name),
-            Input::NodesSynced => self.nodes_synced = true,
+            Input::NodesSynced => {
+                self.nodes_synced = true;
+                self.looks_at_all();
+            }
             Input::InstancesRead { all, instances } => self.instances_read(now, all, instances, effects),
             Input::InstancesFailed(why) => {
                 self.reading.on_its_way = false;
@@ -367,9 +428,7 @@ impl Core for Provisioner {
             Input::LaunchDeleted { name, .. } => {
                 self.launches.get_mut(&name).into_iter().for_each(|run| run.not_deleted(now));
             }
-            Input::ReplacementWritten { instance, outcome } => {
-                self.replacements.get_mut(&instance).and_then(|(_, writes)| writes.answered(now, outcome));
-            }
+            Input::ReplacementWritten { instance, outcome } => self.replacement_written(now, &instance, outcome),
             Input::Called { launch, answer } => self.called(now, &launch, answer, effects),
             Input::LookedUp { launch, found } => self.looked_up(now, &launch, &found),
             Input::AttachmentsRead { node, found } => self.attachments_read(now, &node, found, effects),
@@ -380,10 +439,9 @@ impl Core for Provisioner {
             Input::Withdrawn { instance, outcome } => self.requested(now, &instance, true, outcome, effects),
             Input::Ended { instance, outcome } => self.ended(now, &instance, outcome, effects),
         }
-        self.advance(now, changed, effects);
     }
 
-    fn next_wakeup(&self) -> Option<Instant> {
+    fn due_next(&self) -> Option<Instant> {
         if self.term == Term::Following {
             return None;
         }
@@ -396,12 +454,11 @@ impl Core for Provisioner {
             return again.filter(|_| !on_its_way).into_iter().chain(term_ends).min();
         }
         let reading = (!self.reading.on_its_way).then_some(self.reading.next);
-        let claims = self.claims.values().filter_map(|run| run.wakeup(self.now));
         let launches = self.launches.values().filter_map(|run| {
             let unwritten = run.status.outcome.and_then(|_| run.writes.wakeup(&run.status));
             [run.wakeup(self.now), unwritten].into_iter().flatten().min()
         });
-        let replacements = self.replacements.values().filter_map(|(_, writes)| writes.retry());
+        let unwritten = self.found.unwritten.iter().filter_map(|id| self.replacements.get(id)?.1.retry());
         let pools = self.pools.wakeup(self.now, self.leads_since);
         [
             reading,
@@ -415,16 +472,12 @@ impl Core for Provisioner {
             self.nodes_synced.then_some(self.collecting.wakeup()),
             pools,
             self.labels_wakeup(),
+            self.claims.due(),
         ]
         .into_iter()
         .flatten()
-        .chain(claims)
         .chain(launches)
-        .chain(replacements)
+        .chain(unwritten)
         .min()
-    }
-
-    fn wake(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        self.advance(now, true, effects);
     }
 }

@@ -92,7 +92,7 @@ impl<T: Clone + PartialEq> Writes<T> {
 
     /// When the next try is due; `None` where nothing waits for one.
     pub(super) fn wakeup(&self, wanted: &T) -> Option<Instant> {
-        let again = if self.on_its_way.is_some() || self.has(wanted) { None } else { self.again };
+        let again = self.again.filter(|_| self.on_its_way.is_none() && !self.has(wanted));
         again.into_iter().chain(self.overwritten()).min()
     }
 }

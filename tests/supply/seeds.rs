@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use spotkeeper::sim::supply::scenario::Supply;
 use spotkeeper::sim::supply::{Figures, Report, judge, run};
 
 const SEEDS: u64 = 2_000;
@@ -41,6 +42,22 @@ fn judge_all(seeds: u64) -> (Vec<Report>, Figures) {
     }
     failed.sort_by_key(|report| report.seed);
     (failed, sum)
+}
+
+/// What the core does not look at again would have changed nothing: the whole story is the same, word for word.
+#[test]
+fn whoever_looks_at_everything_with_every_input_does_the_same() {
+    let same = |seed: u64| {
+        let thorough = Supply { thorough: true, ..Supply::from_seed(seed) }.run();
+        let story = run(seed).story;
+        let at = story.iter().zip(&thorough.story).position(|(quick, thorough)| quick != thorough);
+        assert!(story.len() == thorough.story.len() && at.is_none(), "seed {seed}: {:?}", at.map(|at| &story[at]));
+    };
+    thread::scope(|scope| {
+        for odd in [0, 1] {
+            scope.spawn(move || (0..150).for_each(|seed| same(2 * seed + odd)));
+        }
+    });
 }
 
 #[test]

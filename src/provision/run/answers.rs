@@ -1,7 +1,5 @@
 //! What EC2 answered: instances given to their claims, shortages remembered, the next rung begun.
 
-use std::collections::BTreeMap;
-
 use super::Provisioner;
 use crate::api::launch::{LaunchOutcome, LaunchSpec, Launched, Override};
 use crate::domain::offering::{CapacityType, QuotaClass};
@@ -48,19 +46,22 @@ impl Provisioner {
 
     /// What has become due of the launches on their way.
     pub(super) fn advance_launches(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let mut waits: BTreeMap<&str, bool> = BTreeMap::new();
-        for run in self.claims.values() {
-            let Some(launch) = run.launch.as_deref() else { continue };
-            *waits.entry(launch).or_default() |= !run.deleting;
-        }
-        for run in self.launches.values_mut() {
-            let stays = waits.get(run.name.as_str()).copied();
-            run.is_waited_for(now, &self.epoch, stays.is_some(), stays.unwrap_or(false));
-            let pool = run.spec.node_pool.as_ref().and_then(|pool| self.pools.get(pool));
-            run.pool_is(now, &self.epoch, pool.map(|served| served.pool.generation));
+        let mut closed = Vec::new();
+        for run in self.launches.all_quietly() {
+            let was_open = run.is_open();
+            if run.is_uncalled() {
+                let of = run.spec.claims.iter().filter_map(|of| self.claims.get(&of.name));
+                let waits = of.filter(|of| of.launch.as_ref() == Some(&run.name)).map(|of| !of.deleting);
+                let stays = waits.reduce(|a, b| a || b);
+                run.is_waited_for(now, &self.epoch, stays.is_some(), stays.unwrap_or(false));
+                let pool = run.spec.node_pool.as_ref().and_then(|pool| self.pools.get(pool));
+                run.pool_is(now, &self.epoch, pool.map(|served| served.pool.generation));
+            }
             run.create(now, effects);
             run.advance(now, &self.epoch, effects);
+            closed.extend((was_open && !run.is_open()).then(|| run.name.clone()));
         }
+        closed.iter().for_each(|name| self.launches.touch(name.as_str()));
         let known = self.launches.values().filter(|run| run.is_to_be_told()).map(|run| run.name.clone());
         for name in known.collect::<Vec<_>>() {
             self.learnt(now, &name, effects);
@@ -264,12 +265,12 @@ impl Provisioner {
 
     /// A launch whose claims have its outcome in the API server is done with.
     fn settle(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        for launch in self.launches.values_mut() {
+        for launch in self.launches.all_quietly() {
             let know = |name: &String, uid: &String| {
                 let run = self.claims.get(name).filter(|run| run.uid() == Some(uid));
                 run.is_none_or(|run| run.launch.as_deref() != Some(&launch.name) && run.writes.has(&run.status))
             };
-            let done = !launch.is_open() && launch.spec.claims.iter().all(|of| know(&of.name, &of.uid));
+            let done = launch.may_settle(now) && launch.spec.claims.iter().all(|of| know(&of.name, &of.uid));
             if done && launch.writes.has(&launch.status) {
                 launch.settle(now);
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Provisioner;
+use super::claims::That;
 use crate::api::launch::{ClaimRef, LaunchSpec, Override};
 use crate::api::node_claim::{NodeClaimSpec, Purpose, Recipe};
 use crate::domain::notice::InstanceId;
@@ -46,7 +47,8 @@ impl Provisioner {
         loop {
             let mut groups: BTreeMap<Alike, Vec<String>> = BTreeMap::new();
             let mut exhausted = Vec::new();
-            for run in self.claims.values().filter(|run| run.looks() && run.not_before.is_none_or(|at| at <= now)) {
+            self.claims.index(now);
+            for run in self.claims.that(That::Looks).filter(|run| run.not_before.is_none_or(|at| at <= now)) {
                 match run.capacity() {
                     Some(capacity) => {
                         let alike = Alike {
@@ -86,6 +88,7 @@ impl Provisioner {
         let mut moved = false;
         // Whether the floor allows a return was looked at when it began.
         if let (Some(pool), CapacityType::Spot, None) = (&alike.pool, alike.capacity, &alike.returns) {
+            self.claims.index(now);
             let rest = names.split_off(self.skip_spot(pool, &names));
             for name in std::mem::replace(&mut names, rest) {
                 let Some(run) = self.claims.get_mut(&name) else { continue };
@@ -258,7 +261,7 @@ impl Provisioner {
     /// Makes the calls that are due, as fast as EC2's bucket allows.
     pub(super) fn send(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let Some(not_after) = self.lead.act_until() else { return };
-        for run in self.launches.values_mut().filter(|run| run.is_due(now)) {
+        for run in self.launches.all_quietly().filter(|run| run.is_due(now)) {
             if !self.bucket.take(now) {
                 return;
             }
@@ -272,8 +275,8 @@ impl Provisioner {
         let now = self.now;
         let due = self.launches.values().any(|run| run.is_due(now));
         let waits = || {
-            let ready = |run: &&crate::provision::claim::Run| run.looks() && run.not_before.is_none_or(|at| at <= now);
-            !self.catalog.is_empty() && self.claims.values().any(|run| ready(&run))
+            let mut looking = self.claims.that(That::Looks);
+            !self.catalog.is_empty() && looking.any(|run| run.not_before.is_none_or(|at| at <= now))
         };
         // With a token at hand what is due has been sent, and who looks has asked or waits for calls on their way.
         (due || waits()).then(|| self.bucket.next(now)).filter(|at| *at > now)

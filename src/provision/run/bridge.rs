@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Provisioner;
+use super::claims::That;
 use super::comeback::is_taken;
 use crate::api::node_claim::{ClaimPhase, Purpose};
 use crate::domain::notice::InstanceId;
@@ -43,8 +44,10 @@ impl Provisioner {
 
     /// Finds which bridges have ended, and which stand-ins stand in for a node that stays.
     pub(super) fn look_at_bridges(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.claims.index(now);
         self.recall_bridges();
         self.end_bridges(now, effects);
+        self.claims.index(now);
         self.look_for_idle(now);
     }
 
@@ -52,11 +55,12 @@ impl Provisioner {
     fn recall_bridges(&mut self) {
         let claims = &self.claims;
         self.bridges.ended.retain(|name, _| claims.contains_key(name));
-        for run in self.claims.values() {
-            let request = run.instance().and_then(|id| self.doomed.get(id)?.request());
-            let by = request.filter(|of| of.event_id == Reason::BridgeEnded.as_str()).and_then(|of| of.action);
-            if let Some(by) = by.and_then(|by| by.parse().ok()) {
-                self.bridges.ended.entry(run.name.clone()).or_insert(by);
+        for (id, request) in self.found.asked.iter().filter_map(|id| Some((id, self.doomed.get(id)?.request()?))) {
+            let by = Some(request).filter(|of| of.event_id == Reason::BridgeEnded.as_str()).and_then(|of| of.action);
+            if let Some(by) = by.and_then(|by| by.parse::<InstanceId>().ok()) {
+                for run in self.claims.of_instance(id) {
+                    self.bridges.ended.entry(run.name.clone()).or_insert_with(|| by.clone());
+                }
             }
         }
         // One that is gone again holds nothing: the bridge stands until the next one comes.
@@ -67,7 +71,7 @@ impl Provisioner {
 
     /// The instances that have taken over from some claim, also from those that are gone.
     fn spoken_for(&self) -> BTreeSet<InstanceId> {
-        let asked = self.doomed.values().filter_map(|doomed| doomed.request());
+        let asked = self.found.asked.iter().filter_map(|id| self.doomed.get(id)?.request());
         let asked = asked.filter(|request| request.event_id == Reason::BridgeEnded.as_str());
         let asked = asked.filter_map(|request| request.action?.parse().ok());
         asked.chain(self.bridges.ended.values().cloned()).collect()
@@ -75,7 +79,7 @@ impl Provisioner {
 
     fn end_bridges(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let mut bridges: Vec<(Timestamp, String, String)> = Vec::new();
-        for run in self.claims.values().filter(|run| !run.deleting && run.launch.is_none()) {
+        for run in self.claims.that(That::Bridges).filter(|run| !run.deleting && run.launch.is_none()) {
             let group = run.spec.replaces.as_ref().and_then(|of| of.group.clone());
             if let Some(group) = group.filter(|_| run.spec.purpose == Purpose::Replacement) {
                 bridges.push((self.epoch.wall(run.wanted_since.min(now)), run.name.clone(), group));
@@ -119,7 +123,8 @@ impl Provisioner {
     /// Stand-ins for nodes that stay: the announcement was withdrawn after they had been launched.
     fn look_for_idle(&mut self, now: Instant) {
         let mut idle = BTreeMap::new();
-        for run in self.claims.values().filter(|run| run.phase() == ClaimPhase::Ready && !run.deleting) {
+        let of = self.found.withdrawn.iter().flat_map(|id| self.claims.replacing(id));
+        for run in of.filter(|run| run.phase() == ClaimPhase::Ready && !run.deleting) {
             let Some(of) = run.spec.replaces.as_ref().filter(|_| run.spec.purpose == Purpose::Replacement) else {
                 continue;
             };

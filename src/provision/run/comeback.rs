@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::claims::That;
+use super::watched::Pace;
 use super::{Provisioner, claim};
 use crate::api::interruption::Phase;
 use crate::api::launch::Override;
@@ -67,12 +69,16 @@ impl Provisioner {
     /// Takes in which spot pools are being interrupted.
     pub(super) fn look_for_risks(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let mut news = Vec::new();
-        for doomed in self.doomed.values().filter(|doomed| !self.risks.knows(doomed)) {
-            let ours = self.claims.values().find(|run| run.instance() == Some(&doomed.instance));
+        self.claims.index(now);
+        let mut of = self.doomed.to_look_at(Pace::Changed);
+        of.append(&mut self.found.unweighed);
+        for doomed in of.iter().filter_map(|id| self.doomed.get(id)).filter(|doomed| !self.risks.knows(doomed)) {
+            let ours = self.claims.of_instance(&doomed.instance).next();
             let read = self.instances.get(&doomed.instance).map(|one| &one.offering);
             let offering = read.or(ours.and_then(|run| run.status.offering.as_ref()));
-            if let Some(pool) = offering {
-                news.push((doomed.clone(), pool.clone()));
+            match offering {
+                Some(pool) => news.push((doomed.clone(), pool.clone())),
+                None => drop(self.found.unweighed.insert(doomed.instance.clone())),
             }
         }
         for (doomed, pool) in news {
@@ -92,7 +98,7 @@ impl Provisioner {
         }
         if spec.purpose == Purpose::ReturnToSpot {
             let of = spec.replaces.as_ref().map(|of| &of.instance_id);
-            let old = self.claims.values().find(|run| of.is_some() && run.instance() == of);
+            let old = of.and_then(|of| self.claims.of_instance(of).next());
             return self.quiet_rung(now, spec, old);
         }
         let wary = self.is_wary(spec);
@@ -140,13 +146,14 @@ impl Provisioner {
 
     /// The returns whose on-demand node is still there.
     fn on_their_way(&self) -> Vec<OnItsWay> {
-        let back = self.claims.values().filter(|run| run.spec.purpose == Purpose::ReturnToSpot);
-        back.filter_map(|run| {
-            let of = &run.spec.replaces.as_ref()?.instance_id;
-            let old = self.claims.values().find(|old| old.instance() == Some(of) && !old.deleting)?;
-            Some(OnItsWay { back: run.name.clone(), old: old.name.clone(), scope: run.spec.node_pool.clone() })
-        })
-        .collect()
+        self.claims
+            .that(That::Returns)
+            .filter_map(|run| {
+                let of = &run.spec.replaces.as_ref()?.instance_id;
+                let old = self.claims.of_instance(of).find(|old| !old.deleting)?;
+                Some(OnItsWay { back: run.name.clone(), old: old.name.clone(), scope: run.spec.node_pool.clone() })
+            })
+            .collect()
     }
 
     /// The on-demand instances whose spot node is Ready, and stays.
@@ -161,14 +168,13 @@ impl Provisioner {
 
     /// Whether a spot node is on its way already in the place of this one.
     pub(super) fn comes_back(&self, instance: &InstanceId) -> bool {
-        self.claims.values().any(|run| {
-            let of = run.spec.replaces.as_ref().map(|of| &of.instance_id);
-            run.spec.purpose == Purpose::ReturnToSpot && of == Some(instance) && run.has_instance() && !run.deleting
-        })
+        let mut back = self.claims.replacing(instance).filter(|run| run.spec.purpose == Purpose::ReturnToSpot);
+        back.any(|run| run.has_instance() && !run.deleting)
     }
 
     /// Begins returns, and gives up those that have failed.
     pub(super) fn come_back(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.claims.index(now);
         let on_their_way = self.on_their_way();
         for one in &on_their_way {
             if let Some(why) = self.why_not(now, one) {
@@ -177,6 +183,7 @@ impl Provisioner {
         }
         // Until its instance is ended one that failed holds its place.
         let mut busy: BTreeMap<Scope, u64> = BTreeMap::new();
+        self.claims.index(now);
         on_their_way.into_iter().for_each(|one| *busy.entry(one.scope).or_default() += 1);
         self.begin_returns(now, busy, effects);
     }
@@ -243,7 +250,7 @@ impl Provisioner {
         let mut due: Option<Instant> = None;
         let mut later = |at: Instant| due = Some(due.map_or(at, |due| due.min(at)));
         let mut ready = Vec::new();
-        for run in self.claims.values() {
+        for run in self.claims.that(That::MayReturn) {
             let policy = self.return_policy(&run.spec.node_pool);
             let full = busy.get(&run.spec.node_pool).is_some_and(|busy| *busy >= policy.surge);
             let Some(at) = comeback::stayed(run, &policy, now, &self.epoch).filter(|_| !full) else { continue };

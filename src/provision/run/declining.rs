@@ -24,11 +24,15 @@ impl Provisioner {
         let doomed = &self.doomed;
         self.declined.retain(|instance, said| doomed.get(instance).is_some_and(|of| of.episode == said.episode));
         for (instance, said) in &self.declined {
-            let known = doomed.get(instance).map(|of| of.replacement.clone());
-            let writes = self.replacements.entry(instance.clone()).or_insert_with(|| (0, Writes::from(known)));
+            let known = || doomed.get(instance).map(|of| of.replacement.clone());
+            let writes = self.replacements.entry(instance.clone()).or_insert_with(|| (0, Writes::from(known())));
             if let Some(replacement) = writes.1.next(now, said) {
                 effects.push(Effect::WriteReplacement { instance: instance.clone(), replacement });
             }
+            match writes.1.is_idle() {
+                true => self.found.unwritten.remove(instance),
+                false => self.found.unwritten.insert(instance.clone()),
+            };
         }
     }
 }

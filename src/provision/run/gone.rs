@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::watched::Pace;
 use super::{NOT_SHOWN_YET, Provisioner};
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
@@ -58,7 +59,7 @@ impl Provisioner {
         let seen = self.instances.get(instance);
         let ours = seen.is_some_and(|one| one.launch.is_some())
             || self.doomed.contains_key(instance)
-            || self.claims.values().any(|run| run.instance() == Some(instance));
+            || self.claims.has(instance);
         let unknown = || self.gone.missing.get(instance).is_some_and(|since| now.since(*since) >= NOT_SHOWN_YET);
         ours && seen.map_or_else(unknown, |one| one.terminated)
     }
@@ -74,8 +75,9 @@ impl Provisioner {
     /// What runs where cannot be told of a Node without a providerID: it is left alone, and said.
     fn nodes_without_instance(&mut self, effects: &mut Vec<Effect>) {
         let unknown = |node: &&NodeView| node.provider_id.is_none() && node.ready && !node.starting;
-        let names: Vec<String> = self.nodes.values().filter(unknown).map(|node| node.name.clone()).collect();
-        for node in names {
+        let of = self.nodes.to_look_at(Pace::Changed);
+        let of = of.iter().filter_map(|name| self.nodes.get(name)).filter(unknown);
+        for node in of.map(|node| node.name.clone()).collect::<Vec<_>>() {
             if self.said.insert(no_provider_id(&node)) {
                 self.say(&node.clone(), Because::NoProviderId { node }, effects);
             }

@@ -1,16 +1,14 @@
 //! The Nodes of claims: labelled when they register, Ready when nothing is missing, told how their pool has them treated.
 
-use std::collections::BTreeMap;
-
 use super::Provisioner;
-use super::retire::by_instance;
+use super::watched::Pace;
 use crate::api::node_claim::ClaimPhase;
 use crate::domain::requirements::NODE_POOL;
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
 use crate::provision::labels::{NodePatch, at_registration, policies};
 use crate::provision::writes::Writes;
-use crate::provision::{Because, Effect, claim};
+use crate::provision::{Because, Effect};
 
 /// What is being written to a Node.
 #[derive(Clone, Debug)]
@@ -24,10 +22,21 @@ pub(super) struct Labelling {
 impl Provisioner {
     /// What the Nodes say of the claims.
     pub(super) fn follow_nodes(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let by_instance = by_instance(&self.nodes);
+        self.claims.index(now);
+        let mut names = self.claims.to_look_at(Pace::Changed);
+        for node in self.nodes.to_look_at(Pace::Changed) {
+            let instance = self.nodes.get(&node).and_then(|node| node.instance.as_ref());
+            let of = instance.into_iter().flat_map(|instance| self.claims.of_instance(instance));
+            names.extend(of.map(|run| run.name.clone()));
+        }
         let (mut said, mut new) = (Vec::new(), Vec::new());
-        for run in self.claims.values_mut().filter(|run| run.phase() < ClaimPhase::Ready) {
-            let Some(node) = run.instance().and_then(|instance| by_instance.get(instance)) else { continue };
+        for name in names {
+            let instance = self.claims.get(&name).filter(|run| run.phase() < ClaimPhase::Ready);
+            let Some(node) = instance.and_then(|run| self.found.node_of(&self.nodes, run.instance()?)) else {
+                continue;
+            };
+            let Some(run) = self.claims.quietly(&name) else { continue };
+            let was_labelled = run.labelled;
             let rules = run
                 .spec
                 .node_pool
@@ -55,24 +64,29 @@ impl Provisioner {
             }
             let whole = run.spec.resources.iter().all(|name| node.resources.contains(name));
             let ready = node.ready && !node.starting && !starts && whole && run.labelled;
-            if let Some(because) = run.node(now, &self.epoch, &node.name, ready) {
-                said.push((run.name.clone(), because));
+            let because = run.node(now, &self.epoch, &node.name, ready);
+            if because.is_some() || run.labelled != was_labelled {
+                self.claims.touch(&name);
             }
+            said.extend(because.map(|because| (name, because)));
         }
         self.labelling.extend(new);
         for (name, because) in said {
             self.say(&name, because, effects);
         }
+        self.claims.index(now);
         self.tell_policies();
     }
 
     /// Every Node of a pool says how the pool has it treated, whoever launched it.
     fn tell_policies(&mut self) {
-        let claimed: BTreeMap<&str, &claim::Run> =
-            self.claims.values().filter_map(|run| Some((run.status.node_name.as_deref()?, run))).collect();
+        let mut names = self.nodes.to_look_at(Pace::Changed);
+        let of = self.claims.to_look_at(Pace::Changed);
+        names.extend(of.iter().filter_map(|name| self.claims.get(name)?.status.node_name.clone()));
         let mut new = Vec::new();
-        for node in self.nodes.values().filter(|node| !self.labelling.contains_key(&node.name)) {
-            let run = claimed.get(node.name.as_str()).copied();
+        let of = names.iter().filter_map(|name| self.nodes.get(name));
+        for node in of.filter(|node| !self.labelling.contains_key(&node.name)) {
+            let run = self.claims.of_node(&node.name).next_back();
             let pool = run.and_then(|run| run.spec.node_pool.as_ref()).or_else(|| node.labels.get(NODE_POOL));
             let rules = pool.and_then(|pool| self.pools.get(pool)).and_then(|served| served.rules.as_ref().ok());
             // One that registers is told with all the rest.

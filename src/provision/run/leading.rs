@@ -32,6 +32,8 @@ impl Provisioner {
         self.gone = gone::Gone::default();
         self.collecting = collect::Collecting::default();
         self.said.clear();
+        self.found.forget();
+        self.looks_at_all();
         self.term = Term::Following;
     }
 
@@ -57,12 +59,14 @@ impl Provisioner {
         self.returns.resumed(now, back.map(|claim| (claim.created, claim.spec.node_pool.clone())));
         let there = &self.launches;
         self.shortages.keep_probes(|launch| there.contains_key(launch));
+        self.looks_at_all();
     }
 
     /// Forgets the launches, but for the creations that are on their way: one of these may still come to be written.
     fn drop_launches(&mut self) {
-        let launches = std::mem::take(&mut self.launches);
-        self.creating.extend(launches.into_iter().filter(|(_, run)| run.is_being_written()).map(|(name, _)| name));
+        let written = self.launches.values().filter(|run| run.is_being_written());
+        self.creating.extend(written.map(|run| run.name.clone()));
+        self.launches.clear();
     }
 
     /// What there is has to be listed anew.
@@ -71,6 +75,8 @@ impl Provisioner {
         self.claims.clear();
         self.drop_launches();
         self.replacements.clear();
+        self.found.forget();
+        self.looks_at_all();
     }
 
     /// Lists what there is, where that is to be done. Not before every creation on its way has been answered: what is

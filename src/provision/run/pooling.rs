@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Provisioner;
+use super::claims::That;
 use crate::api::launch::Override;
 use crate::api::node_claim::{NodeClaimSpec, Recipe};
 use crate::api::node_pool::{Condition, ConditionStatus, NodePoolStatus, PoolResources};
@@ -29,16 +30,18 @@ impl Provisioner {
             return;
         }
         // What was held back by what it said before looks again, from the first rung on.
-        for run in self.claims.values_mut().filter(|run| run.spec.node_pool.as_ref() == Some(&name)) {
+        for run in self.claims.all_quietly().filter(|run| run.spec.node_pool.as_ref() == Some(&name)) {
             run.look_again();
         }
+        self.looks_at_all();
     }
 
     /// A Node is gone. What a doomed one was is remembered as long as its Interruption is there.
     pub(super) fn node_gone(&mut self, name: String) {
-        let Some(node) = self.nodes.remove(&name) else { return };
+        let Some(node) = self.take_node(&name) else { return };
         self.said.remove(&super::gone::no_provider_id(&name));
-        if self.doomed.values().any(|doomed| doomed.node == name) {
+        let of = node.instance.as_ref().and_then(|instance| self.doomed.get(instance));
+        if of.is_some_and(|doomed| doomed.node == name) || self.doomed.values().any(|doomed| doomed.node == name) {
             self.gone_nodes.insert(name, node);
         }
     }
@@ -144,8 +147,8 @@ impl Provisioner {
     pub(super) fn skip_spot(&self, pool: &str, names: &[String]) -> usize {
         let rules = self.pools.get(pool).and_then(|served| served.rules.as_ref().ok());
         let Some((rules, usage)) = rules.zip(self.usage(pool)) else { return 0 };
-        let going = self.claims.values().filter(|run| run.spec.node_pool.as_deref() == Some(pool));
-        let going = going.filter(|run| run.looks() && run.for_floor).count() as u64;
+        let going = self.claims.that(That::Looks).filter(|run| run.spec.node_pool.as_deref() == Some(pool));
+        let going = going.filter(|run| run.for_floor).count() as u64;
         let missing = usage.missing_on_demand(rules.floor, names.len() as u64 + going).saturating_sub(going);
         usize::try_from(missing).unwrap_or(usize::MAX).min(names.len())
     }
@@ -185,14 +188,16 @@ impl Provisioner {
 
     /// Counts what the instances of claims cost.
     pub(super) fn keep_ledger(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let there =
-            self.claims.values().filter_map(|run| Some((run.instance()?.clone(), run.status.offering.clone()?)));
-        let there = there.collect();
-        for bill in self.ledger.count(now, &there, &self.catalog) {
+        self.claims.index(now);
+        for instance in self.claims.take_rebilled() {
+            let offering = self.claims.of_instance(&instance).filter_map(|run| run.status.offering.clone()).next_back();
+            self.ledger.is(instance, offering);
+        }
+        for bill in self.ledger.count(now, &self.catalog) {
             let instance = bill.instance.to_string();
             self.say(&instance, Because::Billed(Box::new(bill)), effects);
         }
-        let lacking = self.ledger.lacks(&self.catalog).map(|offering| {
+        let lacking = self.ledger.lacks().map(|offering| {
             let Offering { instance_type, capacity_type, .. } = offering;
             (*capacity_type, format!("{capacity_type} {instance_type}"))
         });
@@ -211,11 +216,15 @@ impl Provisioner {
 
     /// Claims that the cap on cost holds back ask on demand again as soon as fallback costs less.
     pub(super) fn lift_holds(&mut self, now: Instant) {
-        let held = self.claims.values().filter_map(|run| run.capped_at.and(run.spec.node_pool.clone()));
-        for pool in held.collect::<BTreeSet<_>>() {
+        self.claims.index(now);
+        let mut held: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for run in self.claims.that(That::Capped) {
+            let pool = run.spec.node_pool.clone();
+            pool.into_iter().for_each(|pool| held.entry(pool).or_default().push(run.name.clone()));
+        }
+        for (pool, names) in held {
             let cost = self.fallback_cost(&pool);
-            let of = self.claims.values_mut().filter(|run| run.spec.node_pool.as_ref() == Some(&pool));
-            of.for_each(|run| run.cheaper(now, cost));
+            names.iter().for_each(|name| self.claims.get_mut(name).into_iter().for_each(|run| run.cheaper(now, cost)));
         }
     }
 

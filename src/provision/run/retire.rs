@@ -3,45 +3,26 @@
 use std::collections::BTreeMap;
 
 use super::Provisioner;
+use super::claims::That;
+use super::watched::Pace;
 use crate::api::node_claim::ClaimPhase;
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
+use crate::provision::claim::Run;
 use crate::provision::retire::{self, Reason};
-use crate::provision::{Because, Effect, NodeView};
-
-/// The Node of each instance; of two, of which one was left behind when it registered by another name, the Ready one.
-pub(super) fn by_instance(nodes: &BTreeMap<String, NodeView>) -> BTreeMap<&InstanceId, &NodeView> {
-    let mut all: BTreeMap<&InstanceId, &NodeView> = BTreeMap::new();
-    for node in nodes.values() {
-        let Some(instance) = &node.instance else { continue };
-        let known = all.entry(instance).or_insert(node);
-        if node.ready >= known.ready {
-            *known = node;
-        }
-    }
-    all
-}
+use crate::provision::{Because, Effect};
 
 /// Why a node is to go, and the particulars.
 type Why = (Reason, Option<String>);
 
 impl Provisioner {
-    /// The Node of an instance, as in [`by_instance`].
-    pub(super) fn node_of(&self, instance: &InstanceId) -> Option<&NodeView> {
-        let of = self.nodes.values().filter(|node| node.instance.as_ref() == Some(instance));
-        of.max_by_key(|node| node.ready)
-    }
-
     /// Which instances are to go, and why.
     fn to_retire(&self) -> BTreeMap<InstanceId, Why> {
         let mut wanted = BTreeMap::new();
-        for run in self.claims.values() {
-            let Some(instance) = run.instance() else { continue };
-            if run.deleting {
-                let why = run.leaves.unwrap_or(Reason::ClaimDeleted);
-                wanted.insert(instance.clone(), (why, None));
-            }
+        for run in self.claims.that(That::Leaves) {
+            let why = run.leaves.unwrap_or(Reason::ClaimDeleted);
+            run.instance().into_iter().for_each(|instance| drop(wanted.insert(instance.clone(), (why, None))));
         }
         for instance in self.tidy.surplus() {
             wanted.insert(instance.clone(), (Reason::Surplus, None));
@@ -60,8 +41,8 @@ impl Provisioner {
             if !self.is_drained(now, instance) {
                 continue;
             }
-            let run = self.claims.values_mut().find(|run| run.instance() == Some(instance) && !run.deleting);
-            if let Some(run) = run {
+            let name = self.claims.of_instance(instance).find(|run| !run.deleting).map(|run| run.name.clone());
+            if let Some(run) = name.and_then(|name| self.claims.get_mut(&name)) {
                 run.leaves = Some(*why);
                 said.push((run.name.clone(), run.unwanted(why.words())));
             }
@@ -71,6 +52,7 @@ impl Provisioner {
 
     /// Asks for the drains that are wanted, and takes back those that are not wanted any more.
     pub(super) fn retire(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.claims.index(now);
         let wanted = self.to_retire();
         for (instance, (why, action)) in &wanted {
             let Some(node) = self.node_of(instance).map(|node| node.name.clone()) else { continue };
@@ -92,7 +74,8 @@ impl Provisioner {
     /// An earlier leader has asked for the drain of a node for a return that is off by now: that is taken back. All other
     /// reasons are for good.
     fn recall_returns(&mut self, now: Instant, wanted: &BTreeMap<InstanceId, Why>) {
-        for doomed in self.doomed.values().filter(|doomed| !wanted.contains_key(&doomed.instance)) {
+        let asked = self.found.asked.iter().filter_map(|id| self.doomed.get(id));
+        for doomed in asked.filter(|doomed| !wanted.contains_key(&doomed.instance)) {
             let request = doomed.request().filter(|of| of.event_id == Reason::ReturnToSpot.as_str());
             if request.is_some() && self.node_of(&doomed.instance).is_some() {
                 let run = || retire::Run::new(now, Reason::ReturnToSpot, None);
@@ -104,8 +87,11 @@ impl Provisioner {
     /// A claim that somebody has deleted says so.
     pub(super) fn claims_that_leave(&mut self, effects: &mut Vec<Effect>) {
         let mut said = Vec::new();
-        for run in self.claims.values_mut() {
-            if run.deleting && run.phase() != ClaimPhase::Terminating && run.launch.is_none() {
+        for name in self.claims.to_look_at(Pace::Changed) {
+            let is_new = |run: &Run| run.deleting && run.phase() != ClaimPhase::Terminating && run.launch.is_none();
+            if self.claims.get(&name).is_some_and(is_new)
+                && let Some(run) = self.claims.get_mut(&name)
+            {
                 said.push((run.name.clone(), run.unwanted(Reason::ClaimDeleted.words())));
             }
         }
@@ -113,7 +99,6 @@ impl Provisioner {
     }
 
     fn send_requests(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let by_instance = by_instance(&self.nodes);
         let mut over = Vec::new();
         for (instance, run) in &mut self.retiring {
             let request = self.doomed.get(instance).and_then(|doomed| doomed.request());
@@ -121,7 +106,7 @@ impl Provisioner {
                 true => request.is_some(),
                 false => request.as_ref().is_some_and(|request| request.event_id == run.why.as_str()),
             };
-            let Some(node) = by_instance.get(instance) else {
+            let Some(node) = self.found.node_of(&self.nodes, instance) else {
                 over.push(instance.clone());
                 continue;
             };
@@ -152,13 +137,13 @@ impl Provisioner {
         }
         let Some(node) = self.node_of(instance) else { return true };
         let may = self.retiring.get(instance).is_some_and(|run| !run.is_withdrawn() && run.may_end(now, node.cordoned));
-        may && !self.nodes.values().any(|node| node.instance.as_ref() == Some(instance) && node.workloads)
+        may && !self.is_busy(instance)
     }
 
     /// The instances that are being retired for good: they need nobody in their place.
     pub(super) fn retires(&self, instance: &InstanceId) -> bool {
-        let leaves = |run: &crate::provision::claim::Run| run.deleting && run.instance() == Some(instance);
-        self.claims.values().any(leaves) || self.retiring.get(instance).is_some_and(|run| !run.is_withdrawn())
+        self.claims.of_instance(instance).any(|run| run.deleting)
+            || self.retiring.get(instance).is_some_and(|run| !run.is_withdrawn())
     }
 
     /// Nodes that are asked to be empty, for metrics.

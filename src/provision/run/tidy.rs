@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::claims::That;
+use super::watched::Pace;
 use super::{NOT_SHOWN_YET, Provisioner};
 use crate::api::node_claim::ClaimPhase;
 use crate::domain::notice::InstanceId;
@@ -97,8 +99,9 @@ impl Provisioner {
     /// Nothing more is to be done about an instance: whose it was is free of it.
     fn is_done_with(&mut self, instance: &InstanceId) {
         self.tidy.ending.get_mut(instance).into_iter().for_each(|ending| ending.done = true);
-        let of = self.claims.values_mut().find(|run| run.deleting && run.instance() == Some(instance));
-        of.into_iter().for_each(|run| run.status.instance_id = None);
+        let of = self.claims.of_instance(instance).find(|run| run.deleting).map(|run| run.name.clone());
+        let run = of.and_then(|name| self.claims.get_mut(&name));
+        run.into_iter().for_each(|run| run.status.instance_id = None);
     }
 
     /// Claims whose instance is not alive any more, as a whole list of instances says.
@@ -108,7 +111,7 @@ impl Provisioner {
         let instances = &self.instances;
         let of: BTreeSet<&InstanceId> = self.claims.values().filter_map(|run| run.instance()).collect();
         self.tidy.missing.retain(|id, _| of.contains(id) && !instances.contains_key(id));
-        for run in self.claims.values_mut() {
+        for run in self.claims.all_quietly() {
             let Some(instance) = run.instance().cloned() else { continue };
             // One answer without it is no end: what EC2 shows is behind, and may be behind again.
             let gone = match self.instances.get(&instance) {
@@ -132,6 +135,7 @@ impl Provisioner {
             said.push((run.name.clone(), because));
         }
         for (name, because) in said {
+            self.claims.touch(&name);
             effects.push(Effect::Decided { about: name, because });
         }
     }
@@ -182,7 +186,12 @@ impl Provisioner {
     /// Instances that were to be nodes by now.
     pub(super) fn never_registered(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let within = self.settings.registration;
-        for run in self.claims.values_mut().filter(|run| run.register_by.is_some_and(|by| by <= now)) {
+        for name in self.claims.to_look_at(Pace::Always) {
+            let late = self.claims.get(&name).filter(|run| run.register_by.is_some_and(|by| by <= now));
+            if late.is_none() {
+                continue;
+            }
+            let Some(run) = self.claims.get_mut(&name) else { continue };
             let Some(instance) = run.instance().cloned() else { continue };
             let because = Because::NeverRegistered { instance: instance.clone(), within };
             self.tidy.end(&instance, because.clone());
@@ -195,7 +204,8 @@ impl Provisioner {
 
     /// The instances of claims that are to go, and those that are one too many, where nothing runs on them.
     fn unwanted(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let leaving = self.claims.values().filter(|run| run.deleting).filter_map(|run| {
+        self.claims.index(now);
+        let leaving = self.claims.that(That::Leaves).filter_map(|run| {
             let (instance, why) = (run.instance()?.clone(), run.leaves.unwrap_or(Reason::ClaimDeleted).words());
             Some((instance.clone(), run.name.clone(), Because::Ends { instance, why }))
         });
@@ -217,16 +227,16 @@ impl Provisioner {
         if !self.nodes_synced {
             return;
         }
-        let named: BTreeSet<&InstanceId> = self.claims.values().filter_map(|run| run.instance()).collect();
+        self.find_orphans(now);
         // What is on its way, or was found and is being written down, may still be given to a claim.
-        let open: BTreeMap<&str, bool> =
-            self.launches.values().filter_map(|run| Some((run.uid.as_deref()?, !run.told))).collect();
-        let busy: BTreeSet<&InstanceId> =
-            self.nodes.values().filter(|node| node.workloads).filter_map(|node| node.instance.as_ref()).collect();
+        let open: BTreeMap<&str, bool> = match self.found.orphans.is_empty() {
+            true => BTreeMap::new(),
+            false => self.launches.values().filter_map(|run| Some((run.uid.as_deref()?, !run.told))).collect(),
+        };
         let mut leaks = Vec::new();
         let mut surplus = std::mem::take(&mut self.tidy.surplus);
-        surplus.retain(|id, (_, since)| !named.contains(id) && self.may_live(now, id, *since));
-        for instance in self.instances.values().filter(|one| one.alive && !named.contains(&one.id)) {
+        surplus.retain(|id, (_, since)| !self.claims.has(id) && self.may_live(now, id, *since));
+        for instance in self.found.orphans.iter().filter_map(|id| self.instances.get(id)) {
             let Some(launch) = &instance.launch else { continue };
             match open.get(launch.as_str()) {
                 Some(true) => {}
@@ -235,7 +245,7 @@ impl Provisioner {
                 None if surplus.contains_key(&instance.id) || self.is_surplus(&instance.id) => {
                     surplus.entry(instance.id.clone()).or_insert((launch.clone(), now));
                 }
-                None if self.tidy.ending.contains_key(&instance.id) || busy.contains(&instance.id) => {}
+                None if self.tidy.ending.contains_key(&instance.id) || self.is_busy(&instance.id) => {}
                 None => leaks.push((instance.id.clone(), launch.clone())),
             }
         }
@@ -255,7 +265,8 @@ impl Provisioner {
     }
 
     fn leaks(&mut self, now: Instant, leaks: Vec<(InstanceId, String)>, effects: &mut Vec<Effect>) {
-        self.tidy.leaked.retain(|instance, _| leaks.iter().any(|(leak, _)| leak == instance));
+        let there: BTreeSet<&InstanceId> = leaks.iter().map(|(instance, _)| instance).collect();
+        self.tidy.leaked.retain(|instance, _| there.contains(instance));
         for (instance, _) in &leaks {
             self.tidy.leaked.entry(instance.clone()).or_insert(now);
         }

@@ -1,6 +1,7 @@
 //! Which claims are wanted for the interruptions that there are.
 
 use super::Provisioner;
+use super::watched::Pace;
 use crate::api::node_claim::ClaimPhase;
 use crate::domain::time::Instant;
 use crate::provision::demand::{Wish, claim_name, wants, wish, withdrawn};
@@ -10,22 +11,28 @@ impl Provisioner {
     /// One claim for each confirmed interruption.
     pub(super) fn demand(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let mut wanted = Vec::new();
-        for doomed in self.doomed.values() {
+        self.claims.index(now);
+        let mut of = self.doomed.to_look_at(Pace::Changed);
+        of.append(&mut self.found.unmet);
+        let changed = self.claims.to_look_at(Pace::Changed);
+        let replaced = changed.iter().filter_map(|name| self.claims.get(name)?.spec.replaces.as_ref());
+        of.extend(replaced.map(|of| of.instance_id.clone()));
+        for doomed in of.iter().filter_map(|id| self.doomed.get(id)) {
             let name = claim_name(doomed);
             if let Some(run) = self.claims.get(&name) {
                 let early = run.phase() < ClaimPhase::Launched && run.launch.is_none();
                 if withdrawn(doomed) && early && !run.deleting {
                     wanted.push((name, None));
                 }
-            } else if wants(doomed, &self.settings)
-                && !self.retires(&doomed.instance)
-                && !self.comes_back(&doomed.instance)
-                && doomed.replacement.claim != name
-                && !self.said.contains(&name)
-            {
+            } else if wants(doomed, &self.settings) && doomed.replacement.claim != name && !self.said.contains(&name) {
+                // Until there is a claim, or a word that there will be none.
+                self.found.unmet.insert(doomed.instance.clone());
+                if self.retires(&doomed.instance) || self.comes_back(&doomed.instance) {
+                    continue;
+                }
                 let of = self.instances.get(&doomed.instance);
                 // What stands in for another was launched by a claim: the next one is like it.
-                let ours = self.claims.values().find(|run| run.instance() == Some(&doomed.instance));
+                let ours = self.claims.of_instance(&doomed.instance).next();
                 let node = self.nodes.get(&doomed.node).or_else(|| self.gone_nodes.get(&doomed.node));
                 let wish = match ours {
                     _ if !self.pools.are_known(now, self.leads_since) => Wish::Later,
@@ -76,6 +83,6 @@ impl Provisioner {
             let doomed = known.instance.as_ref().and_then(|instance| self.doomed.get(instance));
             node.bound_to_zone |= doomed.is_some_and(|doomed| !doomed.phase.ends_episode());
         }
-        self.nodes.insert(node.name.clone(), node);
+        self.set_node(node);
     }
 }

@@ -1,7 +1,9 @@
 //! What the provisioner writes to the API server: its claims, and what they and the Interruptions say.
 
+use super::watched::Pace;
 use super::{AGAIN, Provisioner};
 use crate::api::node_claim::ClaimPhase;
+use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
 use crate::provision::claim::Object;
@@ -11,7 +13,9 @@ use crate::provision::{Because, Created, Effect, Replacement};
 impl Provisioner {
     /// Creates claims, and removes those that are done with.
     pub(super) fn objects(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        for run in self.claims.values_mut() {
+        for name in self.claims.to_look_at(Pace::Always) {
+            let before = effects.len();
+            let Some(run) = self.claims.quietly(&name) else { continue };
             match &mut run.object {
                 Object::Missing { again, on_its_way } if !*on_its_way && again.is_none_or(|at| at <= now) => {
                     *on_its_way = true;
@@ -29,19 +33,28 @@ impl Provisioner {
                 *on_its_way = true;
                 effects.push(Effect::DeleteClaim { name: run.name.clone(), uid: uid.clone() });
             }
+            if effects.len() > before {
+                self.claims.touch(&name);
+            }
         }
     }
 
     /// Writes what has changed.
     pub(super) fn write(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        for run in self.claims.values_mut() {
+        for name in self.claims.to_look_at(Pace::Always) {
+            let Some(run) = self.claims.quietly(&name) else { continue };
             let Object::There { uid } = &run.object else { continue };
             if let Some(status) = run.writes.next(now, &run.status) {
-                let (name, uid) = (run.name.clone(), uid.clone());
+                let uid = uid.clone();
+                self.claims.touch(&name);
                 effects.push(Effect::WriteClaim { name, uid, status: Box::new(status) });
             }
         }
-        for run in self.launches.values_mut() {
+        let mut names = self.launches.to_look_at(Pace::Always);
+        let again = self.launches.values().filter(|run| run.writes.retry().is_some_and(|at| at <= now));
+        names.extend(again.map(|run| run.name.clone()));
+        for name in names {
+            let Some(run) = self.launches.quietly(&name) else { continue };
             let Some(uid) = run.uid.clone() else { continue };
             if run.status.outcome.is_some()
                 && let Some(status) = run.writes.next(now, &run.status)
@@ -55,7 +68,16 @@ impl Provisioner {
 
     /// What the Interruptions say of their replacements.
     fn write_replacements(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        for run in self.claims.values().filter(|run| run.uid().is_some()) {
+        let mut names = self.claims.to_look_at(Pace::Always);
+        self.claims.index(now);
+        let again = self.found.unwritten.iter().filter(|id| {
+            let run = self.replacements.get(*id);
+            run.is_none_or(|(_, writes)| writes.retry().map_or(writes.is_idle(), |at| at <= now))
+        });
+        let of = self.doomed.to_look_at(Pace::Always).into_iter().chain(again.cloned());
+        of.for_each(|id| names.extend(self.claims.replacing(&id).map(|run| run.name.clone())));
+        for name in names {
+            let Some(run) = self.claims.get(&name).filter(|run| run.uid().is_some()) else { continue };
             // Not before it is written: whoever reads this takes the claim to have been made.
             let Some(of) = &run.spec.replaces else { continue };
             let Some(doomed) = self.doomed.get(&of.instance_id).filter(|d| d.episode == of.episode) else { continue };
@@ -64,6 +86,7 @@ impl Provisioner {
                 (0, Writes::from(known))
             });
             if writes.0 == run.changes() && writes.1.is_idle() {
+                self.found.unwritten.remove(&of.instance_id);
                 continue;
             }
             let replacement = Replacement {
@@ -79,9 +102,20 @@ impl Provisioner {
             if next.is_some() || writes.1.has(&replacement) {
                 writes.0 = run.changes();
             }
+            match writes.0 == run.changes() && writes.1.is_idle() && next.is_none() {
+                true => self.found.unwritten.remove(&of.instance_id),
+                false => self.found.unwritten.insert(of.instance_id.clone()),
+            };
             if let Some(replacement) = next {
                 effects.push(Effect::WriteReplacement { instance: doomed.instance.clone(), replacement });
             }
+        }
+    }
+
+    pub(super) fn replacement_written(&mut self, now: Instant, instance: &InstanceId, outcome: Outcome) {
+        if let Some((_, writes)) = self.replacements.get_mut(instance) {
+            writes.answered(now, outcome);
+            self.found.unwritten.insert(instance.clone());
         }
     }
 

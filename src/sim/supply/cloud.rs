@@ -1,6 +1,6 @@
 //! EC2, as far as a launch depends on it: pools, tokens, buckets, and instances that show late, boot, and end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::scenario::{DEVICE, STARTING, State};
@@ -333,6 +333,7 @@ impl World {
 
     /// DescribeInstances: those of ours, and these.
     pub fn describe(&self, of: &[InstanceId]) -> Vec<Instance> {
+        let of: BTreeSet<&InstanceId> = of.iter().collect();
         let shown = self.cloud.instances.iter().filter(|one| one.shown_ms <= self.now);
         shown.filter(|one| one.token.is_some() || of.contains(&one.id)).map(|one| self.described(one)).collect()
     }

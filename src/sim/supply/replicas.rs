@@ -46,6 +46,7 @@ pub(in crate::sim) struct Call {
 impl World {
     pub fn start_replica(&mut self, replica: usize) {
         let core = Provisioner::new(self.supply.settings.clone(), epoch());
+        let core = if self.supply.thorough { core.thorough() } else { core };
         let one = &mut self.replicas[replica];
         one.life += 1;
         let life = one.life;

@@ -44,6 +44,8 @@ pub struct Supply {
     pub labelled: Option<String>,
     pub script: Vec<(u64, Step)>,
     pub ends_ms: u64,
+    /// The replicas look at everything with every input, rather than at what it may have changed.
+    pub thorough: bool,
 }
 
 /// What goes wrong of itself.
@@ -212,6 +214,7 @@ pub fn a_cluster(nodes: usize) -> Supply {
         labelled: None,
         script: Vec::new(),
         ends_ms: 15 * 60_000,
+        thorough: false,
     }
 }
 

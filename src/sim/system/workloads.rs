@@ -78,6 +78,7 @@ impl System {
             }
             self.workloads.push(WorkloadSim { spec, budgets, available: 0, since: 0, sums: Sums::default() });
         }
+        self.own = (0..self.slots.len()).filter(|slot| self.is_own(*slot)).collect();
         for slot in 0..self.slots.len() {
             self.pend(slot);
         }
@@ -148,11 +149,20 @@ impl System {
             return;
         }
         let waiting: Vec<_> = self.pending.iter().copied().collect();
+        let mut without = BTreeSet::new();
         for (priority, arrival, slot) in waiting {
             if self.room.values().all(|zone| zone.last().is_none_or(|(free, _)| *free == 0)) {
                 return;
             }
-            let Some(node) = self.place_for(slot) else { continue };
+            // Room only becomes less in one pass: where there was none for another like it there is none for this one.
+            let like = (self.slots[slot].workload, self.slots[slot].zone.clone());
+            if !self.is_own(slot) && without.contains(&like) {
+                continue;
+            }
+            let Some(node) = self.place_for(slot) else {
+                without.insert(like);
+                continue;
+            };
             self.pending.remove(&(priority, arrival, slot));
             let life = self.bind(slot, node);
             let starts = self.workloads[self.slots[slot].workload].spec.starts_in_ms;
@@ -406,8 +416,8 @@ impl System {
 
     /// The nodes on which the replicas of the provisioner run, by replica.
     pub fn homes(&self) -> Vec<(usize, usize)> {
-        let own = self.slots.iter().enumerate().filter(|(slot, _)| self.is_own(*slot));
-        own.filter_map(|(_, slot)| Some((slot.ordinal as usize, self.lives[slot.life?].node?))).collect()
+        let own = self.own.iter().map(|slot| &self.slots[*slot]);
+        own.filter_map(|slot| Some((slot.ordinal as usize, self.lives[slot.life?].node?))).collect()
     }
 
     pub fn workload_outcomes(&mut self) -> Vec<WorkloadOutcome> {

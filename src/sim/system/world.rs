@@ -35,6 +35,8 @@ pub(super) struct System {
     pub taken: BTreeMap<usize, u64>,
     pub workloads: Vec<WorkloadSim>,
     pub slots: Vec<Slot>,
+    /// The slots of the provisioner's replicas.
+    pub own: Vec<usize>,
     /// What every pod of the agents' world is here, by its place there.
     pub pods: Vec<usize>,
     pub lives: Vec<PodLife>,
@@ -138,6 +140,7 @@ impl System {
             taken: BTreeMap::new(),
             workloads: Vec::new(),
             slots: Vec::new(),
+            own: Vec::new(),
             pods: Vec::new(),
             lives: Vec::new(),
             pending: BTreeSet::new(),

@@ -1,0 +1,159 @@
+//! What is found quickly: Nodes by their instances, Interruptions by what they say, instances that nobody names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::Provisioner;
+use super::watched::Watched;
+use crate::domain::notice::InstanceId;
+use crate::domain::time::Instant;
+use crate::provision::demand::withdrawn;
+use crate::provision::{Doomed, NodeView};
+
+type Nodes = Watched<String, NodeView>;
+
+/// Of Nodes, Interruptions and instances. What is forgotten with the term is empty after it.
+#[derive(Clone, Default)]
+pub(super) struct Found {
+    /// The Nodes of each instance: of two, one was left behind when it registered by another name.
+    nodes_of: BTreeMap<InstanceId, BTreeSet<String>>,
+    /// Whose drain is asked for.
+    pub(super) asked: BTreeSet<InstanceId>,
+    /// Whose announcement was withdrawn, or was not true.
+    pub(super) withdrawn: BTreeSet<InstanceId>,
+    /// What is not known to make its pool risky, because it is not known yet which pool that is.
+    pub(super) unweighed: BTreeSet<InstanceId>,
+    /// Whose replacement is wanted, and cannot be claimed yet.
+    pub(super) unmet: BTreeSet<InstanceId>,
+    /// What is on its way to their records, or failed to get there.
+    pub(super) unwritten: BTreeSet<InstanceId>,
+    /// Instances of ours that live, and that no claim names.
+    pub(super) orphans: BTreeSet<InstanceId>,
+}
+
+/// It says nothing that is not said elsewhere.
+impl fmt::Debug for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Found")
+    }
+}
+
+impl Found {
+    /// The Nodes of an instance.
+    fn nodes_of<'a>(&'a self, nodes: &'a Nodes, instance: &InstanceId) -> impl Iterator<Item = &'a NodeView> {
+        self.nodes_of.get(instance).into_iter().flatten().filter_map(|name| nodes.get(name))
+    }
+
+    /// The Node of an instance; of two the Ready one.
+    pub(super) fn node_of<'a>(&'a self, nodes: &'a Nodes, instance: &InstanceId) -> Option<&'a NodeView> {
+        self.nodes_of(nodes, instance).max_by_key(|node| node.ready)
+    }
+
+    /// A term is over: what only a leader knows is forgotten.
+    pub(super) fn forget(&mut self) {
+        self.unmet.clear();
+        self.unwritten.clear();
+        self.orphans.clear();
+    }
+}
+
+impl Provisioner {
+    /// An Interruption is there, or has changed.
+    pub(super) fn interruption_seen(&mut self, doomed: Doomed) {
+        let mark = |set: &mut BTreeSet<InstanceId>, is: bool| match is {
+            true => set.insert(doomed.instance.clone()),
+            false => set.remove(&doomed.instance),
+        };
+        mark(&mut self.found.asked, doomed.request().is_some());
+        mark(&mut self.found.withdrawn, withdrawn(&doomed));
+        self.doomed.insert(doomed.instance.clone(), doomed);
+    }
+
+    pub(super) fn interruption_gone(&mut self, instance: &InstanceId) {
+        let doomed = self.doomed.remove(instance);
+        doomed.and_then(|doomed| self.gone_nodes.remove(&doomed.node));
+        self.risks.forget(instance);
+        let found = &mut self.found;
+        for set in [&mut found.asked, &mut found.withdrawn, &mut found.unweighed, &mut found.unmet] {
+            set.remove(instance);
+        }
+        found.unwritten.remove(instance);
+        // What was said of its claims may be said again of another's.
+        let of = format!("{instance}-");
+        let said: Vec<String> =
+            self.said.range(of.clone()..).take_while(|said| said.starts_with(&of)).cloned().collect();
+        for one in said {
+            self.said.remove(&one);
+        }
+        self.replacements.remove(instance);
+    }
+
+    /// A Node is there, or has changed: what it was before is not found any more.
+    pub(super) fn set_node(&mut self, node: NodeView) {
+        let name = node.name.clone();
+        if let Some(instance) = &node.instance {
+            self.found.nodes_of.entry(instance.clone()).or_default().insert(name.clone());
+        }
+        let instance = node.instance.clone();
+        if let Some(old) = self.nodes.insert(name, node).filter(|old| old.instance != instance) {
+            self.no_node_of(&old);
+        }
+    }
+
+    pub(super) fn take_node(&mut self, name: &str) -> Option<NodeView> {
+        let node = self.nodes.remove(name)?;
+        self.no_node_of(&node);
+        Some(node)
+    }
+
+    fn no_node_of(&mut self, node: &NodeView) {
+        let Some(instance) = &node.instance else { return };
+        if let Some(names) = self.found.nodes_of.get_mut(instance) {
+            names.remove(&node.name);
+            if names.is_empty() {
+                self.found.nodes_of.remove(instance);
+            }
+        }
+    }
+
+    /// The Node of an instance; of two the Ready one.
+    pub(super) fn node_of(&self, instance: &InstanceId) -> Option<&NodeView> {
+        self.found.node_of(&self.nodes, instance)
+    }
+
+    /// Whether pods of workloads run on a Node of this instance.
+    pub(super) fn is_busy(&self, instance: &InstanceId) -> bool {
+        self.found.nodes_of(&self.nodes, instance).any(|node| node.workloads)
+    }
+
+    /// What is not known of one Node or Interruption alone has changed: all are looked at.
+    pub(super) fn looks_at_all(&mut self) {
+        self.claims.touch_all();
+        self.doomed.touch_all();
+        self.nodes.touch_all();
+    }
+
+    /// Instances that live and that no claim names, as far as that may have changed.
+    pub(super) fn find_orphans(&mut self, now: Instant) {
+        self.claims.index(now);
+        for id in self.claims.take_reassigned() {
+            self.is_orphan(&id);
+        }
+    }
+
+    /// The same of all, where they have been read anew.
+    pub(super) fn find_all_orphans(&mut self, now: Instant) {
+        self.claims.index(now);
+        self.found.orphans.clear();
+        let ids: Vec<InstanceId> = self.instances.keys().cloned().collect();
+        ids.iter().for_each(|id| self.is_orphan(id));
+    }
+
+    fn is_orphan(&mut self, id: &InstanceId) {
+        let lives = self.instances.get(id).is_some_and(|one| one.alive && one.launch.is_some());
+        match lives && !self.claims.has(id) {
+            true => self.found.orphans.insert(id.clone()),
+            false => self.found.orphans.remove(id),
+        };
+    }
+}
