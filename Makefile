@@ -61,10 +61,13 @@ check: tools ## Format, lints in every feature set, the pure core alone, licence
 	@command -v cargo-deny >/dev/null || cargo install --locked --root $(CACHE)/tools cargo-deny@$(CARGO_DENY)
 	PATH="$(CACHE)/tools/bin:$$PATH" cargo deny --offline check bans licenses sources
 
-.PHONY: bench
-bench: tools parts release ## Measure it: prints a table, writes JSON (about a quarter of an hour)
+.PHONY: bench pace
+bench: tools parts release pace ## Measure it: prints a table, writes JSON (about a quarter of an hour)
 	SPOTKEEPER_AGENT=$(RELEASE) SPOTKEEPER_PROVISIONER=$(dir $(RELEASE))spotkeeper-provisioner \
 	  SPOTKEEPER_BENCH_JSON=$(CARGO_TARGET_DIR)/bench.json cargo test --features agent,provisioner --test bench
+
+pace: ## Measure the simulators alone: no lab, no AWS crate
+	cargo test --release --test pace
 
 .PHONY: generate
 generate: ## Write what is generated from the Rust types: manifests/crd
