@@ -4,6 +4,7 @@
 //! - `rehearse`: runs the real decision code in simulated time, and says what came of it.
 //! - `scenario`: scenarios as people write them.
 //! - `shipped`: those that come with the program.
+//! - `trace`: when spot pools had capacity: drawn, or made of a cluster's own records.
 
 use clap::{Parser, Subcommand};
 
@@ -11,6 +12,7 @@ pub mod plan;
 pub mod rehearse;
 pub mod scenario;
 pub mod shipped;
+pub mod trace;
 
 /// Exit code for a command line or a scenario that cannot be used (EX_USAGE of sysexits).
 pub const EXIT_USAGE: u8 = 64;
@@ -30,6 +32,7 @@ pub struct Cli {
 pub enum Command {
     Rehearse(rehearse::Rehearse),
     Plan(Box<plan::Plan>),
+    Trace(trace::Trace),
 }
 
 /// Why a command did not do what was asked.
@@ -52,6 +55,7 @@ impl Cli {
         match self.command {
             Command::Rehearse(rehearse) => rehearse.run(),
             Command::Plan(plan) => plan.run(),
+            Command::Trace(trace) => trace.run(),
         }
     }
 }

@@ -26,7 +26,7 @@
 //! | `agent` | wiring and performer of `spotkeeper-agent` (feature `agent`) |
 //! | `provisioner` | wiring and performer of `spotkeeper-provisioner` (feature `provisioner`) |
 //! | `plan` | what would happen to a cluster that exists, by the simulator (feature `cli`) |
-//! | `cli` | `spotkeeper`, the command: `rehearse`, `plan` (feature `cli`) |
+//! | `cli` | `spotkeeper`, the command: `rehearse`, `plan`, `trace` (feature `cli`) |
 //! | `config`, `telemetry` | flags and environment; the log (feature `runtime`) |
 //!
 //! The cores compile alone (`cargo check --lib --no-default-features`): no async runtime and no SDK is within their

@@ -40,6 +40,10 @@ pub struct Rehearse {
     #[arg(long, value_name = "M", default_value = "1", value_parser = clap::value_parser!(u64).range(1..=SEEDS_MAX))]
     pub seeds: u64,
 
+    /// So many times the scenario's nodes and pods.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    pub times: u32,
+
     /// Say which scenarios are shipped.
     #[arg(long)]
     pub list: bool,
@@ -75,6 +79,8 @@ impl Rehearse {
         }
         let scenario =
             self.scenario.as_deref().map(load).transpose()?.unwrap_or_else(|| unreachable!("clap asks for it"));
+        let scenario = scenario::times(scenario, self.times)
+            .map_err(|mistake| CliError::Usage(format!("--times {}: {mistake}", self.times)))?;
         if self.seeds > 1 { self.many(&scenario, &mut out) } else { self.one(scenario, &mut out) }
     }
 
@@ -142,7 +148,10 @@ fn load(named: &str) -> Result<Scenario, CliError> {
         ))
     })?;
     let name = std::path::Path::new(named).file_stem().map_or(named.into(), |stem| stem.to_string_lossy());
-    scenario::read(&name, &text).map_err(|mistake| CliError::Usage(format!("{named}: {mistake}")))
+    // What it names is beside it.
+    let beside = std::path::Path::new(named).parent().map(PathBuf::from).unwrap_or_default();
+    let file = |name: &str| std::fs::read_to_string(beside.join(name)).map_err(|error| error.to_string());
+    scenario::read_with(&name, &text, &file).map_err(|mistake| CliError::Usage(format!("{named}: {mistake}")))
 }
 
 /// An outcome, and the comparison where one was asked for.

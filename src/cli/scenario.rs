@@ -10,14 +10,15 @@ use serde_saphyr::{Location, Spanned};
 
 use self::pools::WrittenPool;
 use self::steps::WrittenStep;
+use super::trace::table;
 use crate::domain::offering::CapacityType;
 use crate::domain::pod::OnInterruption;
 use crate::domain::policy::{DrainStart, Rebalance};
 use crate::domain::time::duration;
 use crate::sim::system::Scenario;
 use crate::sim::system::scenario::{
-    ApiFaults, Cloud, NodeGroup, Reservation, SupplyFaults, TypeSpec, Workload, WorkloadKind, a_cluster, a_deployment,
-    a_type,
+    ApiFaults, Cloud, NodeGroup, Pools, Reservation, SupplyFaults, TypeSpec, Workload, WorkloadKind, a_cluster,
+    a_deployment, a_type,
 };
 
 mod pools;
@@ -97,6 +98,16 @@ struct WrittenCloud {
     boot: Option<Millis>,
     boot_spread: Option<Millis>,
     create_fleet_bucket: Option<(u32, f64)>,
+    trace: Option<WrittenTrace>,
+}
+
+/// When spot pools have capacity: docs/traces.md describes the table.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WrittenTrace {
+    file: Spanned<String>,
+    /// How many of a hundred instances are taken where a pool runs dry.
+    takes_percent: Option<Spanned<u8>>,
 }
 
 #[derive(Deserialize)]
@@ -189,9 +200,20 @@ struct WrittenFaults {
     instance_shown_after: Option<Millis>,
 }
 
-/// Reads a scenario; `name` is what reports call it.
+/// Reads a scenario that names none but shipped files; `name` is what reports call it.
 pub fn read(name: &str, text: &str) -> Result<Scenario, Mistake> {
-    let written: Written = serde_saphyr::from_str(text).map_err(|error| {
+    read_with(name, text, &|file| {
+        let shipped = super::shipped::TRACES.iter().find(|(name, _)| *name == file);
+        shipped.map(|(_, text)| (*text).to_owned()).ok_or_else(|| "it is not shipped".to_owned())
+    })
+}
+
+/// The text of a file that a scenario names, or why there is none.
+pub type ReadFile<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+
+/// Reads a scenario, and the files that it names.
+pub fn read_with(name: &str, text: &str, file: ReadFile) -> Result<Scenario, Mistake> {
+    let mut written: Written = serde_saphyr::from_str(text).map_err(|error| {
         let at = error.location().map(|at| (at.line(), at.column()));
         let what = error.without_snippet().to_string();
         // It says itself where, in the end.
@@ -200,30 +222,53 @@ pub fn read(name: &str, text: &str) -> Result<Scenario, Mistake> {
         Mistake { at, what }
     })?;
     let mut scenario = a_cluster(0).named(name);
+    let trace = written.cloud.trace.take();
     scenario.cloud = cloud(written.cloud)?;
     for pool in written.node_pools {
         let (name, pool) = pool.read(&scenario)?;
         scenario.pools.insert(name, pool);
     }
     scenario.nodes = written.nodes.into_iter().map(|one| nodes(one, &scenario)).collect::<Result<_, _>>()?;
-    let count: usize = scenario.nodes.iter().map(|group| group.count).sum();
-    if count == 0 || count > NODES_MAX {
-        return Err(Mistake { at: None, what: format!("nodes: {count} in all; 1 to {NODES_MAX} can be rehearsed") });
-    }
     for one in written.workloads {
         let one = workload(one, &scenario)?;
         scenario.workloads.push(one);
     }
-    let pods: usize = scenario.workloads.iter().map(|one| one.replicas as usize).sum();
-    if pods > PODS_MAX {
-        return Err(Mistake { at: None, what: format!("workloads: {pods} pods; {PODS_MAX} at most can be rehearsed") });
-    }
+    sized(&scenario)?;
     settings(written.settings, &mut scenario);
     (scenario.api_faults, scenario.supply_faults) = faults(written.faults);
+    if let Some(trace) = trace {
+        scenario = traced(trace, scenario, file)?;
+    }
     for step in written.steps {
         scenario = step.put(scenario)?;
     }
     Ok(scenario.until(written.duration.0))
+}
+
+/// Whether it can be rehearsed at all.
+fn sized(scenario: &Scenario) -> Result<(), Mistake> {
+    let count: usize = scenario.nodes.iter().map(|group| group.count).sum();
+    let pods: usize = scenario.workloads.iter().map(|one| one.replicas as usize).sum();
+    let what = match () {
+        () if count == 0 || count > NODES_MAX => format!("nodes: {count} in all; 1 to {NODES_MAX} can be rehearsed"),
+        () if pods > PODS_MAX => format!("workloads: {pods} pods; {PODS_MAX} at most can be rehearsed"),
+        () => return Ok(()),
+    };
+    Err(Mistake { at: None, what })
+}
+
+/// The same with so many times the nodes and the pods, and budgets to match.
+pub fn times(mut scenario: Scenario, times: u32) -> Result<Scenario, Mistake> {
+    for group in &mut scenario.nodes {
+        group.count = group.count.saturating_mul(times as usize);
+    }
+    let own = WorkloadKind::Provisioner;
+    for one in scenario.workloads.iter_mut().filter(|one| one.kind != own) {
+        one.replicas = one.replicas.saturating_mul(times);
+        one.max_unavailable = one.max_unavailable.map(|most| most.saturating_mul(times));
+    }
+    sized(&scenario)?;
+    Ok(scenario)
 }
 
 /// What `--list` says of a scenario.
@@ -260,6 +305,40 @@ fn cloud(written: WrittenCloud) -> Result<Cloud, Mistake> {
         () => return Ok(cloud),
     };
     Err(Mistake { at: None, what: what.into() })
+}
+
+/// What the pools of a trace have, as steps of the scenario.
+fn traced(written: WrittenTrace, mut scenario: Scenario, file: ReadFile) -> Result<Scenario, Mistake> {
+    let name = &written.file;
+    let text = file(&name.value).map_err(|why| wrong(&name.defined, format!("{}: {why}", name.value)))?;
+    let table = table::read(&text).map_err(|mistake| wrong(&name.defined, format!("{}, {mistake}", name.value)))?;
+    let percent = match written.takes_percent {
+        Some(percent) if percent.value > 100 => {
+            let what = format!("{} of a hundred: 0 to 100", percent.value);
+            return Err(wrong(&percent.defined, what));
+        }
+        percent => percent.map_or(100, |percent| percent.value),
+    };
+    for (pool, points) in &table.pools {
+        let types: Vec<&str> = scenario.cloud.types.iter().map(|one| one.of.name.as_str()).collect();
+        let unknown = match () {
+            () if !types.contains(&pool.instance_type.as_str()) => Some(("instance type", types.join(", "))),
+            () if !scenario.cloud.zones.contains(&pool.zone) => Some(("zone", scenario.cloud.zones.join(", "))),
+            () => None,
+        };
+        if let Some((what, known)) = unknown {
+            let line = table.lines.get(pool).copied().unwrap_or(1);
+            let what = format!("{}, line {line}: {pool}: the scenario has the {what}s {known}", name.value);
+            return Err(wrong(&name.defined, what));
+        }
+        let of = Pools {
+            capacity_type: CapacityType::Spot,
+            instance_type: Some(pool.instance_type.clone()),
+            zone: Some(pool.zone.clone()),
+        };
+        scenario = scenario.trace(&of, percent, points);
+    }
+    Ok(scenario)
 }
 
 fn instance_type(written: WrittenType) -> Result<TypeSpec, Mistake> {

@@ -1,5 +1,8 @@
 //! The scenarios that come with the program.
 
+/// The traces that they name.
+pub const TRACES: &[(&str, &str)] = &[("a-day-of-spot.csv", include_str!("scenarios/a-day-of-spot.csv"))];
+
 /// Each with its name and its YAML.
 pub const ALL: &[(&str, &str)] = &[
     ("single-notice", include_str!("scenarios/single-notice.yaml")),
@@ -19,4 +22,5 @@ pub const ALL: &[(&str, &str)] = &[
     ("gpu-training", include_str!("scenarios/gpu-training.yaml")),
     ("spark-and-dask", include_str!("scenarios/spark-and-dask.yaml")),
     ("thousand-nodes", include_str!("scenarios/thousand-nodes.yaml")),
+    ("a-day-of-spot", include_str!("scenarios/a-day-of-spot.yaml")),
 ];
