@@ -91,7 +91,11 @@ impl Found<'_> {
 
     /// Pods that get less than their own grace.
     fn graces(&mut self) {
-        let short = |pod: &&PodPlan| pod.granted_secs.is_some() && pod.end != End::InTime && pod.policy != "stay";
+        // A budget that is asked until the last moment costs the second that the ask takes: that is the budget's to change.
+        let by_a_budget = |pod: &PodPlan| pod.refusals > 0 && pod.short_by_secs <= 1;
+        let short = |pod: &&PodPlan| {
+            pod.granted_secs.is_some() && pod.end != End::InTime && pod.policy != "stay" && !by_a_budget(pod)
+        };
         for (of, pods) in Self::by_owner(self.pods.iter().filter(short)) {
             let worst =
                 pods.iter().max_by_key(|pod| pod.short_by_secs).unwrap_or_else(|| unreachable!("none is empty"));

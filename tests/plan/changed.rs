@@ -81,6 +81,26 @@ fn a_grace_that_does_not_fit_is_told_in_seconds() {
 }
 
 #[test]
+fn a_second_that_a_budget_costs_is_the_budgets_to_change() {
+    let mut quiet = cluster("quiet.json");
+    find(&mut quiet, "PodDisruptionBudget", "web")["spec"] =
+        json!({"maxUnavailable": 0, "selector": {"matchLabels": {"app": "web"}}});
+    find(&mut quiet, "PodDisruptionBudget", "web")["metadata"]["generation"] = json!(2);
+    let web = find(&mut quiet, "Pod", "web-7d9c6bf5f4-4k2vq").clone();
+    // More than are asked at a time: some are asked a moment late.
+    for number in 0..80 {
+        let mut pod = web.clone();
+        pod["metadata"]["name"] = json!(format!("web-{number:02}"));
+        items(&mut quiet).push(pod);
+    }
+    let plan = planned(&quiet, &["--nodes", NODE]);
+    let short = plan["pods"].as_array().unwrap().iter().filter(|pod| pod["shortBySecs"] == 1).count();
+    assert!(short > 0, "none is asked late");
+    assert!(!codes(&plan).contains(&"grace-too-long"), "{plan:#}");
+    finding(&plan, "budget-never-allows");
+}
+
+#[test]
 fn a_volume_keeps_the_replacement_in_its_zone() {
     let plan = planned(&cluster("shop.json"), &["--nodes", NODE]);
     assert_eq!(pod(&plan, "shop/db-0")["keptIn"], json!(["eu-west-1a"]));
