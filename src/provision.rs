@@ -21,6 +21,7 @@
 //! - [`retire`]: a node of ours that is to go is drained before its instance is ended.
 //! - [`comeback`], [`risk`]: when an on-demand node may move back to spot, and where spot has made trouble.
 //! - [`shortage`], [`bucket`], [`leadership`], [`failure`]: memory, pace, authority, what errors mean.
+//! - [`memory`]: what of it a leader leaves to the next one.
 //! - [`because`], [`invariants`]: the reasons of decisions; what must always hold, over inputs and effects.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +60,7 @@ pub mod ladder;
 mod launch;
 pub mod leadership;
 pub mod ledger;
+pub mod memory;
 pub mod pools;
 pub mod retire;
 pub mod risk;
@@ -265,6 +267,14 @@ pub enum Input {
         launches: Vec<Launch>,
     },
     ListFailed(String),
+    /// [`Effect::Recall`] was answered: the text that the last leader has left, where there is one.
+    Recalled {
+        found: Result<Option<String>, String>,
+    },
+    /// [`Effect::Remember`] was answered.
+    Remembered {
+        outcome: Outcome,
+    },
     /// A claim is new or has changed.
     ClaimSeen(Claim),
     ClaimGone {
@@ -401,6 +411,7 @@ impl Input {
                 | Self::PoolWritten { .. }
                 | Self::ReplacementWritten { .. }
                 | Self::Requested { .. }
+                | Self::Remembered { .. }
                 | Self::ClaimSeen(Claim { deleting: false, .. })
         )
     }

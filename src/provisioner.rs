@@ -111,7 +111,8 @@ async fn provide(
     let all = Classes::new(ec2.clone(), kubernetes.clone(), observer.clone(), inputs.clone());
     tokio::task::spawn_local(all.follow(classes));
     let candidate = Candidate::new(kubernetes.client().clone(), &config.namespace, config.pod_name.clone());
-    let performer = Performer::new(kubernetes.clone(), ec2, clock, inputs.clone(), observer.clone());
+    let performer =
+        Performer::new(kubernetes.clone(), config.namespace.clone(), ec2, clock, inputs.clone(), observer.clone());
     let on_their_way = performer.on_their_way();
     let campaign = Campaign {
         candidate,

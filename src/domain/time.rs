@@ -98,6 +98,17 @@ impl Epoch {
         self.0.checked_add(offset).unwrap_or(Timestamp::MAX)
     }
 
+    /// The wall-clock time of a moment in milliseconds of our clock; negative ones were before the program started.
+    pub fn wall_of(&self, millis: i64) -> Timestamp {
+        let end = if millis < 0 { Timestamp::MIN } else { Timestamp::MAX };
+        self.0.checked_add(SignedDuration::from_millis(millis)).unwrap_or(end)
+    }
+
+    /// The moment of a wall-clock time, in milliseconds of our clock.
+    pub fn millis_of(&self, time: Timestamp) -> i64 {
+        i64::try_from(time.duration_since(self.0).as_millis()).unwrap_or(0)
+    }
+
     /// How long before `now` a wall-clock time was; zero where it is still to come.
     pub fn ago(&self, time: Timestamp, now: Instant) -> Duration {
         let ago = self.wall(now).duration_since(time);

@@ -103,6 +103,10 @@ pub enum Because {
     Leads,
     /// It does not any more.
     Follows,
+    /// An earlier leader has left what it knew of shortages and trouble.
+    Recalled { short: usize, trouble: usize },
+    /// What it has left cannot be used.
+    NotRecalled { why: String },
     /// An instance could not be ended; it is tried again.
     NotEnded { instance: InstanceId, why: String },
     /// A claim names an instance that is none of this cluster's launches.
@@ -174,6 +178,8 @@ impl Because {
             Self::NoLongerWanted { .. } => "NoLongerWanted",
             Self::Leads => "Leads",
             Self::Follows => "Follows",
+            Self::Recalled { .. } => "Recalled",
+            Self::NotRecalled { .. } => "NotRecalled",
             Self::NotEnded { .. } => "NotEnded",
             Self::NotOurs { .. } => "NotOurs",
             Self::WriteFailed { .. } => "WriteFailed",
@@ -203,6 +209,7 @@ impl Because {
                 | Self::Contradicts { .. }
                 | Self::NotEnded { .. }
                 | Self::NotOurs { .. }
+                | Self::NotRecalled { .. }
                 | Self::WriteFailed { .. }
                 | Self::ReadFailed { .. }
         )
@@ -313,6 +320,15 @@ impl fmt::Display for Because {
             Self::NoLongerWanted { why } => write!(f, "no longer wanted: {why}"),
             Self::Leads => f.write_str("this replica leads"),
             Self::Follows => f.write_str("this replica does not lead any more"),
+            Self::Recalled { short, trouble } => {
+                write!(f, "shortages that an earlier leader knew of: {short}; spot pools that made trouble: {trouble}")
+            }
+            Self::NotRecalled { why } => {
+                write!(
+                    f,
+                    "what an earlier leader has left of shortages makes no sense ({why}): nothing is known of them"
+                )
+            }
             Self::NotEnded { instance, why } => write!(f, "{instance} could not be ended, trying again: {why}"),
             Self::NotOurs { instance } => {
                 write!(

@@ -1,5 +1,6 @@
 //! What core 2 wants done. An effect leaves nothing to decide.
 
+use super::memory::Memory;
 use super::{Because, Replacement, labels};
 use crate::api::launch::{LaunchSpec, LaunchStatus};
 use crate::api::node_claim::{NodeClaimSpec, NodeClaimStatus};
@@ -12,6 +13,12 @@ use crate::domain::time::Instant;
 pub enum Effect {
     /// List the claims and launches, from etcd rather than a cache. Answered by [`Input::Listed`].
     List,
+    /// Read what the last leader has left of its [`Memory`]. Answered by [`Input::Recalled`].
+    Recall,
+    /// Leave this to the next leader. Answered by [`Input::Remembered`].
+    Remember {
+        memory: Box<Memory>,
+    },
     /// Describe the instances of our cluster, and these. Answered by [`Input::InstancesRead`].
     ReadInstances {
         of: Vec<InstanceId>,

@@ -8,8 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use super::leadership::CALL_TIMEOUT;
-use super::{Answer, Claim, Effect, Input};
+use super::memory::ENTRIES_MAX;
+use super::shortage::BELIEF_MAX;
+use super::{Answer, Because, Claim, Effect, Input};
 use crate::api::launch::LaunchSpec;
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
@@ -23,16 +27,19 @@ pub enum Invariant {
     SameToken,
     /// A call is made only for what is written down.
     WrittenFirst,
+    /// P-7: a belief in a shortage ends, also for whoever takes it over.
+    BeliefsEnd,
 }
 
 impl Invariant {
-    pub const ALL: [Invariant; 3] = [Self::Leadership, Self::SameToken, Self::WrittenFirst];
+    pub const ALL: [Invariant; 4] = [Self::Leadership, Self::SameToken, Self::WrittenFirst, Self::BeliefsEnd];
 
     pub fn code(self) -> &'static str {
         match self {
             Self::Leadership => "P-2",
             Self::SameToken => "P-3",
             Self::WrittenFirst => "P-3w",
+            Self::BeliefsEnd => "P-7",
         }
     }
 }
@@ -53,6 +60,9 @@ impl fmt::Display for Violation {
 /// How long two instances of one claim may live: until they are shown, until the next resync, until the call that ends
 /// one has been repeated, and until a replica that died has been followed by the other.
 pub const TWINS_MAX: Duration = Duration::from_secs(120);
+
+/// The longest that a belief in a shortage lasts: what it grows to, and what sets those apart that failed together.
+const BELIEVED_MAX: Duration = Duration::from_secs(BELIEF_MAX.as_secs() * 11 / 10);
 
 /// An instance of ours as EC2 knows it.
 #[derive(Clone, Debug)]
@@ -170,6 +180,7 @@ impl Witness {
                 | Effect::Disown { .. }
                 | Effect::DeleteInterruption { .. }
                 | Effect::Withdraw { .. }
+                | Effect::Remember { .. }
         );
         if acts && self.until.is_none_or(|until| until <= now + CALL_TIMEOUT) {
             broken(Invariant::Leadership, format!("{effect:?} at {now:?}, the term ends at {:?}", self.until));
@@ -194,6 +205,19 @@ impl Witness {
                     broken(Invariant::SameToken, format!("{launch} is repeated with another request"));
                 }
                 self.open(launch, spec);
+            }
+            Effect::Decided { because: Because::Short { what, believed, .. }, .. } if *believed > BELIEVED_MAX => {
+                broken(Invariant::BeliefsEnd, format!("{what} is believed to be short for {} s", believed.as_secs()));
+            }
+            Effect::Remember { memory } => {
+                let longest =
+                    memory.short.iter().map(|one| one.until.duration_since(memory.at)).max().unwrap_or_default();
+                if longest > SignedDuration::from_secs(BELIEVED_MAX.as_secs().cast_signed()) {
+                    broken(Invariant::BeliefsEnd, format!("a belief is left that lasts for {} s", longest.as_secs()));
+                }
+                if memory.short.len().max(memory.trouble.len()) > ENTRIES_MAX {
+                    broken(Invariant::BeliefsEnd, format!("{} beliefs are left", memory.short.len()));
+                }
             }
             // What was presumed or looked up is closed by the record of its outcome.
             Effect::WriteLaunch { name, status, .. } if status.outcome.is_some() => self.close(name),

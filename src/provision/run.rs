@@ -17,6 +17,7 @@ mod gone;
 mod labelling;
 mod leading;
 mod pooling;
+mod remembering;
 mod retire;
 mod tidy;
 mod watched;
@@ -47,6 +48,7 @@ use crate::interruption::Outcome;
 use claims::Claims;
 use found::Found;
 use labelling::Labelling;
+use remembering::Remembering;
 use tidy::Tidy;
 use watched::Watched;
 
@@ -99,6 +101,7 @@ pub struct Provisioner {
     retiring: BTreeMap<InstanceId, retiring::Run>,
     /// Where spot makes trouble.
     risks: Risks,
+    remembering: Remembering,
     returns: comeback::Returns,
     bridges: bridge::Bridges,
     gone: gone::Gone,
@@ -171,6 +174,7 @@ impl Provisioner {
             labelling: BTreeMap::new(),
             retiring: BTreeMap::new(),
             risks: Risks::default(),
+            remembering: Remembering::default(),
             returns: comeback::Returns::default(),
             bridges: bridge::Bridges::default(),
             gone: gone::Gone::default(),
@@ -260,6 +264,7 @@ impl Provisioner {
         if !self.lead.may_act(now) {
             return;
         }
+        self.recall(now, effects);
         self.list(now, effects);
         if self.term != Term::Leading {
             return;
@@ -311,6 +316,7 @@ impl Provisioner {
             self.write_pools(now, effects);
             self.keep_ledger(now, effects);
         }
+        self.remember(now, effects);
     }
 
     fn read(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -378,6 +384,8 @@ impl Provisioner {
             Input::LeaseLost => self.lead.lost(),
             Input::Listed { claims, launches } => self.listed(now, &claims, &launches),
             Input::ListFailed(why) => self.list_failed(now, why, effects),
+            Input::Recalled { found } => self.recalled(now, found, effects),
+            Input::Remembered { outcome } => self.remembered(now, outcome, effects),
             Input::ClaimSeen(claim) => self.claim_seen(now, &claim),
             Input::ClaimGone { name } => self.claim_gone(&name),
             Input::PoolSeen(pool) => self.pool_seen(pool),
@@ -451,7 +459,8 @@ impl Provisioner {
             return term_ends;
         }
         if let Term::Listing { again, on_its_way } = &self.term {
-            return again.filter(|_| !on_its_way).into_iter().chain(term_ends).min();
+            let recalls = self.remembering_wakeup();
+            return again.filter(|_| !on_its_way).into_iter().chain(term_ends).chain(recalls).min();
         }
         let reading = (!self.reading.on_its_way).then_some(self.reading.next);
         let launches = self.launches.values().filter_map(|run| {
@@ -473,6 +482,7 @@ impl Provisioner {
             pools,
             self.labels_wakeup(),
             self.claims.due(),
+            self.remembering_wakeup(),
         ]
         .into_iter()
         .flatten()

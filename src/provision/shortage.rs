@@ -40,11 +40,13 @@ impl fmt::Display for Scarce {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Belief {
-    until: Instant,
-    length: Duration,
+pub(super) struct Belief {
+    pub(super) until: Instant,
+    pub(super) length: Duration,
+    /// When it was learnt, or taken over.
+    pub(super) learnt: Instant,
     /// The launch that asks again.
-    probe: Option<String>,
+    pub(super) probe: Option<String>,
 }
 
 /// Whether something may be asked for.
@@ -63,6 +65,8 @@ pub enum Standing {
 pub struct Shortages {
     beliefs: BTreeMap<Scarce, Belief>,
     first: Duration,
+    /// How often something was learnt.
+    changes: u64,
 }
 
 impl Default for Shortages {
@@ -74,7 +78,7 @@ impl Default for Shortages {
 impl Shortages {
     /// Nothing is short yet; a first failure is believed for so long.
     pub fn believing(first: Duration) -> Self {
-        Self { beliefs: BTreeMap::new(), first: first.min(BELIEF_MAX) }
+        Self { beliefs: BTreeMap::new(), first: first.min(BELIEF_MAX), changes: 0 }
     }
 
     fn of(&self, now: Instant, what: &Scarce) -> Standing {
@@ -123,7 +127,8 @@ impl Shortages {
             Some(_) => return None,
         };
         let until = now + jittered(length, what);
-        self.beliefs.insert(what.clone(), Belief { until, length, probe: None });
+        self.beliefs.insert(what.clone(), Belief { until, length, learnt: now, probe: None });
+        self.changes += 1;
         Some(until)
     }
 
@@ -133,6 +138,7 @@ impl Shortages {
         for what in depends_on(of, class, capacity) {
             was_short |= self.beliefs.remove(&what).is_some();
         }
+        self.changes += u64::from(was_short);
         was_short
     }
 
@@ -154,15 +160,40 @@ impl Shortages {
         }
     }
 
-    /// Every belief, and until when it lasts, for the record that outlives a restart.
-    pub fn all(&self) -> impl Iterator<Item = (&Scarce, Instant, Duration)> {
-        self.beliefs.iter().map(|(what, belief)| (what, belief.until, belief.length))
+    /// Every belief.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Scarce, &Belief)> {
+        self.beliefs.iter()
     }
 
-    /// Takes over a belief of an earlier run.
-    pub fn recall(&mut self, what: Scarce, until: Instant, length: Duration) {
-        let length = length.clamp(self.first, BELIEF_MAX);
-        self.beliefs.entry(what).or_insert(Belief { until, length, probe: None });
+    /// How often something was learnt: where that has not changed there is nothing new to write down.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Takes over what another leader has left. What this one believed before its term began the other knew better; what
+    /// it has learnt since it knows better itself.
+    pub(super) fn take_over(&mut self, began: Instant, left: impl Iterator<Item = (Scarce, Belief)>) {
+        self.beliefs.retain(|_, belief| belief.learnt >= began);
+        for (what, belief) in left {
+            let length = belief.length.clamp(self.first, BELIEF_MAX);
+            self.beliefs.entry(what).or_insert(Belief { length, ..belief });
+        }
+    }
+
+    /// A launch of an earlier leader is on its way: what is half-open is being probed by it.
+    pub(super) fn is_on_its_way(
+        &mut self,
+        now: Instant,
+        of: &Override,
+        class: QuotaClass,
+        capacity: CapacityType,
+        launch: &str,
+    ) {
+        for what in depends_on(of, class, capacity) {
+            if let Some(belief) = self.beliefs.get_mut(&what).filter(|belief| belief.until <= now) {
+                belief.probe.get_or_insert_with(|| launch.to_owned());
+            }
+        }
     }
 }
 
@@ -177,7 +208,7 @@ fn depends_on(of: &Override, class: QuotaClass, capacity: CapacityType) -> [Scar
 }
 
 /// Up to a tenth longer, the same for the same thing at every run: those that failed together do not all ask together.
-fn jittered(length: Duration, what: &Scarce) -> Duration {
+pub(super) fn jittered(length: Duration, what: &Scarce) -> Duration {
     let hash = fnv(what.to_string().as_bytes());
     length + length.mul_f64((hash % 1_000) as f64 / 10_000.0)
 }
@@ -225,12 +256,11 @@ mod tests {
         let next = all.failed(until, &scarce("a"), "l3").unwrap();
         assert!(next.since(until) >= Duration::from_secs(360));
         for _ in 0..10 {
-            let (now, _, _) = (standing(&all, at(0), "a"), (), ());
+            let now = standing(&all, at(0), "a");
             let Standing::Short(Some(until)) = now else { panic!("{now:?}") };
             all.failed(until, &scarce("a"), "l").unwrap();
         }
-        let (_, _, length) = all.all().next().unwrap();
-        assert_eq!(length, BELIEF_MAX);
+        assert_eq!(all.all().next().unwrap().1.length, BELIEF_MAX);
     }
 
     #[test]
@@ -240,8 +270,10 @@ mod tests {
         assert!((at(20)..=at(22)).contains(&until), "{until:?}");
         let next = all.failed(until, &scarce("a"), "l2").unwrap();
         assert!(next.since(until) >= Duration::from_secs(40), "{next:?}");
-        all.recall(scarce("b"), at(7), Duration::from_secs(1));
-        assert!(all.all().any(|(what, _, length)| *what == scarce("b") && length == Duration::from_secs(20)));
+        let length = Duration::from_secs(1);
+        let left = [(scarce("b"), Belief { until: at(7), length, learnt: at(5), probe: None })];
+        all.take_over(at(0), left.into_iter());
+        assert!(all.all().any(|(what, of)| *what == scarce("b") && of.length == Duration::from_secs(20)));
     }
 
     #[test]
@@ -264,5 +296,26 @@ mod tests {
         all.failed(at(0), &Scarce::Quota(QuotaClass::Standard, CapacityType::Spot), "l").unwrap();
         assert!(matches!(standing(&all, at(0), "b"), Standing::Short(Some(_))));
         assert_eq!(all.standing(at(0), &of("b"), QuotaClass::Standard, CapacityType::OnDemand), Standing::Open);
+    }
+
+    #[test]
+    fn what_another_leader_has_left_goes_before_what_was_believed_in_an_earlier_term() {
+        let belief = |until: u64| Belief { until: at(until), length: BELIEF_FIRST, learnt: at(500), probe: None };
+        let mut all = Shortages::default();
+        all.failed(at(400), &scarce("a"), "l1");
+        all.failed(at(501), &scarce("b"), "l2");
+        let mine = standing(&all, at(502), "b");
+        let left = [(scarce("b"), belief(900)), (scarce("c"), belief(600))];
+        all.take_over(at(500), left.into_iter());
+        assert_eq!(standing(&all, at(502), "a"), Standing::Open, "it gave something to the other");
+        assert_eq!(standing(&all, at(502), "b"), mine, "what was learnt since counts");
+        assert_eq!(standing(&all, at(502), "c"), Standing::Short(Some(at(600))));
+        // A call of the other's that asks for it is the one probe; one for what is still believed is none.
+        for zone in ["b", "c"] {
+            all.is_on_its_way(at(600), &of(zone), QuotaClass::Standard, CapacityType::Spot, "l3");
+        }
+        assert_eq!((standing(&all, at(600), "b"), standing(&all, at(600), "c")), (mine, Standing::Short(None)));
+        let until = all.failed(at(601), &scarce("c"), "l3").unwrap();
+        assert!(until.since(at(601)) >= BELIEF_FIRST * 2, "the growth goes on");
     }
 }

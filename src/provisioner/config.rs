@@ -27,7 +27,7 @@ pub struct Config {
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pub pod_name: String,
 
-    /// The namespace of the lease and of the catalog's ConfigMap.
+    /// The namespace of the lease, and of the ConfigMaps with the catalog and with what is known of shortages.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", default_value = "spotkeeper")]
     pub namespace: String,
 

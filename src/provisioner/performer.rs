@@ -20,6 +20,10 @@ use crate::provision::{Answer, Because, Created, Effect, Input, Instance, Provis
 /// How long what is known of subnets is believed.
 const SUBNETS_FRESH: Duration = Duration::from_secs(300);
 
+/// Where a leader leaves to the next one what it has learnt of shortages.
+const MEMORY: &str = "spotkeeper-memory";
+const MEMORY_KEY: &str = "memory.json";
+
 /// How many claims are created at a time: a thousand at once would only wait in the API server until they time out.
 const CREATIONS_MAX: usize = 48;
 
@@ -56,6 +60,8 @@ pub struct Performer {
 
 struct Shared {
     kubernetes: Kubernetes,
+    /// Of our own pods.
+    namespace: String,
     ec2: Ec2,
     clock: Clock,
     inputs: mpsc::Sender<Input>,
@@ -68,6 +74,7 @@ struct Shared {
 impl Performer {
     pub fn new(
         kubernetes: Kubernetes,
+        namespace: String,
         ec2: Ec2,
         clock: Clock,
         inputs: mpsc::Sender<Input>,
@@ -75,7 +82,7 @@ impl Performer {
     ) -> Self {
         let (creations, progress) = (Semaphore::new(CREATIONS_MAX), Semaphore::new(PROGRESS_MAX));
         let subnets = RefCell::default();
-        let shared = Shared { kubernetes, ec2, clock, inputs, observer, subnets, creations, progress };
+        let shared = Shared { kubernetes, namespace, ec2, clock, inputs, observer, subnets, creations, progress };
         Self {
             shared: Rc::new(shared),
             on_their_way: OnTheirWay(watch::Sender::new(0)),
@@ -206,6 +213,20 @@ impl Surroundings<Provisioner> for Performer {
                     Ok((claims, launches)) => Input::Listed { claims, launches },
                     Err(error) => Input::ListFailed(one_line(&error)),
                 })
+            }),
+            Effect::Recall => self.start(async move {
+                let found = shared.kubernetes.remembered(&shared.namespace, MEMORY, MEMORY_KEY).await;
+                Some(Input::Recalled { found: found.map_err(|error| one_line(&error)) })
+            }),
+            Effect::Remember { memory } => self.start(async move {
+                let outcome = match turn(&shared.progress, &leads).await {
+                    Some(_turn) => {
+                        let text = memory.to_string();
+                        outcome(&shared.kubernetes.remember(&shared.namespace, MEMORY, MEMORY_KEY, text).await)
+                    }
+                    None => Outcome::Failed(TERM_ENDED.into()),
+                };
+                Some(Input::Remembered { outcome })
             }),
             Effect::ReadInstances { of } => self.start(async move {
                 Some(match shared.instances(&of).await {

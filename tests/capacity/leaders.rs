@@ -53,3 +53,31 @@ async fn a_leader_whose_own_node_is_doomed_lets_the_other_lead_and_its_node_is_r
     scene.settled().await;
     assert_eq!(scene.ec2.alive().await.len(), 1);
 }
+
+#[tokio::test]
+async fn the_next_leader_does_not_try_what_the_last_one_knew_to_be_short() {
+    let scene = Scene::new("memory").await;
+    scene.ec2.plan().dry.insert("spot", "InsufficientInstanceCapacity");
+    let (node, other) = (scene.node("a").await, scene.node("b").await);
+    let mut first = scene.provisioner().await.start().await;
+    first.leads().await;
+    let second = scene.provisioner().await.start().await;
+    scene.doom(&node).await;
+    scene.claim_is(&node, "Ready").await;
+    eventually("what is short is left to the next leader", PATIENCE, async || {
+        let map = scene.cluster.get("/api/v1/namespaces/spotkeeper/configmaps/spotkeeper-memory").await?;
+        let text = map["data"]["memory.json"].as_str().unwrap_or_default();
+        if text.contains("until") { Ok(()) } else { Err(map.to_string()) }
+    })
+    .await;
+    first.process.kill();
+    second.leads().await;
+    scene.doom(&other).await;
+    scene.claim_is(&other, "Ready").await;
+    assert_eq!(second.decided("Recalled"), 1, "{}", second.process.log_tail());
+    let calls = scene.ec2.calls();
+    let spot: Vec<usize> =
+        calls.iter().filter(|call| call.asked.market == "spot").map(|call| call.asked.overrides.len()).collect();
+    // But for the pool of the first node: it was avoided, and so is not known to be short.
+    assert!(spot[0] > 10 && spot[1..].iter().all(|offerings| *offerings <= 1), "{spot:?}");
+}

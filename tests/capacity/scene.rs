@@ -44,6 +44,7 @@ async fn clear(cluster: &Cluster) {
     for path in [
         "/apis/coordination.k8s.io/v1/namespaces/spotkeeper/leases/spotkeeper-provisioner",
         "/api/v1/namespaces/spotkeeper/configmaps/spotkeeper-catalog",
+        "/api/v1/namespaces/spotkeeper/configmaps/spotkeeper-memory",
     ] {
         let _ = cluster.delete(path).await;
     }

@@ -140,6 +140,7 @@ impl Leader {
                     self.lists += 1;
                     Some(Input::Listed { claims: self.claims.clone(), launches: self.launches.clone() })
                 }
+                Effect::Recall => Some(Input::Recalled { found: Ok(None) }),
                 Effect::CreateLaunch { name, .. } if self.refuses_launches => {
                     let outcome = Created::Refused("admission webhook denied it".into());
                     Some(Input::LaunchCreated { name: name.clone(), outcome })

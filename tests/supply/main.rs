@@ -7,6 +7,7 @@ mod departures;
 mod endings;
 mod faults;
 mod loops;
+mod memory;
 mod pools;
 mod reference;
 mod relisting;

@@ -37,6 +37,9 @@ impl Leader {
     fn hears(&mut self, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.0.handle(Instant::from_millis(1_000), input, &mut effects);
+        if effects.contains(&Effect::Recall) {
+            effects.extend(self.hears(Input::Recalled { found: Ok(None) }));
+        }
         effects
     }
 }

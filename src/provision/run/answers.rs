@@ -139,7 +139,7 @@ impl Provisioner {
         }
     }
 
-    fn quota_class(&self, instance_type: &str) -> QuotaClass {
+    pub(super) fn quota_class(&self, instance_type: &str) -> QuotaClass {
         let named = crate::domain::offering::InstanceType { name: instance_type.into(), ..Default::default() };
         named.quota_class()
     }

@@ -41,7 +41,8 @@ impl Provisioner {
     /// Every claim without capacity asks on its rung, or goes on to the next one, until it asks or waits.
     pub(super) fn look_for_capacity(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         // Without a token nobody could ask; who waits shares the next call.
-        if self.catalog.is_empty() || self.unsent(now) >= self.bucket.available(now) {
+        let must_wait = self.catalog.is_empty() || self.remembering.is_awaited(now);
+        if must_wait || self.unsent(now) >= self.bucket.available(now) {
             return;
         }
         loop {

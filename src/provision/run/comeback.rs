@@ -134,8 +134,8 @@ impl Provisioner {
             self.settings.overrides_max,
             &|offering| {
                 let dear = price.zip(self.catalog.price(offering)).is_some_and(|(old, new)| new >= old);
-                let since = self.risks.quiet_since(offering).max(failed.unwrap_or_default());
-                match since + quiet {
+                let failed = failed.map_or(Instant::default(), |failed| failed + quiet);
+                match self.risks.quiet_until(offering, quiet).max(failed) {
                     _ if dear => Choice::Leave(None),
                     at if at > now => Choice::Leave(Some(at)),
                     _ => Choice::Take,

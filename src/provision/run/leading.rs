@@ -10,6 +10,7 @@ impl Provisioner {
         if self.lead.held(now, until) {
             self.forget();
             self.risks.looks_from(now);
+            self.remembering.begins(now);
             self.term = Term::Listing { again: None, on_its_way: false };
             self.say("", Because::Leads, effects);
         }
@@ -60,6 +61,7 @@ impl Provisioner {
         let there = &self.launches;
         self.shortages.keep_probes(|launch| there.contains_key(launch));
         self.looks_at_all();
+        self.probes_on_their_way(now);
     }
 
     /// Forgets the launches, but for the creations that are on their way: one of these may still come to be written.

@@ -1,7 +1,7 @@
 //! The agents, as far as the provisioner depends on them: a node whose drain is asked for is cordoned, and empty a while
 //! later, as budgets allow; what was done is undone when the request is taken back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::ClaimAtEnd;
 use super::world::{Event, World};
@@ -232,5 +232,15 @@ impl World {
 
     pub fn block(&mut self, blocked: bool) {
         self.blocked = blocked;
+    }
+}
+
+/// Sets what has a value and takes off what has none.
+pub(super) fn patched(all: &mut BTreeMap<String, String>, patch: &BTreeMap<String, Option<String>>) {
+    for (key, value) in patch {
+        match value {
+            Some(value) => all.insert(key.clone(), value.clone()),
+            None => all.remove(key),
+        };
     }
 }

@@ -23,6 +23,12 @@ impl Supply {
         if rng.bool() {
             supply.faults = faults(&mut rng);
         }
+        let mut of_memory = fastrand::Rng::with_seed(seed ^ 0x3e30_4717);
+        supply.faults.memory_odd_one_in = (of_memory.u8(..4) == 0).then_some(2);
+        supply.faults.memory_fails = of_memory.u8(..10) == 0;
+        if of_memory.u8(..8) == 0 {
+            supply.clocks_off_ms = [0, of_memory.i64(-10 * MINUTE as i64..10 * MINUTE as i64)];
+        }
         if rng.u8(..6) == 0 {
             supply.bucket = (3, 0.5);
         }
@@ -96,6 +102,7 @@ fn faults(rng: &mut fastrand::Rng) -> Faults {
         shown_after_ms: [0, 2_000, 20_000][rng.usize(..3)],
         never_joins_one_in: (rng.u8(..4) == 0).then(|| rng.u32(4..20)),
         names_one_one_in: rng.bool().then_some(2),
+        ..Faults::default()
     }
 }
 

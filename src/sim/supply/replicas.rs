@@ -1,8 +1,6 @@
 //! The replicas of the provisioner: the real core, its inputs late, its effects carried out by an API server and an EC2
 //! that may lose them.
 
-use std::collections::BTreeMap;
-
 use crate::api::node_claim::ClaimPhase;
 use crate::domain::time::Instant;
 use crate::engine::Core;
@@ -11,12 +9,15 @@ use crate::provision::invariants::Witness;
 use crate::provision::leadership::CALL_TIMEOUT;
 use crate::provision::{Answer, Claim, Created, Effect, Input, Launch, Provisioner};
 
+use super::agents::patched;
 use super::scenario::State;
-use super::world::{Event, Told, World, epoch, moment};
+use super::world::{Event, Told, World, moment};
 
 const LEASE: u64 = 15_000;
 const RENEW: u64 = 3_000;
 const API_TIMEOUT: u64 = 5_000;
+/// How long what leaders leave to each other takes to be read or written.
+const MEMORY_MS: u64 = 3;
 /// How long one whose node is doomed lets others take a lease that was given up.
 const STANDS_BACK: u64 = 8_000;
 
@@ -45,7 +46,7 @@ pub(in crate::sim) struct Call {
 
 impl World {
     pub fn start_replica(&mut self, replica: usize) {
-        let core = Provisioner::new(self.supply.settings.clone(), epoch());
+        let core = Provisioner::new(self.supply.settings.clone(), self.clock(replica));
         let core = if self.supply.thorough { core.thorough() } else { core };
         let one = &mut self.replicas[replica];
         one.life += 1;
@@ -184,6 +185,8 @@ impl World {
             let call = matches!(effect, Effect::Call { .. });
             let late = call && self.chance(faults.ec2_late_one_in);
             (late || self.chance(faults.ec2_lost_one_in), self.chance(faults.ec2_error_one_in), late)
+        } else if matches!(effect, Effect::Recall | Effect::Remember { .. }) {
+            (self.memory_chance(faults.api_lost_one_in), self.memory_chance(faults.api_refused_one_in), false)
         } else {
             (self.chance(faults.api_lost_one_in), self.chance(faults.api_refused_one_in), false)
         };
@@ -194,7 +197,14 @@ impl World {
         }
         let timeout = if ec2 { CALL_TIMEOUT.as_millis() as u64 } else { API_TIMEOUT };
         if away || refused {
-            let wait = if away { timeout } else { 5 + self.below(40) };
+            let of_memory = matches!(effect, Effect::Recall | Effect::Remember { .. });
+            let wait = if away {
+                timeout
+            } else if of_memory {
+                MEMORY_MS
+            } else {
+                5 + self.below(40)
+            };
             self.answer(replica, life, sent + wait, failed(&effect, if away { "time-out" } else { "503" }));
             return;
         }
@@ -206,6 +216,7 @@ impl World {
             _ if late => timeout + self.below(25_000),
             Effect::Call { .. } => 300 + self.below(1_200),
             _ if ec2 => 50 + self.below(300),
+            Effect::Recall | Effect::Remember { .. } => MEMORY_MS,
             _ => 4 + self.below(30),
         };
         self.schedule(sent + takes, Event::Arrive { replica, life, call: Box::new(Call { effect, lost }), sent });
@@ -235,6 +246,12 @@ impl World {
                     claims: self.claims.values().cloned().collect(),
                     launches: self.launches.values().cloned().collect(),
                 }
+            }
+            Effect::Recall if self.supply.faults.memory_fails => Input::Recalled { found: Err("403".into()) },
+            Effect::Recall => Input::Recalled { found: Ok(self.recalled()) },
+            Effect::Remember { memory } => {
+                self.memories.push(memory.to_string());
+                Input::Remembered { outcome: Outcome::Done }
             }
             Effect::ReadInstances { of } => Input::InstancesRead { all: true, instances: self.describe(&of) },
             Effect::CreateClaim { name, spec } => {
@@ -441,22 +458,14 @@ impl World {
     }
 }
 
-/// Sets what has a value and takes off what has none.
-fn patched(all: &mut BTreeMap<String, String>, patch: &BTreeMap<String, Option<String>>) {
-    for (key, value) in patch {
-        match value {
-            Some(value) => all.insert(key.clone(), value.clone()),
-            None => all.remove(key),
-        };
-    }
-}
-
 /// What the caller is told where nothing came back.
 fn failed(effect: &Effect, why: &str) -> Option<Input> {
     let outcome = || Outcome::Failed(why.to_owned());
     let created = || Created::Failed(why.to_owned());
     Some(match effect.clone() {
         Effect::List => Input::ListFailed(why.to_owned()),
+        Effect::Recall => Input::Recalled { found: Err(why.to_owned()) },
+        Effect::Remember { .. } => Input::Remembered { outcome: outcome() },
         Effect::ReadInstances { .. } => Input::InstancesFailed(why.to_owned()),
         Effect::CreateClaim { name, .. } => Input::ClaimCreated { name, outcome: created() },
         Effect::WriteClaim { name, .. } => Input::ClaimWritten { name, outcome: outcome() },

@@ -31,6 +31,8 @@ pub struct Supply {
     /// EC2's own buckets: size and rate a second.
     pub bucket: (u32, f64),
     pub faults: Faults,
+    /// By how much the clocks of the two replicas are off.
+    pub clocks_off_ms: [i64; 2],
     /// Labels that new nodes join with: user data's.
     pub joins_with: BTreeMap<String, String>,
     /// How long after a new node says that it is Ready its startup taint goes and its device plugin registers; `None`: it
@@ -65,6 +67,10 @@ pub struct Faults {
     pub never_joins_one_in: Option<u32>,
     /// One in this many answers names only one of the offerings that gave nothing, or none.
     pub names_one_one_in: Option<u32>,
+    /// One in this many readings of what a leader has left gives something older, a part of it, or beliefs without end.
+    pub memory_odd_one_in: Option<u32>,
+    /// What a leader has left can never be read.
+    pub memory_fails: bool,
 }
 
 /// What happens in a world.
@@ -133,6 +139,8 @@ pub enum Step {
     DeleteClaim,
     /// Budgets allow no eviction from now on, or do again.
     Block(bool),
+    /// Somebody writes this where leaders leave what they know.
+    Memory(&'static str),
 }
 
 /// How a service does.
@@ -207,6 +215,7 @@ pub fn a_cluster(nodes: usize) -> Supply {
         volumes: 0,
         bucket: (50, 5.0),
         faults: Faults::default(),
+        clocks_off_ms: [0, 0],
         joins_with: BTreeMap::new(),
         settles_ms: None,
         pools: BTreeMap::new(),

@@ -27,6 +27,7 @@ pub(in crate::sim) struct World {
     sequence: u64,
     events: BTreeMap<(u64, u64), Event>,
     pub rng: fastrand::Rng,
+    pub memory_rng: fastrand::Rng,
     pub supply: Supply,
     pub catalog: Arc<Catalog>,
     /// Nodes whose volumes have been let go.
@@ -50,6 +51,8 @@ pub(in crate::sim) struct World {
     pub nodes: BTreeMap<String, NodeView>,
     pub pools: BTreeMap<String, Pool>,
     pub classes: BTreeMap<String, Result<Recipe, String>>,
+    /// What leaders have left to the next ones: all that was ever written.
+    pub memories: Vec<String>,
     /// When each pool was changed last.
     pub pools_changed_ms: BTreeMap<String, u64>,
     /// The lease: who holds it, and until when.
@@ -167,6 +170,7 @@ impl World {
             sequence: 0,
             events: BTreeMap::new(),
             rng: fastrand::Rng::with_seed(supply.seed),
+            memory_rng: fastrand::Rng::with_seed(supply.seed ^ 0x3e30_4717),
             catalog: Arc::new(catalog),
             detached: BTreeSet::new(),
             taken: BTreeSet::new(),
@@ -183,6 +187,7 @@ impl World {
             nodes: BTreeMap::new(),
             pools: BTreeMap::new(),
             classes: BTreeMap::new(),
+            memories: Vec::new(),
             pools_changed_ms: BTreeMap::new(),
             lease: None,
             released_at: 0,
@@ -389,6 +394,7 @@ impl World {
             Step::Recommend { node } => self.recommend(node),
             Step::DeleteClaim => self.delete_claim(),
             Step::Block(blocked) => self.block(blocked),
+            Step::Memory(text) => self.memories.push(text.to_owned()),
         }
     }
 

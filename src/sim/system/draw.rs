@@ -140,6 +140,7 @@ impl Draw {
             names_one_one_in: one_in(2),
             shown_after_ms: [0, 2_000, 20_000][self.rng.usize(..3)],
             never_joins_one_in: (self.rng.u8(..6) == 0).then(|| self.rng.u32(4..20)),
+            ..SupplyFaults::default()
         };
         let rng = &mut self.rng;
         let api = ApiFaults {

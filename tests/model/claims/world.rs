@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use spotkeeper::domain::time::Epoch;
 use spotkeeper::engine::Core;
+use spotkeeper::interruption::Outcome;
 use spotkeeper::provision::invariants::{TWINS_MAX, Witness, twins};
 use spotkeeper::provision::leadership::CALL_TIMEOUT;
 use spotkeeper::provision::{Answer, Because, Effect, Input, Provisioner, Settings};
@@ -213,15 +214,19 @@ impl World {
         });
         self.broken.extend(broken);
         let life = self.replicas[replica].life;
+        let mut answers = Vec::new();
         for effect in effects {
             match &effect {
                 Effect::Decided { because, .. } => model.note(because),
+                Effect::Recall => answers.push(Input::Recalled { found: Ok(None) }),
+                Effect::Remember { .. } => answers.push(Input::Remembered { outcome: Outcome::Done }),
                 _ => {
                     let what = What::Request(effect);
                     self.flight.push(Part::new(Message { replica, life, sent: now, orphan: false, what }));
                 }
             }
         }
+        answers.into_iter().for_each(|answer| self.feed(model, replica, answer));
     }
 
     /// The watch on the claims tells what has changed.
@@ -316,7 +321,7 @@ impl World {
             }
             Effect::End { instance, .. } => {
                 self.ec2.change(|ec2| ec2.end(now, instance));
-                Input::Ended { instance: instance.clone(), outcome: spotkeeper::interruption::Outcome::Done }
+                Input::Ended { instance: instance.clone(), outcome: Outcome::Done }
             }
             effect => {
                 let input = self.api.change(|api| api.done(effect));
