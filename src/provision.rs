@@ -19,6 +19,7 @@
 //! - `launch`: one call's life: the same token until its fate is known or presumed.
 //! - `run::tidy`: two instances for one claim, instances without a claim.
 //! - [`retire`]: a node of ours that is to go is drained before its instance is ended.
+//! - [`witness`]: what EC2 says of an instance that a notice is about, and of one that was taken while nobody heard of it.
 //! - [`comeback`], [`risk`]: when an on-demand node may move back to spot, and where spot has made trouble.
 //! - [`shortage`], [`bucket`], [`leadership`], [`failure`]: memory, pace, authority, what errors mean.
 //! - [`memory`]: what of it a leader leaves to the next one.
@@ -30,11 +31,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::api::interruption::{NoticeEntry, Phase, PolicyStatus};
+use crate::api::interruption::{NoticeEntry, NoticeKey, Phase, PolicyStatus};
 use crate::api::launch::{LaunchSpec, LaunchStatus, Launched};
 use crate::api::node_claim::{NodeClaimSpec, NodeClaimStatus, Recipe, Subnet};
 use crate::domain::node::Taint;
-use crate::domain::notice::{InstanceId, Kind};
+use crate::domain::notice::{InstanceId, InstanceState, Kind};
 use crate::domain::offering::{CapacityType, Catalog, Offering};
 use crate::domain::requirements::{CAPACITY_TYPE, INSTANCE_TYPE, ZONE};
 use crate::domain::time::Instant;
@@ -44,6 +45,7 @@ pub use effect::Effect;
 pub use pools::Pool;
 pub use retire::Request;
 pub use run::Provisioner;
+pub use witness::Sight;
 
 pub mod because;
 pub mod bucket;
@@ -66,6 +68,7 @@ pub mod retire;
 pub mod risk;
 mod run;
 pub mod shortage;
+pub mod witness;
 mod writes;
 
 /// How it is to act.
@@ -89,6 +92,8 @@ pub struct Settings {
     pub calls_max: usize,
     /// EC2's token bucket for `CreateFleet`: its size, and what comes back in a second.
     pub bucket: (u32, f64),
+    /// The same for what EC2 is asked about notices.
+    pub looks: (u32, f64),
     /// How often EC2 is asked for the instances.
     pub resync: Duration,
     /// For how long an instance of ours without a claim is left alone.
@@ -112,6 +117,7 @@ impl Default for Settings {
             overrides_max: 300,
             calls_max: 64,
             bucket: (50, 5.0),
+            looks: (20, 5.0),
             resync: Duration::from_secs(30),
             leak_grace: Duration::from_secs(600),
             keep_for: Duration::from_secs(24 * 3_600),
@@ -157,6 +163,8 @@ pub struct Doomed {
     pub policy: Option<PolicyStatus>,
     /// What was announced.
     pub notices: Vec<NoticeEntry>,
+    /// Which of that belongs to episodes that are over, as its status has it.
+    pub settled: Vec<String>,
     /// What its status says of its replacement.
     pub replacement: Replacement,
     /// The object itself.
@@ -172,6 +180,8 @@ pub struct Record {
     pub owned: bool,
     /// When the last thing happened that it tells of.
     pub latest: Option<Timestamp>,
+    /// `spec.providerID`.
+    pub provider_id: String,
 }
 
 impl Doomed {
@@ -248,6 +258,8 @@ pub struct Instance {
     pub launched_at: Option<Timestamp>,
     /// It has ended for good.
     pub terminated: bool,
+    /// The state that EC2 itself has brought it to, as its `StateReason` says: `Server.…`, not `Client.…`.
+    pub taken: Option<InstanceState>,
     /// The token of the Launch that made it, from our tag; `None` where it is none of ours.
     pub launch: Option<String>,
 }
@@ -314,6 +326,8 @@ pub enum Input {
         instances: Vec<Instance>,
     },
     InstancesFailed(String),
+    /// [`Effect::Look`] was answered; an instance that EC2 does not know is not among these.
+    Looked(Result<Vec<Sight>, witness::NotSeen>),
     ClaimCreated {
         name: String,
         outcome: Created,
@@ -386,6 +400,17 @@ pub enum Input {
         instance: InstanceId,
         outcome: Outcome,
     },
+    /// [`Effect::RecordTaken`] was answered.
+    TakenRecorded {
+        instance: InstanceId,
+        outcome: Outcome,
+    },
+    /// [`Effect::WriteNotice`] was answered.
+    NoticeWritten {
+        instance: InstanceId,
+        key: NoticeKey,
+        outcome: Outcome,
+    },
     /// [`Effect::Withdraw`] was answered.
     Withdrawn {
         instance: InstanceId,
@@ -412,6 +437,7 @@ impl Input {
                 | Self::ReplacementWritten { .. }
                 | Self::Requested { .. }
                 | Self::Remembered { .. }
+                | Self::NoticeWritten { .. }
                 | Self::ClaimSeen(Claim { deleting: false, .. })
         )
     }

@@ -4,6 +4,7 @@
 //! [`CALL_TIMEOUT`].
 //!
 //! - `classes`: what an EC2NodeClass names, and the launch templates that are made of one.
+//! - `witness`: what EC2 says of an instance that a notice is about.
 //! - `view`: what EC2 says of an instance and its subnets, in the words of the core.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,7 @@ use aws_sdk_ec2::types as ec2;
 use self::view::{Described, SubnetView, Subnets};
 use super::kubernetes::one_line;
 use crate::api::launch::{LaunchSpec, Launched, Override};
-use crate::domain::notice::InstanceId;
+use crate::domain::notice::{InstanceId, InstanceState};
 use crate::domain::offering::{CapacityType, Catalog, InstanceType, MicroDollars, Offering};
 use crate::domain::quantity;
 use crate::provision::leadership::CALL_TIMEOUT;
@@ -28,6 +29,7 @@ use crate::provision::{Answer, FleetError, Instance};
 
 mod classes;
 pub mod view;
+pub mod witness;
 
 /// Which cluster an instance belongs to: the uid of its namespace kube-system.
 pub const CLUSTER_TAG: &str = "spotkeeper.dev/cluster";
@@ -378,8 +380,11 @@ fn offering(spec: &LaunchSpec, name: Option<String>, zone: Option<String>, subne
     }
 }
 
+/// Begins a `StateReason` of EC2's own doing; others begin with `Client.`.
+const BY_EC2: &str = "Server.";
+
 fn described(of: ec2::Instance) -> Option<Described> {
-    let state = of.state.and_then(|state| state.name);
+    let state = of.state.and_then(|state| state.name).and_then(|name| InstanceState::from_word(name.as_str()))?;
     let tags = of.tags.unwrap_or_default().into_iter().filter_map(|tag| Some((tag.key?, tag.value?)));
     let capacity_type = match of.instance_lifecycle {
         Some(ec2::InstanceLifecycleType::Spot) => CapacityType::Spot,
@@ -389,8 +394,9 @@ fn described(of: ec2::Instance) -> Option<Described> {
     };
     Some(Described {
         id: of.instance_id?.parse().ok()?,
-        alive: matches!(state, Some(ec2::InstanceStateName::Pending | ec2::InstanceStateName::Running)),
-        terminated: matches!(state, Some(ec2::InstanceStateName::Terminated)),
+        state,
+        by_ec2: of.state_reason.and_then(|reason| reason.code).is_some_and(|code| code.starts_with(BY_EC2)),
+        reservation: of.capacity_reservation_id,
         launched_at: of.launch_time.and_then(|at| jiff::Timestamp::from_second(at.secs()).ok()),
         offering: Offering {
             instance_type: of.instance_type.map(|name| name.as_str().to_owned()).unwrap_or_default(),

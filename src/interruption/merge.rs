@@ -21,6 +21,9 @@ pub const HIBERNATES_IN: Duration = Duration::from_secs(16);
 /// floods must not fill the memory of an agent.
 pub const QUEUED_MAX: usize = 48;
 
+/// How many settled notices are remembered: a record takes no more.
+pub const SETTLED_MAX: usize = 256;
+
 /// One notice of the episode.
 #[derive(Clone, Debug)]
 pub struct Heard {

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use super::because::Because;
 use super::drain::{Plan, Terms};
 use super::mark::{INTERRUPTION, Mark};
-use super::merge::{Anchor, Heard, Imds, Written, settled};
+use super::merge::{Anchor, Heard, Imds, SETTLED_MAX, Written, settled};
 use super::{DrainBy, Effect, Identity, Input, Outcome, Pace, Policy, Record};
 use crate::api::interruption::ReplacementStatus;
 use crate::api::interruption::{InterruptionStatus, Phase};
@@ -40,9 +40,6 @@ const NODE_AWAITED: Duration = Duration::from_secs(3);
 
 /// How long before a scheduled event's lead the pods are looked at, to learn the longest grace among them.
 const PEEK: Duration = Duration::from_secs(3600);
-
-/// How many settled notices are remembered.
-const SETTLED_MAX: usize = 256;
 
 /// Core 1: keeps one instance.
 #[derive(Debug)]

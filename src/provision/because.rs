@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::failure::Class;
 use super::ledger::Bill;
 use super::pools::Fault;
-use crate::domain::notice::{InstanceId, Kind};
+use super::witness::Evidence;
+use crate::api::interruption::NoticeKey;
+use crate::domain::notice::{InstanceId, InstanceState, Kind};
 use crate::domain::offering::{CapacityType, MicroDollars, Offering};
 use crate::domain::quantity::in_dollars;
 
@@ -113,6 +115,10 @@ pub enum Because {
     NotOurs { instance: InstanceId },
     /// Something could not be written; it is tried again.
     WriteFailed { what: String, why: String },
+    /// EC2 says what a notice says that nobody else had confirmed.
+    SeenInEc2 { notice: NoticeKey, evidence: Evidence },
+    /// EC2 has taken an instance, and nobody had heard of it.
+    TakenUnheard { node: String, instance: InstanceId, state: InstanceState },
     /// Something of the API server or of EC2 could not be read; it is tried again.
     ReadFailed { what: &'static str, why: String },
 }
@@ -183,6 +189,8 @@ impl Because {
             Self::NotEnded { .. } => "NotEnded",
             Self::NotOurs { .. } => "NotOurs",
             Self::WriteFailed { .. } => "WriteFailed",
+            Self::SeenInEc2 { .. } => "SeenInEC2",
+            Self::TakenUnheard { .. } => "TakenUnheard",
             Self::ReadFailed { .. } => "ReadFailed",
         }
     }
@@ -207,6 +215,7 @@ impl Because {
                 | Self::Leaked { .. }
                 | Self::TooManyLeaks { .. }
                 | Self::Contradicts { .. }
+                | Self::TakenUnheard { .. }
                 | Self::NotEnded { .. }
                 | Self::NotOurs { .. }
                 | Self::NotRecalled { .. }
@@ -337,6 +346,12 @@ impl fmt::Display for Because {
                 )
             }
             Self::WriteFailed { what, why } => write!(f, "{what} could not be written, trying again: {why}"),
+            Self::SeenInEc2 { notice, evidence } => write!(f, "{notice} is so: {evidence}"),
+            Self::TakenUnheard { node, instance, state } => write!(
+                f,
+                "EC2 has taken {instance} (it is {state}), and nobody had heard of it: {node} is written down as lost; \
+                 look at its agent and at the queue"
+            ),
             Self::ReadFailed { what, why } => write!(f, "{what} could not be read, trying again: {why}"),
         }
     }

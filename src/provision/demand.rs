@@ -195,6 +195,7 @@ mod tests {
             kept_in_zone: false,
             policy,
             notices: Vec::new(),
+            settled: Vec::new(),
             replacement: Replacement::default(),
             record: Default::default(),
         };
@@ -217,6 +218,7 @@ mod tests {
             kept_in_zone: false,
             policy: None,
             notices: Vec::new(),
+            settled: Vec::new(),
             replacement: Replacement::default(),
             record: Default::default(),
         };
@@ -233,6 +235,7 @@ mod tests {
             group: None,
             launched_at: None,
             terminated: false,
+            taken: None,
         };
         let wish = |catalog: &Catalog| {
             wish(&doomed, None, Some(&instance), catalog, (&Pools::default(), &Classes::new()), &Settings::default())

@@ -2,6 +2,7 @@
 
 use super::memory::Memory;
 use super::{Because, Replacement, labels};
+use crate::api::interruption::NoticeEntry;
 use crate::api::launch::{LaunchSpec, LaunchStatus};
 use crate::api::node_claim::{NodeClaimSpec, NodeClaimStatus};
 use crate::api::node_pool::NodePoolStatus;
@@ -85,6 +86,28 @@ pub enum Effect {
     Withdraw {
         instance: InstanceId,
         event_id: String,
+    },
+    /// Ask EC2 what it says of these instances and of their spot requests, and where it is wanted of the reservations that
+    /// they run in. Answered by [`Input::Looked`].
+    Look {
+        of: Vec<InstanceId>,
+        reservations: bool,
+    },
+    /// Write what was seen in EC2 into the Interruption, as a notice of ours. Answered by [`Input::NoticeWritten`].
+    WriteNotice {
+        instance: InstanceId,
+        node: String,
+        provider_id: String,
+        entry: NoticeEntry,
+    },
+    /// Write down that EC2 has taken an instance and nobody had heard of it: this notice, and over it the status of
+    /// [`witness::taken`](super::witness::taken). Answered by [`Input::TakenRecorded`].
+    RecordTaken {
+        instance: InstanceId,
+        node: String,
+        provider_id: String,
+        entry: NoticeEntry,
+        because: Because,
     },
     /// Ask which volumes are attached to a node. Answered by [`Input::AttachmentsRead`].
     ReadAttachments {

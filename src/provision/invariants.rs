@@ -29,10 +29,13 @@ pub enum Invariant {
     WrittenFirst,
     /// P-7: a belief in a shortage ends, also for whoever takes it over.
     BeliefsEnd,
+    /// P-11: what is written as seen in EC2, EC2 has said.
+    SeenInEc2,
 }
 
 impl Invariant {
-    pub const ALL: [Invariant; 4] = [Self::Leadership, Self::SameToken, Self::WrittenFirst, Self::BeliefsEnd];
+    pub const ALL: [Invariant; 5] =
+        [Self::Leadership, Self::SameToken, Self::WrittenFirst, Self::BeliefsEnd, Self::SeenInEc2];
 
     pub fn code(self) -> &'static str {
         match self {
@@ -40,6 +43,7 @@ impl Invariant {
             Self::SameToken => "P-3",
             Self::WrittenFirst => "P-3w",
             Self::BeliefsEnd => "P-7",
+            Self::SeenInEc2 => "P-11",
         }
     }
 }
@@ -111,6 +115,8 @@ pub struct Witness {
     sent: BTreeMap<String, LaunchSpec>,
     /// Launches whose outcome is not known, by claim uid.
     unknown: BTreeMap<String, String>,
+    /// Instances that EC2 itself takes, as it has said.
+    taken: BTreeSet<InstanceId>,
     /// Launches and claim uids, where the claim's own record says how the launch ended for it.
     told: BTreeSet<(String, String)>,
 }
@@ -141,6 +147,13 @@ impl Witness {
                     self.written.insert(name.clone(), (uid.clone(), spec));
                 }
             }
+            Input::InstancesRead { instances, .. } => {
+                self.taken.extend(instances.iter().filter(|one| one.taken.is_some()).map(|one| one.id.clone()));
+            }
+            Input::Looked(Ok(sights)) => {
+                self.taken.extend(sights.iter().filter(|sight| sight.is_taken()).map(|sight| sight.instance.clone()));
+            }
+            Input::InterruptionGone { instance } => drop(self.taken.remove(instance)),
             Input::Called { launch, answer: Answer::Fleet { .. } | Answer::Refused { .. } } => self.close(launch),
             _ => {}
         }
@@ -175,6 +188,8 @@ impl Witness {
                 | Effect::WritePool { .. }
                 | Effect::Label { .. }
                 | Effect::Request { .. }
+                | Effect::WriteNotice { .. }
+                | Effect::RecordTaken { .. }
                 | Effect::TaintOutOfService { .. }
                 | Effect::DeleteNode { .. }
                 | Effect::Disown { .. }
@@ -217,6 +232,13 @@ impl Witness {
                 }
                 if memory.short.len().max(memory.trouble.len()) > ENTRIES_MAX {
                     broken(Invariant::BeliefsEnd, format!("{} beliefs are left", memory.short.len()));
+                }
+            }
+            Effect::WriteNotice { instance, entry, .. } | Effect::RecordTaken { instance, entry, .. } => {
+                if !self.taken.contains(instance) {
+                    let what =
+                        format!("{} of {instance} is written, and EC2 has not said that it takes it", entry.key());
+                    broken(Invariant::SeenInEc2, what);
                 }
             }
             // What was presumed or looked up is closed by the record of its outcome.

@@ -165,6 +165,7 @@ mod tests {
             policy: None,
             kept_in_zone: false,
             notices: Vec::new(),
+            settled: Vec::new(),
             replacement: Replacement::default(),
             record: Default::default(),
         }

@@ -11,6 +11,7 @@ mod claims;
 mod classes;
 mod collect;
 mod comeback;
+mod confirming;
 mod declining;
 mod found;
 mod gone;
@@ -18,8 +19,10 @@ mod labelling;
 mod leading;
 mod pooling;
 mod remembering;
+mod reading;
 mod retire;
 mod tidy;
+mod unheard;
 mod watched;
 mod wishing;
 mod writing;
@@ -47,10 +50,13 @@ use crate::engine::Core;
 use crate::interruption::Outcome;
 use claims::Claims;
 use found::Found;
+use confirming::Looks;
 use labelling::Labelling;
 use remembering::Remembering;
+use reading::Reading;
 use tidy::Tidy;
 use watched::Watched;
+use unheard::Unheard;
 
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -106,6 +112,10 @@ pub struct Provisioner {
     bridges: bridge::Bridges,
     gone: gone::Gone,
     collecting: collect::Collecting,
+    /// What EC2 is asked about notices.
+    looks: Looks,
+    /// What EC2 took while nobody heard of it.
+    unheard: Unheard,
     said: BTreeSet<String>,
 }
 
@@ -121,30 +131,11 @@ enum Term {
     Leading,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Reading {
-    on_its_way: bool,
-    failing: bool,
-    next: Instant,
-    /// Doomed instances that nothing is known about yet.
-    wanted: BTreeSet<InstanceId>,
-    /// Instances that EC2 does not show, since when: a new one may take its time.
-    missing: BTreeMap<InstanceId, Instant>,
-    /// All instances were read in this term.
-    all_were_read: bool,
-}
-
-impl Reading {
-    /// Whether EC2 has not shown it for so long that it does not know it.
-    fn is_unknown(&self, now: Instant, instance: &InstanceId) -> bool {
-        self.missing.get(instance).is_some_and(|since| now.since(*since) >= NOT_SHOWN_YET)
-    }
-}
-
 impl Provisioner {
     pub fn new(settings: Settings, epoch: Epoch) -> Self {
         let (size, per_sec) = settings.bucket;
         let belief = settings.belief;
+        let looks = Looks::new(settings.looks);
         Self {
             settings,
             epoch,
@@ -179,6 +170,8 @@ impl Provisioner {
             bridges: bridge::Bridges::default(),
             gone: gone::Gone::default(),
             collecting: collect::Collecting::default(),
+            looks,
+            unheard: Unheard::default(),
             said: BTreeSet::new(),
         }
     }
@@ -281,6 +274,7 @@ impl Provisioner {
         let changed = changed || self.returns.wakeup().is_some_and(|at| at <= now);
         let changed = changed || self.bridges.wakeup().is_some_and(|at| at <= now);
         let changed = changed || self.gone.wakeup().is_some_and(|at| at <= now);
+        let changed = changed || self.unheard.wakeup().is_some_and(|at| at <= now);
         let changed = changed || self.collecting.wakeup() <= now;
         self.claims.begin(now, changed);
         self.launches.turn(changed);
@@ -299,6 +293,7 @@ impl Provisioner {
             self.claims_that_leave(effects);
         }
         self.read(now, effects);
+        self.look(now, effects);
         self.never_registered(now, effects);
         self.objects(now, effects);
         self.advance_launches(now, effects);
@@ -310,6 +305,7 @@ impl Provisioner {
         self.write(now, effects);
         self.write_labels(now, effects);
         if changed {
+            self.record_taken(now, effects);
             self.sweep(now, effects);
             self.let_nodes_go(now, effects);
             self.collect(now, effects);
@@ -317,40 +313,6 @@ impl Provisioner {
             self.keep_ledger(now, effects);
         }
         self.remember(now, effects);
-    }
-
-    fn read(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        if self.reading.on_its_way || now < self.reading.next {
-            return;
-        }
-        self.reading.on_its_way = true;
-        let nodes = self.nodes.values().filter_map(|node| node.instance.clone());
-        let of: BTreeSet<InstanceId> = nodes.chain(self.reading.wanted.iter().cloned()).collect();
-        self.gone.asks(&of);
-        effects.push(Effect::ReadInstances { of: of.into_iter().collect() });
-    }
-
-    fn instances_read(&mut self, now: Instant, all: bool, instances: Vec<Instance>, effects: &mut Vec<Effect>) {
-        (self.reading.on_its_way, self.reading.failing) = (false, false);
-        self.reading.next = now + self.settings.resync;
-        self.reading.all_were_read |= all;
-        let wanted = std::mem::take(&mut self.reading.wanted);
-        if all {
-            self.instances.clear();
-        }
-        self.instances.extend(instances.into_iter().map(|instance| (instance.id.clone(), instance)));
-        self.reading.missing.retain(|id, _| wanted.contains(id));
-        for id in wanted.into_iter().filter(|id| !self.instances.contains_key(id)) {
-            self.reading.missing.entry(id).or_insert(now);
-            self.reading.next = now + READ_AGAIN;
-        }
-        if all {
-            self.look_for_gone(now, effects);
-            self.instances_gone(now, effects);
-            self.forget_ended();
-        }
-        self.find_all_orphans(now);
-        self.looks_at_all();
     }
 }
 
@@ -409,21 +371,20 @@ impl Provisioner {
                 self.catalog = catalog;
                 self.looks_at_all();
             }
-            Input::InterruptionSeen(doomed) => self.interruption_seen(doomed),
-            Input::InterruptionGone { instance } => self.interruption_gone(&instance),
+            Input::InterruptionSeen(doomed) => self.interruption_seen(now, doomed),
+            Input::InterruptionGone { instance } => self.interruption_gone(now, &instance),
             Input::NodeSeen(node) => self.node_seen(node),
-            Input::NodeGone { name } => self.node_gone(name),
+            Input::NodeGone { name } => self.node_gone(now, name),
             Input::NodesSynced => {
                 self.nodes_synced = true;
                 self.looks_at_all();
             }
             Input::InstancesRead { all, instances } => self.instances_read(now, all, instances, effects),
-            Input::InstancesFailed(why) => {
-                self.reading.on_its_way = false;
-                self.reading.next = now + READ_AGAIN;
-                if !std::mem::replace(&mut self.reading.failing, true) {
-                    self.say("", Because::ReadFailed { what: "the list of instances", why }, effects);
-                }
+            Input::InstancesFailed(why) => self.instances_failed(now, why, effects),
+            Input::Looked(answer) => self.looked(now, answer, effects),
+            Input::TakenRecorded { instance, outcome } => self.taken_recorded(now, &instance, outcome, effects),
+            Input::NoticeWritten { instance, key, outcome } => {
+                self.notice_written(now, &instance, &key, outcome, effects);
             }
             Input::ClaimCreated { name, outcome } => self.claim_created(now, &name, outcome, effects),
             Input::ClaimWritten { name, outcome } => self.claim_written(now, &name, outcome, effects),
@@ -478,6 +439,8 @@ impl Provisioner {
             self.returns.wakeup(),
             self.bridges.wakeup(),
             self.gone.wakeup(),
+            self.looks.wakeup(self.now),
+            self.unheard.wakeup(),
             self.nodes_synced.then_some(self.collecting.wakeup()),
             pools,
             self.labels_wakeup(),

@@ -1,6 +1,7 @@
 //! Carries out the core's effects: each in a task of its own, its result sent back as an input.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,14 +9,16 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 
 use super::observer::Observer;
 use crate::adapters::ec2::view::Subnets;
+use crate::adapters::ec2::witness::sights;
 use crate::adapters::ec2::{Ec2, Ec2Error};
 use crate::adapters::kubernetes::{Kubernetes, Subject, one_line, outcome};
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
 use crate::driver::{Clock, Surroundings};
 use crate::interruption::Outcome;
-use crate::provision::failure::forbids;
-use crate::provision::{Answer, Because, Created, Effect, Input, Instance, Provisioner};
+use crate::provision::failure::{Class, class, forbids};
+use crate::provision::witness::NotSeen;
+use crate::provision::{Answer, Because, Created, Effect, Input, Instance, Provisioner, Sight};
 
 /// How long what is known of subnets is believed.
 const SUBNETS_FRESH: Duration = Duration::from_secs(300);
@@ -153,6 +156,22 @@ impl Shared {
             }
         };
         self.asked("DescribeInstances", self.ec2.instances(of, &subnets)).await
+    }
+
+    /// What EC2 says of these instances.
+    async fn look(&self, of: &[InstanceId], reservations: bool) -> Result<Vec<Sight>, Ec2Error> {
+        let described = self.asked("DescribeInstances", self.ec2.described(of)).await?;
+        let marked = match self.asked("DescribeSpotInstanceRequests", self.ec2.marked(of)).await {
+            // That it may not be asked is said by readiness; the state of the instance says something, too.
+            Err(Ec2Error::Refused { code, .. }) if forbids(&code) => BTreeMap::new(),
+            answer => answer?,
+        };
+        let ids = described.iter().filter_map(|one| one.reservation.clone()).collect::<BTreeSet<_>>();
+        let until = match reservations && !ids.is_empty() {
+            true => self.asked("DescribeCapacityReservations", self.ec2.reserved_until(&ids)).await?,
+            false => BTreeMap::new(),
+        };
+        Ok(sights(described, &marked, &until))
     }
 
     async fn end(&self, instance: &InstanceId) -> Outcome {
@@ -314,6 +333,23 @@ impl Surroundings<Provisioner> for Performer {
             Effect::DeleteInterruption { instance, uid } => self.start(async move {
                 let outcome = outcome(&shared.kubernetes.delete_interruption(instance.as_str(), &uid).await);
                 Some(Input::RecordWritten { instance, outcome })
+            }),
+            Effect::Look { of, reservations } => self.start(async move {
+                let seen = shared.look(&of, reservations).await;
+                Some(Input::Looked(seen.map_err(|error| NotSeen {
+                    throttled: matches!(&error, Ec2Error::Refused { code, .. } if class(code) == Class::Throttle),
+                    why: one_line(&error),
+                })))
+            }),
+            Effect::WriteNotice { instance, node, provider_id, entry } => self.start(async move {
+                let of = Subject { instance: instance.clone(), node, provider_id, node_uid: None };
+                let outcome = outcome(&shared.kubernetes.record_seen(&of, &entry).await);
+                Some(Input::NoticeWritten { instance, key: entry.key(), outcome })
+            }),
+            Effect::RecordTaken { instance, node, provider_id, entry, because } => self.start(async move {
+                let of = Subject { instance: instance.clone(), node, provider_id, node_uid: None };
+                let outcome = outcome(&shared.kubernetes.record_taken(&of, &entry, &because.to_string()).await);
+                Some(Input::TakenRecorded { instance, outcome })
             }),
             Effect::Request { instance, node, provider_id, event_id, action } => self.start(async move {
                 let of = Subject { instance: instance.clone(), node, provider_id, node_uid: None };

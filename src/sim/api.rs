@@ -278,7 +278,7 @@ impl World {
         self.outward(Told::Record { node });
     }
 
-    fn write_status(&mut self, node: usize, status: InterruptionStatus) -> Outcome {
+    pub fn write_status(&mut self, node: usize, status: InterruptionStatus) -> Outcome {
         let at = moment(self.now);
         let sim = &mut self.nodes[node];
         let Some(record) = &mut sim.record else {

@@ -17,7 +17,9 @@ mod memories;
 mod pools;
 mod replicas;
 pub mod scenario;
+mod told;
 mod verdict;
+mod witness;
 pub(super) mod world;
 
 use std::collections::BTreeMap;
@@ -58,6 +60,8 @@ pub struct Figures {
     /// Of these, by `[spot, on-demand, reserved]`.
     pub calls_of: [u64; 3],
     pub throttled: u64,
+    /// How often EC2 was asked about notices.
+    pub looks: u64,
     pub launched: u64,
     pub ready: u64,
     pub ended: u64,
@@ -77,6 +81,7 @@ impl Figures {
             calls: self.calls + other.calls,
             calls_of,
             throttled: self.throttled + other.throttled,
+            looks: self.looks + other.looks,
             launched: self.launched + other.launched,
             ready: self.ready + other.ready,
             ended: self.ended + other.ended,

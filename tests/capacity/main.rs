@@ -12,3 +12,4 @@ mod permissions;
 mod pools;
 mod scene;
 mod takeover;
+mod witness;

@@ -137,6 +137,22 @@ impl Scene {
         made.expect("the record is made");
     }
 
+    /// A notice by the queue alone, as a reader of it writes it.
+    pub async fn notice_by_queue(&self, node: &NodeHandle, kind: &str, action: Option<&str>) {
+        let now = jiff::Timestamp::now();
+        let deadline = (now + Duration::from_secs(120)).to_string();
+        let entry = json!({ "source": "sqs", "kind": kind, "eventID": "event-1", "action": action,
+            "reporter": "another", "noticedAt": now.to_string(), "deadline": deadline });
+        let record = json!({
+            "apiVersion": "spotkeeper.dev/v1alpha1", "kind": "Interruption",
+            "metadata": { "name": node.instance },
+            "spec": { "instanceID": node.instance, "nodeName": node.name,
+                "providerID": format!("aws:///eu-west-1a/{}", node.instance), "notices": [entry] },
+        });
+        let path = "/apis/spotkeeper.dev/v1alpha1/interruptions";
+        self.cluster.send("POST", path, "application/json", &record).await.expect("the record is made");
+    }
+
     /// What the agent says has changed.
     pub async fn patch_status(&self, node: &NodeHandle, status: &Value) {
         let path = format!("/apis/spotkeeper.dev/v1alpha1/interruptions/{}/status", node.instance);

@@ -70,8 +70,9 @@ fn over(number: usize, ended: Timestamp) -> Doomed {
         policy: None,
         kept_in_zone: false,
         notices: Vec::new(),
+        settled: Vec::new(),
         replacement: Replacement::default(),
-        record: Record { uid: format!("uid-{number}"), owned: false, latest: Some(ended) },
+        record: Record { uid: format!("uid-{number}"), latest: Some(ended), ..Record::default() },
     }
 }
 

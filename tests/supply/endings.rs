@@ -70,6 +70,7 @@ fn seen(instance: &InstanceId, launch: Option<&str>) -> Instance {
         group: None,
         launched_at: None,
         terminated: false,
+        taken: None,
         launch: launch.map(str::to_owned),
     }
 }
@@ -282,8 +283,9 @@ fn a_record_of_either_node_of_an_instance_that_has_two_is_kept() {
         policy: None,
         kept_in_zone: false,
         notices: Vec::new(),
+        settled: Vec::new(),
         replacement: Replacement::default(),
-        record: Record { uid: "uid".into(), owned: false, latest: Timestamp::from_second(1_790_000_000).ok() },
+        record: Record { uid: "uid".into(), latest: Timestamp::from_second(1_790_000_000).ok(), ..Record::default() },
     };
     for (of, kept) in [("a-left-behind", true), ("b-lives", true), ("c-forged", false)] {
         let mut leader = Leader::of(Vec::new(), Vec::new(), vec![node("a-left-behind"), node("b-lives")]);

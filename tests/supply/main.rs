@@ -14,3 +14,4 @@ mod relisting;
 mod retire;
 mod returns;
 mod seeds;
+mod witness;

@@ -5,6 +5,7 @@
 //! `answers` for the XML of it.
 
 mod answers;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -39,6 +40,10 @@ pub struct Plan {
     pub boots: Option<Duration>,
     /// Actions that an IAM policy does not allow.
     pub forbids: BTreeSet<&'static str>,
+    /// The status of the spot requests of instances; all others are `fulfilled`.
+    pub marked: BTreeMap<String, &'static str>,
+    /// Instances that EC2 itself takes: why, as `StateReason` says.
+    pub taken: BTreeMap<String, &'static str>,
 }
 
 /// One `CreateFleet` as it came in.
@@ -181,6 +186,12 @@ impl Ec2 {
 
     /// AWS takes an instance.
     pub async fn terminate(&self, instance: &str) {
+        self.plan().taken.insert(instance.to_owned(), "Server.SpotInstanceTermination");
+        self.shut(instance).await;
+    }
+
+    /// Somebody ends an instance.
+    pub async fn shut(&self, instance: &str) {
         let text = self.shared.forward(&[("Action", "TerminateInstances"), ("InstanceId.1", instance)]).await;
         assert!(text.contains("<currentState>"), "{text}");
     }
@@ -384,6 +395,10 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
         }
         return (status, xml(), text).into_response();
     }
+    if action == "DescribeSpotInstanceRequests" {
+        let text = witness::spot_requests(&form, &shared.plan.lock().unwrap().marked);
+        return (StatusCode::OK, xml(), text).into_response();
+    }
     let mut request = shared.http.post(&shared.moto).body(body.to_vec());
     for name in ["content-type", "authorization", "x-amz-date"] {
         if let Some(value) = headers.get(name) {
@@ -392,9 +407,11 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
     }
     let answer = request.send().await.expect("moto answers");
     let status = StatusCode::from_u16(answer.status().as_u16()).expect("a status");
-    let text = answer.text().await.expect("the answer has a text");
-    if action == "TerminateInstances" {
-        shared.ended(&form).await;
+    let mut text = answer.text().await.expect("the answer has a text");
+    match action.as_str() {
+        "TerminateInstances" => shared.ended(&form).await,
+        "DescribeInstances" => text = witness::with_reasons(&text, &shared.plan.lock().unwrap().taken),
+        _ => {}
     }
     (status, xml(), text).into_response()
 }

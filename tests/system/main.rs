@@ -8,6 +8,7 @@ mod pools;
 mod seeds;
 mod speed;
 mod storms;
+mod witness;
 
 use spotkeeper::sim::system::{Outcome, Report, Scenario};
 

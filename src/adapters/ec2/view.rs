@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{CLUSTER_TAG, LAUNCH_TAG, POOL_TAG};
 use crate::api::node_claim::Subnet;
-use crate::domain::notice::InstanceId;
+use crate::domain::notice::{InstanceId, InstanceState};
 use crate::domain::offering::Offering;
 use crate::provision::Instance;
 
@@ -27,12 +27,22 @@ const SUBNETS_MAX: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
     pub id: InstanceId,
-    pub alive: bool,
-    pub terminated: bool,
+    pub state: InstanceState,
+    /// EC2 itself has brought it to that state (`StateReason`).
+    pub by_ec2: bool,
+    /// The capacity reservation that it runs in.
+    pub reservation: Option<String>,
     pub launched_at: Option<Timestamp>,
     pub offering: Offering,
     pub subnet: Option<String>,
     pub tags: BTreeMap<String, String>,
+}
+
+impl Described {
+    /// `pending` or `running`; all else is going or gone.
+    fn is_alive(&self) -> bool {
+        matches!(self.state, InstanceState::Pending | InstanceState::Running)
+    }
 }
 
 /// A subnet as it is described.
@@ -67,11 +77,12 @@ impl Subnets {
 
 /// The instances in the words of the core. A launch's tag counts only beside this cluster's.
 pub fn instances(described: Vec<Described>, cluster: &str, subnets: &Subnets) -> Vec<Instance> {
-    let used = described.iter().filter(|of| of.alive).filter_map(|of| of.subnet.clone()).collect::<BTreeSet<_>>();
+    let used = described.iter().filter(|of| of.is_alive()).filter_map(|of| of.subnet.clone()).collect::<BTreeSet<_>>();
     let used: BTreeSet<&str> = used.iter().map(String::as_str).collect();
     let view = |mut of: Described| {
         let ours = of.tags.get(CLUSTER_TAG).is_some_and(|uid| uid == cluster);
         let template = of.tags.remove(TEMPLATE_ID).zip(of.tags.remove(TEMPLATE_VERSION));
+        let alive = of.is_alive();
         Instance {
             subnets: of.subnet.map(|own| subnets.like(&own, &used)).unwrap_or_default(),
             template,
@@ -79,8 +90,9 @@ pub fn instances(described: Vec<Described>, cluster: &str, subnets: &Subnets) ->
             launch: of.tags.remove(LAUNCH_TAG).filter(|_| ours),
             group: of.tags.remove(GROUP),
             id: of.id,
-            alive: of.alive,
-            terminated: of.terminated,
+            alive,
+            terminated: of.state == InstanceState::Terminated,
+            taken: Some(of.state).filter(|_| of.by_ec2 && !alive),
             launched_at: of.launched_at,
             offering: of.offering,
         }
@@ -101,8 +113,9 @@ mod tests {
     fn described(id: &str, subnet: &str, tags: &[(&str, &str)]) -> Described {
         Described {
             id: id.parse().unwrap(),
-            alive: true,
-            terminated: false,
+            state: InstanceState::Running,
+            by_ec2: false,
+            reservation: None,
             launched_at: None,
             offering: Offering {
                 instance_type: "m7g.large".into(),
@@ -134,6 +147,21 @@ mod tests {
         assert_eq!(ids, ["s-own", "s-marked", "s-used"]);
         let unknown = instances(vec![described("i-00000001", "s-gone", &[])], "me", &all);
         assert!(unknown[0].subnets.is_empty(), "of a subnet that cannot be seen nothing is known");
+    }
+
+    #[test]
+    fn an_instance_is_taken_where_ec2_itself_has_brought_it_to_its_end() {
+        let of = |state, by_ec2| {
+            let one = Described { state, by_ec2, ..described("i-00000001", "s", &[]) };
+            let seen = instances(vec![one], "me", &Subnets::default()).remove(0);
+            (seen.alive, seen.terminated, seen.taken)
+        };
+        assert_eq!(of(InstanceState::Running, false), (true, false, None));
+        assert_eq!(of(InstanceState::Terminated, false), (false, true, None));
+        assert_eq!(of(InstanceState::Terminated, true), (false, true, Some(InstanceState::Terminated)));
+        assert_eq!(of(InstanceState::ShuttingDown, true), (false, false, Some(InstanceState::ShuttingDown)));
+        // What was its last end says nothing of an instance that runs again.
+        assert_eq!(of(InstanceState::Running, true).2, None);
     }
 
     #[test]

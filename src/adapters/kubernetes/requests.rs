@@ -1,4 +1,4 @@
-//! The provisioner's own notices: that a node of ours be drained, and that this be left.
+//! The provisioner's own notices: that a node of ours be drained, and that this be left; what it has seen in EC2.
 
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -7,6 +7,7 @@ use super::{Kubernetes, Subject, field_manager};
 use crate::api::GROUP;
 use crate::api::interruption::NoticeEntry;
 use crate::domain::notice::{InstanceId, Kind, Source};
+use crate::provision::witness;
 
 /// The notice that asks for a drain.
 fn request(event_id: &str, action: Option<String>) -> NoticeEntry {
@@ -45,5 +46,26 @@ impl Kubernetes {
         let params = PatchParams::apply(&field_manager(&request(event_id, None))).force();
         let call = async { self.interruptions().patch(name, &params, &Patch::Apply(&apply)).await.map(drop) };
         self.timed("apply", "interruptions", call).await
+    }
+
+    /// Writes what was seen in EC2 into the record of an instance, which is made where it is missing.
+    pub async fn record_seen(&self, of: &Subject, entry: &NoticeEntry) -> Result<(), kube::Error> {
+        self.apply_notice(of, entry).await
+    }
+
+    /// Writes down that EC2 has taken an instance and nobody had heard of it: the notice, and a status that is over. Where
+    /// somebody has heard of it meanwhile, the status is left as it is.
+    pub async fn record_taken(&self, of: &Subject, entry: &NoticeEntry, because: &str) -> Result<(), kube::Error> {
+        self.apply_notice(of, entry).await?;
+        let name = of.instance.as_str();
+        let call = async { self.interruptions().get(name).await };
+        let found = self.timed("get", "interruptions", call).await?;
+        let status = found.status.unwrap_or_default();
+        let wall = entry.noticed_at.unwrap_or_else(Timestamp::now);
+        match witness::taken(&status, &found.spec.notices, because.to_owned(), wall) {
+            // On the version that was read: an agent that says something now is heard at the next try.
+            Some(next) => self.record_status(&of.instance, &next, found.metadata.resource_version.as_deref()).await,
+            None => Ok(()),
+        }
     }
 }

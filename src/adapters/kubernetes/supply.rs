@@ -151,6 +151,7 @@ pub fn doomed(object: Interruption) -> Doomed {
         uid: object.metadata.uid.unwrap_or_default(),
         owned: object.metadata.owner_references.is_some_and(|owners| !owners.is_empty()),
         latest,
+        provider_id: object.spec.provider_id,
     };
     let replacement = status.replacement.unwrap_or_default();
     Doomed {
@@ -162,6 +163,7 @@ pub fn doomed(object: Interruption) -> Doomed {
         kept_in_zone: status.pods.kept_in_zone,
         policy: status.policy,
         notices: object.spec.notices,
+        settled: status.settled,
         replacement: Replacement {
             claim: replacement.claim,
             capacity_type: replacement.capacity_type,

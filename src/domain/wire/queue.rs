@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{EVENT_ID_CHARS_MAX, ParseError, WORD_CHARS_MAX, bounded, json, moment, wrong};
+use super::{EVENT_ID_CHARS_MAX, ParseError, WORD_CHARS_MAX, bounded, json, moment, timestamp, wrong};
 use crate::domain::notice::{Action, InstanceId, InstanceState, Notice, Source, Subject};
 
 /// The most bytes of a body that are read: what SQS takes at most.
@@ -162,9 +162,12 @@ fn event(source: String, detail_type: String, body: &[u8]) -> Result<Parsed, Par
     match (source.as_str(), detail_type.as_str()) {
         ("aws.ec2", "EC2 Spot Instance Interruption Warning") => spot_warning(body),
         ("aws.ec2", "EC2 Instance Rebalance Recommendation") => of_one(body, Subject::RebalanceRecommendation),
-        ("aws.ec2", "EC2 Capacity Reservation Instance Interruption Warning") => {
-            of_one(body, Subject::CapacityReservationInterruption)
-        }
+        // AWS's own pages have it under either name.
+        (
+            "aws.ec2",
+            "EC2 Capacity Reservation Instance Interruption Warning"
+            | "EC2 Interruptible Capacity Reservation Instance Interruption Warning",
+        ) => reservation_warning(body),
         ("aws.ec2", "EC2 Instance State-change Notification") => state_change(body),
         ("aws.autoscaling", "EC2 Instance-terminate Lifecycle Action") => {
             let (id, _, hook) = envelope::<Hook>(body)?;
@@ -185,6 +188,7 @@ struct Detail {
     instance_id: Option<String>,
     instance_action: Option<String>,
     state: Option<String>,
+    instance_termination_time: Option<String>,
 }
 
 /// A deadline is not in the message: EC2 sends it two minutes ahead. That holds for a hibernation, too, only as the
@@ -203,6 +207,15 @@ fn spot_warning(body: &[u8]) -> Result<Parsed, ParseError> {
 fn of_one(body: &[u8], subject: Subject) -> Result<Parsed, ParseError> {
     let (id, _, detail) = envelope::<Detail>(body)?;
     Ok(only(one(id, detail.instance_id, subject)?))
+}
+
+/// The time at which the instance will be ended is in the message, as a rule. Without it, or where it cannot be read,
+/// there is no deadline: the notice itself must not be lost for that.
+fn reservation_warning(body: &[u8]) -> Result<Parsed, ParseError> {
+    let (id, _, detail) = envelope::<Detail>(body)?;
+    let mut notice = one(id, detail.instance_id, Subject::CapacityReservationInterruption)?;
+    notice.deadline = detail.instance_termination_time.as_deref().and_then(timestamp);
+    Ok(only(notice))
 }
 
 fn state_change(body: &[u8]) -> Result<Parsed, ParseError> {

@@ -59,7 +59,10 @@ impl Found {
 
 impl Provisioner {
     /// An Interruption is there, or has changed.
-    pub(super) fn interruption_seen(&mut self, doomed: Doomed) {
+    pub(super) fn interruption_seen(&mut self, now: Instant, doomed: Doomed) {
+        if self.term == Term::Leading {
+            self.seek(now, &doomed);
+        }
         let mark = |set: &mut BTreeSet<InstanceId>, is: bool| match is {
             true => set.insert(doomed.instance.clone()),
             false => set.remove(&doomed.instance),
@@ -69,8 +72,9 @@ impl Provisioner {
         self.doomed.insert(doomed.instance.clone(), doomed);
     }
 
-    pub(super) fn interruption_gone(&mut self, instance: &InstanceId) {
+    pub(super) fn interruption_gone(&mut self, now: Instant, instance: &InstanceId) {
         let doomed = self.doomed.remove(instance);
+        self.looks.gone(instance);
         doomed.and_then(|doomed| self.gone_nodes.remove(&doomed.node));
         self.risks.forget(instance);
         let found = &mut self.found;

@@ -61,7 +61,8 @@ impl Provisioner {
             || self.doomed.contains_key(instance)
             || self.claims.has(instance);
         let unknown = || self.gone.missing.get(instance).is_some_and(|since| now.since(*since) >= NOT_SHOWN_YET);
-        ours && seen.map_or_else(unknown, |one| one.terminated)
+        // First it is written down that nobody had heard of it.
+        ours && !self.unheard.writes(instance) && seen.map_or_else(unknown, |one| one.terminated)
     }
 
     /// Lets them go.

@@ -32,6 +32,8 @@ impl Provisioner {
         self.ledger.forget();
         self.gone = gone::Gone::default();
         self.collecting = collect::Collecting::default();
+        self.looks.forget();
+        self.unheard.forget();
         self.said.clear();
         self.found.forget();
         self.looks_at_all();
@@ -62,6 +64,7 @@ impl Provisioner {
         self.shortages.keep_probes(|launch| there.contains_key(launch));
         self.looks_at_all();
         self.probes_on_their_way(now);
+        self.seek_all(now);
     }
 
     /// Forgets the launches, but for the creations that are on their way: one of these may still come to be written.

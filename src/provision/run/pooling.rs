@@ -37,8 +37,9 @@ impl Provisioner {
     }
 
     /// A Node is gone. What a doomed one was is remembered as long as its Interruption is there.
-    pub(super) fn node_gone(&mut self, name: String) {
+    pub(super) fn node_gone(&mut self, now: Instant, name: String) {
         let Some(node) = self.take_node(&name) else { return };
+        self.node_went(now, node.clone());
         self.said.remove(&super::gone::no_provider_id(&name));
         let of = node.instance.as_ref().and_then(|instance| self.doomed.get(instance));
         if of.is_some_and(|doomed| doomed.node == name) || self.doomed.values().any(|doomed| doomed.node == name) {

@@ -34,6 +34,7 @@ impl Provisioner {
                 // What stands in for another was launched by a claim: the next one is like it.
                 let ours = self.claims.of_instance(&doomed.instance).next();
                 let node = self.nodes.get(&doomed.node).or_else(|| self.gone_nodes.get(&doomed.node));
+                let node = node.or_else(|| self.unheard.node(&doomed.node));
                 let wish = match ours {
                     _ if !self.pools.are_known(now, self.leads_since) => Wish::Later,
                     Some(run) if self.is_up_to_date(&run.spec) => Wish::like(&run.spec, doomed, &self.settings),

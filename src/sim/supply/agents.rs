@@ -10,7 +10,7 @@ use crate::domain::notice::{InstanceId, Kind, Source};
 use crate::provision::{Doomed, Input, Replacement, Request};
 
 /// How long AWS gives.
-const TWO_MINUTES: u64 = 120_000;
+pub(super) const TWO_MINUTES: u64 = 120_000;
 
 impl World {
     /// The scheduler finds the new node.
@@ -42,6 +42,7 @@ impl World {
             kept_in_zone: false,
             policy: None,
             notices: Vec::new(),
+            settled: Vec::new(),
             replacement: Replacement::default(),
             record: Default::default(),
         };
@@ -54,6 +55,7 @@ impl World {
                 known.kind = Some(Kind::SpotInterruption);
                 self.doomed_changed(&id);
                 self.taken.insert(index);
+                self.cloud.instances[index].end.marked = true;
                 self.schedule(self.now + TWO_MINUTES, Event::Dies { instance: index });
                 return;
             }
@@ -63,6 +65,7 @@ impl World {
         let wanted = ClaimAtEnd { wanted_ms: self.now, ..ClaimAtEnd::default() };
         self.history.insert(format!("{id}-{}", doomed.episode), wanted);
         self.taken.insert(index);
+        self.cloud.instances[index].end.marked = true;
         self.doomed.insert(id.clone(), doomed);
         self.doomed_changed(&id);
         self.schedule(self.now + TWO_MINUTES, Event::Dies { instance: index });
@@ -88,6 +91,7 @@ impl World {
             kept_in_zone: false,
             policy: None,
             notices: Vec::new(),
+            settled: Vec::new(),
             replacement: Replacement::default(),
             record: Default::default(),
         };
@@ -110,6 +114,7 @@ impl World {
             kept_in_zone: false,
             policy: None,
             notices: Vec::new(),
+            settled: Vec::new(),
             replacement: Replacement::default(),
             record: Default::default(),
         };

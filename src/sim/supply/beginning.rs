@@ -55,6 +55,7 @@ impl World {
             born_ms: 0,
             died_ms: None,
             joins: true,
+            end: super::cloud::End::default(),
         });
         self.nodes.insert(node.name.clone(), node);
         self.cloud.instances.len() - 1

@@ -8,10 +8,10 @@ use super::world::{Event, Told, World};
 use crate::api::launch::{LaunchSpec, Launched};
 use crate::api::node_claim::Subnet;
 use crate::domain::node::Taint;
-use crate::domain::notice::InstanceId;
+use crate::domain::notice::{Action, InstanceId, InstanceState};
 use crate::domain::offering::{CapacityType, Catalog, InstanceType, Offering};
 use crate::provision::bucket::Bucket;
-use crate::provision::{Answer, FleetError, Input, Instance, NodeView};
+use crate::provision::{Answer, FleetError, Input, Instance, NodeView, Sight};
 
 /// How often the provisioners read the reservations.
 const RESERVATIONS_MS: u64 = 30_000;
@@ -44,6 +44,28 @@ pub(in crate::sim) struct InstanceSim {
     pub born_ms: u64,
     pub died_ms: Option<u64>,
     pub joins: bool,
+    pub end: End,
+}
+
+/// What EC2 says of an instance's end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::sim) struct End {
+    /// Its spot request is marked for termination.
+    pub marked: bool,
+    /// It is EC2 that ends it, and not somebody.
+    pub by_ec2: bool,
+    /// It is shutting down.
+    pub begun: bool,
+}
+
+impl InstanceSim {
+    pub fn state(&self) -> InstanceState {
+        match (self.died_ms, self.end.begun) {
+            (Some(_), _) => InstanceState::Terminated,
+            (None, true) => InstanceState::ShuttingDown,
+            (None, false) => InstanceState::Running,
+        }
+    }
 }
 
 impl InstanceSim {
@@ -223,6 +245,7 @@ impl World {
             born_ms: self.now,
             died_ms: None,
             joins,
+            end: End::default(),
         });
         self.figures.launched += 1;
         let index = self.cloud.instances.len() - 1;
@@ -341,7 +364,7 @@ impl World {
     fn described(&self, one: &InstanceSim) -> Instance {
         Instance {
             id: one.id.clone(),
-            alive: one.died_ms.is_none(),
+            alive: one.state() == InstanceState::Running,
             offering: one.offering.clone(),
             subnets: subnets(&self.catalog),
             template: Some(("lt-0123".into(), "7".into())),
@@ -349,8 +372,22 @@ impl World {
             group: one.group.clone(),
             launched_at: Some(super::world::epoch().wall(super::world::moment(one.born_ms))),
             terminated: one.died_ms.is_some(),
+            taken: Some(one.state()).filter(|state| one.end.by_ec2 && *state != InstanceState::Running),
             launch: one.token.clone(),
         }
+    }
+
+    /// DescribeInstances and DescribeSpotInstanceRequests of these.
+    pub fn look(&self, of: &[InstanceId]) -> Vec<Sight> {
+        let known = of.iter().filter_map(|id| Some(&self.cloud.instances[self.find(id)?]));
+        let sight = |one: &InstanceSim| Sight {
+            instance: one.id.clone(),
+            state: one.state(),
+            by_ec2: one.end.by_ec2 && one.state() != InstanceState::Running,
+            marked: one.end.marked.then_some(Action::Terminate),
+            reserved_until: None,
+        };
+        known.filter(|one| one.shown_ms <= self.now).map(sight).collect()
     }
 
     /// The instances with the tag of a launch.

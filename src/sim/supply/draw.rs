@@ -59,6 +59,10 @@ impl Supply {
         }
         supply.script.sort_by_key(|(at, _)| *at);
         let last = supply.script.last().map_or(at, |(at, _)| *at);
+        if seed % 5 == 3 {
+            supply.script.extend(witnessed(seed, nodes, last));
+            supply.script.sort_by_key(|(at, _)| *at);
+        }
         // In the end everything is well, so that everybody must be served.
         for step in [
             Step::Api(State::Well),
@@ -74,6 +78,24 @@ impl Supply {
         supply.ends_ms = last + 1_000 + AFTER;
         supply
     }
+}
+
+/// What the queue alone tells, true or not, and what EC2 takes unheard. By numbers of its own, so that the other worlds of
+/// seeds are what they were.
+fn witnessed(seed: u64, nodes: usize, last: u64) -> Vec<(u64, Step)> {
+    let mut rng = fastrand::Rng::with_seed(seed ^ 0x7412_d317);
+    let mut steps = Vec::new();
+    for _ in 0..rng.usize(1..4) {
+        let node = rng.usize(..nodes);
+        let step = match rng.u8(..6) {
+            0 | 1 => Step::QueueSays { node, so: true },
+            2 => Step::QueueSays { node, so: false },
+            3 => Step::Shut { node },
+            _ => Step::TakeUnheard { node },
+        };
+        steps.push((rng.u64(1_000..last.max(1_001)), step));
+    }
+    steps
 }
 
 /// A pool with some limit, floor or cap, or with none.

@@ -7,6 +7,7 @@ use crate::engine::Core;
 use crate::interruption::Outcome;
 use crate::provision::invariants::Witness;
 use crate::provision::leadership::CALL_TIMEOUT;
+use crate::provision::witness::NotSeen;
 use crate::provision::{Answer, Claim, Created, Effect, Input, Launch, Provisioner};
 
 use super::agents::patched;
@@ -177,7 +178,11 @@ impl World {
         }
         let ec2 = matches!(
             effect,
-            Effect::Call { .. } | Effect::LookUp { .. } | Effect::End { .. } | Effect::ReadInstances { .. }
+            Effect::Call { .. }
+                | Effect::LookUp { .. }
+                | Effect::End { .. }
+                | Effect::ReadInstances { .. }
+                | Effect::Look { .. }
         );
         let away = if ec2 { self.cloud.state == State::Away } else { self.api == State::Away };
         let faults = self.supply.faults.clone();
@@ -401,6 +406,19 @@ impl World {
                 }
                 Input::Requested { instance, outcome: Outcome::Done }
             }
+            Effect::Look { of, .. } => {
+                self.figures.looks += 1;
+                Input::Looked(Ok(self.look(&of)))
+            }
+            Effect::WriteNotice { instance, entry, .. } => {
+                let key = entry.key();
+                self.seen_in_ec2(&instance, entry);
+                Input::NoticeWritten { instance, key, outcome: Outcome::Done }
+            }
+            Effect::RecordTaken { instance, entry, because, .. } => {
+                self.taken_unheard(&instance, entry, because);
+                Input::TakenRecorded { instance, outcome: Outcome::Done }
+            }
             Effect::Withdraw { instance, event_id } => {
                 self.left_alone(&instance);
                 self.outward(Told::Withdrawn { instance: instance.clone(), event_id });
@@ -485,6 +503,11 @@ fn failed(effect: &Effect, why: &str) -> Option<Input> {
             Input::RecordWritten { instance, outcome: outcome() }
         }
         Effect::Request { instance, .. } => Input::Requested { instance, outcome: outcome() },
+        Effect::Look { .. } => Input::Looked(Err(NotSeen { throttled: false, why: why.to_owned() })),
+        Effect::WriteNotice { instance, entry, .. } => {
+            Input::NoticeWritten { instance, key: entry.key(), outcome: outcome() }
+        }
+        Effect::RecordTaken { instance, .. } => Input::TakenRecorded { instance, outcome: outcome() },
         Effect::Withdraw { instance, .. } => Input::Withdrawn { instance, outcome: outcome() },
         Effect::End { instance, .. } => Input::Ended { instance, outcome: outcome() },
         Effect::Decided { .. } => return None,

@@ -85,6 +85,19 @@ pub enum Step {
         from: usize,
         count: usize,
     },
+    /// The queue alone tells of the end of a node's instance, and its IMDS denies it; in EC2 it is `so`, or not.
+    QueueSays {
+        node: usize,
+        so: bool,
+    },
+    /// AWS takes the instance of this node, and nobody is told.
+    TakeUnheard {
+        node: usize,
+    },
+    /// Somebody ends the instance of this node by hand.
+    Shut {
+        node: usize,
+    },
     /// The announcement was not true after all.
     Withdraw {
         node: usize,

@@ -23,6 +23,7 @@ impl World {
         if quiet {
             self.check_leaks();
             self.check_served();
+            self.check_unheard();
         }
     }
 

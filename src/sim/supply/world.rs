@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
-
 use super::cloud::{self, Cloud};
 use super::replicas::{Call, Replica};
 use super::scenario::{State, Step, Supply};
+pub(in crate::sim) use super::told::Told;
 use super::{ClaimAtEnd, Figures, Report};
 use crate::api::interruption::Phase;
 use crate::api::launch::LaunchSpec;
@@ -16,7 +15,8 @@ use crate::domain::notice::{InstanceId, Kind};
 use crate::domain::offering::{CapacityType, Catalog, Offering};
 use crate::domain::policy::Rebalance;
 use crate::domain::time::{Epoch, Instant};
-use crate::provision::{Because, Claim, Doomed, Input, Launch, NodeView, Pool, Settings};
+use crate::provision::witness::is_unheard;
+use crate::provision::{Claim, Doomed, Input, Launch, NodeView, Pool, Settings};
 use crate::sim::Finding;
 
 /// How many effects one world may have: far more than any honest one needs.
@@ -34,6 +34,8 @@ pub(in crate::sim) struct World {
     pub detached: BTreeSet<String>,
     /// Instances that AWS takes.
     pub taken: BTreeSet<usize>,
+    /// Those of them that nobody is told of.
+    pub unheard: BTreeSet<usize>,
     /// The group whose own node ends a claim, of every claim that there ever was.
     pub bridges: BTreeMap<String, String>,
     /// Budgets allow no eviction.
@@ -79,55 +81,6 @@ pub(in crate::sim) struct World {
     pub told: Option<Vec<Told>>,
 }
 
-/// What has happened here that another world may have to know of.
-pub(in crate::sim) enum Told {
-    /// An Interruption's replacement was written.
-    Replacement {
-        instance: InstanceId,
-    },
-    /// An instance was launched.
-    Launched {
-        instance: usize,
-    },
-    /// A Node has joined, not Ready yet.
-    Joined {
-        instance: usize,
-    },
-    Ready {
-        instance: usize,
-    },
-    /// A drain is asked for.
-    Requested {
-        instance: InstanceId,
-        event_id: String,
-        action: Option<String>,
-    },
-    /// That is taken back.
-    Withdrawn {
-        instance: InstanceId,
-        event_id: String,
-    },
-    /// A Node's annotations were changed: `None` takes one off.
-    Annotated {
-        node: String,
-        annotations: BTreeMap<String, Option<String>>,
-    },
-    /// An instance has ended.
-    Died {
-        instance: usize,
-    },
-    /// What is left in a pool was changed by a launch.
-    Taken {
-        offering: Offering,
-    },
-    /// A replica has decided something.
-    Decided {
-        replica: usize,
-        about: String,
-        because: Because,
-    },
-}
-
 /// What is going to happen. `life` names the replica's life that it is about.
 pub(in crate::sim) enum Event {
     Step(usize),
@@ -140,6 +93,9 @@ pub(in crate::sim) enum Event {
     NodeReady { instance: usize },
     Settles { instance: usize },
     Dies { instance: usize },
+    Marks { instance: usize },
+    Confirms { instance: usize, episode: i64 },
+    Refutes { instance: usize, episode: i64 },
     Detached { node: String },
     Reservations,
     PodsCome { instance: usize },
@@ -153,7 +109,7 @@ pub(in crate::sim) fn moment(millis: u64) -> Instant {
 
 /// When a world begins, for people.
 pub(in crate::sim) fn epoch() -> Epoch {
-    Epoch(Timestamp::from_second(1_790_000_000).expect("a time in range") + SignedDuration::ZERO)
+    Epoch(crate::sim::world::World::wall(0))
 }
 
 impl World {
@@ -174,6 +130,7 @@ impl World {
             catalog: Arc::new(catalog),
             detached: BTreeSet::new(),
             taken: BTreeSet::new(),
+            unheard: BTreeSet::new(),
             bridges: BTreeMap::new(),
             blocked: false,
             unwanted: BTreeSet::new(),
@@ -298,8 +255,11 @@ impl World {
             Event::Arrive { replica, life, call, sent } => self.arrive(replica, life, *call, sent),
             Event::Boots { instance } => self.boots(instance),
             Event::NodeReady { instance } => self.node_ready(instance),
-            Event::Dies { instance } if self.taken.contains(&instance) => self.dies(instance),
+            Event::Dies { instance } if self.taken.contains(&instance) => self.is_taken(instance),
             Event::Dies { .. } => {}
+            Event::Marks { instance } => self.cloud.instances[instance].end.marked = true,
+            Event::Confirms { instance, episode } => self.confirms(instance, episode),
+            Event::Refutes { instance, episode } => self.refutes(instance, episode),
             Event::Settles { instance } => self.settles(instance),
             Event::Detached { node } => drop(self.detached.insert(node)),
             Event::Reservations => self.read_reservations(),
@@ -392,6 +352,9 @@ impl World {
                 }
             }
             Step::Recommend { node } => self.recommend(node),
+            Step::QueueSays { node, so } => self.queue_says(node, so),
+            Step::TakeUnheard { node } => self.take_unheard(node),
+            Step::Shut { node } => self.dies(node),
             Step::DeleteClaim => self.delete_claim(),
             Step::Block(blocked) => self.block(blocked),
             Step::Memory(text) => self.memories.push(text.to_owned()),
@@ -419,7 +382,8 @@ impl World {
         if self.doomed.get(&id) == Some(&seen) {
             return;
         }
-        let counts = seen.phase >= Phase::Confirmed && !seen.phase.ends_episode();
+        let unheard = seen.phase == Phase::Gone && seen.notices.iter().any(is_unheard);
+        let counts = unheard || (seen.phase >= Phase::Confirmed && !seen.phase.ends_episode());
         if counts && wanted(&seen, &self.supply.settings) {
             let wanted_ms = self.now;
             let claim = || ClaimAtEnd { wanted_ms, ..ClaimAtEnd::default() };

@@ -5,7 +5,7 @@ use super::scenario::{ApiState, State, Step, Which};
 use super::world::{Event, System, is_spot};
 use crate::api::interruption::{NoticeEntry, Phase, ReplacementStatus};
 use crate::domain::notice::{Action, InstanceId, Kind, Source, Subject};
-use crate::provision::Doomed;
+use crate::provision::{Doomed, witness};
 use crate::sim::scenario::Message;
 use crate::sim::world::SpotSaid;
 
@@ -108,6 +108,7 @@ impl System {
         let deadline = self.now + notice_ms;
         self.taken.insert(instance, deadline);
         self.supply.taken.insert(instance);
+        self.supply.cloud.instances[instance].end.marked = true;
         self.supply.schedule(deadline, crate::sim::supply::world::Event::Dies { instance });
         if let Some(node) = self.node_of(instance) {
             self.announce(node, deadline);
@@ -170,6 +171,7 @@ impl System {
             kept_in_zone: status.pods.kept_in_zone,
             policy: status.policy,
             notices: record.notices.clone(),
+            settled: status.settled.clone(),
             replacement: Default::default(),
             record: Default::default(),
         };
@@ -199,6 +201,24 @@ impl System {
             deadline: None,
         };
         self.agents.write_notice(node, entry);
+    }
+
+    /// The provisioner has seen in EC2 what a notice says.
+    pub fn seen_in_ec2(&mut self, instance: &InstanceId, entry: NoticeEntry) {
+        if let Some(node) = self.agents.node_of(instance) {
+            self.agents.write_notice(node, entry);
+        }
+    }
+
+    /// The provisioner writes down that an instance was taken, and nobody had heard of it.
+    pub fn taken_unheard(&mut self, instance: &InstanceId, entry: NoticeEntry, because: &str) {
+        let Some(node) = self.agents.node_of(instance) else { return };
+        self.agents.write_notice(node, entry);
+        let Some(record) = &self.agents.nodes[node].record else { return };
+        let wall = crate::sim::world::World::announced(self.now);
+        if let Some(next) = witness::taken(&record.status, &record.notices, because.to_owned(), wall) {
+            self.agents.write_status(node, next);
+        }
     }
 
     pub fn request_withdrawn(&mut self, instance: &InstanceId, event_id: &str) {
@@ -237,7 +257,7 @@ impl System {
         }
         let heard = self.supply.doomed.get(&self.agents.nodes[node].instance);
         if taken && heard.is_none_or(|doomed| doomed.phase < Phase::Confirmed) {
-            self.unheard += 1;
+            self.unheard.insert(self.agents.nodes[node].instance.clone());
         }
         self.nodes[node].gone = true;
         self.nodes[node].ready = false;

@@ -2,6 +2,8 @@
 
 use super::scenario::{ApiState, State, WorkloadKind};
 use super::world::System;
+use crate::api::interruption::Phase;
+use crate::domain::notice::InstanceId;
 
 /// How long everything must have been well before the end for it to be judged: longer than the longest belief in a
 /// shortage, and than a pod takes that was killed and is placed anew.
@@ -44,10 +46,11 @@ impl System {
         need.is_none_or(|one| room >= one.spec.cpu_millis) || !self.homes().is_empty()
     }
 
-    /// Whether every node that was taken was heard of, and every one that was wanted in another's place is there: where EC2 has refused one for good, or the claim
-    /// was given up with a reason, pods may have to wait.
+    /// Whether every node that was taken was heard of in the end, and every one that was wanted in another's place is
+    /// there: where EC2 has refused one for good, or the claim was given up with a reason, pods may have to wait.
     fn had_capacity(&self) -> bool {
-        self.unheard == 0
+        let heard = |id: &InstanceId| self.supply.doomed.get(id).is_some_and(|of| of.phase >= Phase::Confirmed);
+        self.unheard.iter().all(heard)
             && self.supply.cloud.joins
             && self.supply.cloud.refuses.is_empty()
             && self.supply.history.values().all(|claim| claim.ready_ms.is_some())

@@ -10,6 +10,7 @@ use super::outcome::{Decision, NodeState, NodeTimeline, Report};
 use super::pools::PoolSim;
 use super::scenario::{Scenario, Step};
 use super::workloads::{PodLife, Slot, WorkloadSim};
+use crate::domain::notice::InstanceId;
 use crate::domain::offering::{CapacityType, Offering};
 use crate::provision::because::Because as ProvisionBecause;
 use crate::sim::scenario::{NodeSpec, Scenario as AgentsScenario, a_cluster, a_node};
@@ -53,8 +54,8 @@ pub(super) struct System {
     pub findings: Vec<Finding>,
     pub story: Vec<String>,
     pub telling: bool,
-    /// Nodes that were taken and nobody had heard of it: nothing stands in for them.
-    pub unheard: u32,
+    /// Instances that were taken and nobody had heard of it then.
+    pub unheard: BTreeSet<InstanceId>,
     /// When the last thing was done to the world, as far as the script goes.
     pub last_step: u64,
 }
@@ -153,7 +154,7 @@ impl System {
             findings: Vec::new(),
             story: Vec::new(),
             telling,
-            unheard: 0,
+            unheard: BTreeSet::new(),
             last_step: scenario.script.iter().map(|(at, _)| *at).max().unwrap_or(0),
             scenario,
         };
@@ -285,6 +286,10 @@ impl System {
         match told {
             Told::Replacement { instance } => self.replacement_written(&instance),
             Told::Requested { instance, event_id, action } => self.drain_requested(&instance, &event_id, action),
+            Told::SeenInEc2 { instance, entry } => self.seen_in_ec2(&instance, entry),
+            Told::TakenUnheard { instance, entry, because } => {
+                self.taken_unheard(&instance, entry, &because.to_string())
+            }
             Told::Withdrawn { instance, event_id } => self.request_withdrawn(&instance, &event_id),
             Told::Launched { instance } => self.tell(|world| {
                 let one = &world.supply.cloud.instances[instance];

@@ -208,6 +208,7 @@ impl Ec2 {
             pool: None,
             group: None,
             terminated: one.died.is_some(),
+            taken: None,
         };
         self.shown(now, hides).map(described).collect()
     }

@@ -132,6 +132,26 @@ fn the_other_events_of_ec2_have_no_deadline() {
 }
 
 #[test]
+fn the_warning_of_a_reservation_says_when_its_instance_is_ended() {
+    for name in [
+        "EC2 Capacity Reservation Instance Interruption Warning",
+        "EC2 Interruptible Capacity Reservation Instance Interruption Warning",
+    ] {
+        let of = |time: &str| {
+            let detail = format!(
+                r#"{{"instance-id":"{I}","instance-action":"terminate","instance-termination-time":"{time}","azId":"z"}}"#
+            );
+            notices(&ec2(name, &detail)).remove(0)
+        };
+        let notice = of("2026-04-24T17:11:44Z");
+        assert_eq!(notice.subject, Subject::CapacityReservationInterruption);
+        assert_eq!(notice.deadline, "2026-04-24T17:11:44Z".parse().ok());
+        // What cannot be read costs the deadline, not the notice.
+        assert_eq!((of("soon").deadline, of("").deadline), (None, None));
+    }
+}
+
+#[test]
 fn a_termination_hook_is_the_same_notice_on_every_way() {
     let eventbridge = event(
         "aws.autoscaling",

@@ -1,0 +1,79 @@
+//! EC2's list of instances, read again and again, and at once where somebody needs it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{NOT_SHOWN_YET, Provisioner, READ_AGAIN};
+use crate::domain::notice::InstanceId;
+use crate::domain::time::Instant;
+use crate::provision::{Because, Effect, Instance};
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reading {
+    pub(super) on_its_way: bool,
+    failing: bool,
+    pub(super) next: Instant,
+    /// Doomed instances that nothing is known about yet.
+    pub(super) wanted: BTreeSet<InstanceId>,
+    /// Instances that EC2 does not show, since when: a new one may take its time.
+    pub(super) missing: BTreeMap<InstanceId, Instant>,
+    /// All instances were read in this term.
+    pub(super) all_were_read: bool,
+}
+
+impl Reading {
+    /// Whether EC2 has not shown it for so long that it does not know it.
+    pub(super) fn is_unknown(&self, now: Instant, instance: &InstanceId) -> bool {
+        self.missing.get(instance).is_some_and(|since| now.since(*since) >= NOT_SHOWN_YET)
+    }
+}
+
+impl Provisioner {
+    pub(super) fn read(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.reading.on_its_way || now < self.reading.next {
+            return;
+        }
+        self.reading.on_its_way = true;
+        let nodes = self.nodes.values().chain(self.unheard.went(now)).filter_map(|node| node.instance.clone());
+        let of: BTreeSet<InstanceId> = nodes.chain(self.reading.wanted.iter().cloned()).collect();
+        self.gone.asks(&of);
+        effects.push(Effect::ReadInstances { of: of.into_iter().collect() });
+    }
+
+    pub(super) fn instances_read(
+        &mut self,
+        now: Instant,
+        all: bool,
+        instances: Vec<Instance>,
+        effects: &mut Vec<Effect>,
+    ) {
+        (self.reading.on_its_way, self.reading.failing) = (false, false);
+        self.reading.next = now + self.settings.resync;
+        self.reading.all_were_read |= all;
+        let wanted = std::mem::take(&mut self.reading.wanted);
+        if all {
+            self.instances.clear();
+        }
+        self.instances.extend(instances.into_iter().map(|instance| (instance.id.clone(), instance)));
+        self.reading.missing.retain(|id, _| wanted.contains(id));
+        for id in wanted.into_iter().filter(|id| !self.instances.contains_key(id)) {
+            self.reading.missing.entry(id).or_insert(now);
+            self.reading.next = now + READ_AGAIN;
+        }
+        if all {
+            self.look_for_unheard(now, effects);
+            self.look_for_gone(now, effects);
+            self.instances_gone(now, effects);
+            self.forget_ended();
+        }
+        self.find_all_orphans(now);
+        self.looks_at_all();
+    }
+
+    pub(super) fn instances_failed(&mut self, now: Instant, why: String, effects: &mut Vec<Effect>) {
+        self.reading.on_its_way = false;
+        self.reading.next = now + READ_AGAIN;
+        if !std::mem::replace(&mut self.reading.failing, true) {
+            self.say("", Because::ReadFailed { what: "the list of instances", why }, effects);
+        }
+    }
+}
