@@ -18,8 +18,8 @@ mod gone;
 mod labelling;
 mod leading;
 mod pooling;
-mod remembering;
 mod reading;
+mod remembering;
 mod retire;
 mod tidy;
 mod unheard;
@@ -49,14 +49,14 @@ use crate::domain::time::{Epoch, Instant};
 use crate::engine::Core;
 use crate::interruption::Outcome;
 use claims::Claims;
-use found::Found;
 use confirming::Looks;
+use found::Found;
 use labelling::Labelling;
-use remembering::Remembering;
 use reading::Reading;
+use remembering::Remembering;
 use tidy::Tidy;
-use watched::Watched;
 use unheard::Unheard;
+use watched::Watched;
 
 const AGAIN: Duration = Duration::from_secs(1);
 

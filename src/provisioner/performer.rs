@@ -343,12 +343,18 @@ impl Surroundings<Provisioner> for Performer {
             }),
             Effect::WriteNotice { instance, node, provider_id, entry } => self.start(async move {
                 let of = Subject { instance: instance.clone(), node, provider_id, node_uid: None };
-                let outcome = outcome(&shared.kubernetes.record_seen(&of, &entry).await);
+                let outcome = match turn(&shared.creations, &leads).await {
+                    Some(_turn) => outcome(&shared.kubernetes.record_seen(&of, &entry).await),
+                    None => Outcome::Failed(TERM_ENDED.into()),
+                };
                 Some(Input::NoticeWritten { instance, key: entry.key(), outcome })
             }),
             Effect::RecordTaken { instance, node, provider_id, entry, because } => self.start(async move {
                 let of = Subject { instance: instance.clone(), node, provider_id, node_uid: None };
-                let outcome = outcome(&shared.kubernetes.record_taken(&of, &entry, &because.to_string()).await);
+                let outcome = match turn(&shared.creations, &leads).await {
+                    Some(_turn) => outcome(&shared.kubernetes.record_taken(&of, &entry, &because.to_string()).await),
+                    None => Outcome::Failed(TERM_ENDED.into()),
+                };
                 Some(Input::TakenRecorded { instance, outcome })
             }),
             Effect::Request { instance, node, provider_id, event_id, action } => self.start(async move {

@@ -78,16 +78,14 @@ async fn every_right_of_the_provisioner_is_needed_and_every_call_is_allowed() {
     scene.patch_status(&other, &json!({ "status": { "phase": "Cancelled" } })).await;
     scene.gone(&other).await;
     scene.ec2.plan().refuses = None;
-    // What the queue alone says EC2 is asked about, and what it took unheard is written down.
-    let (warned, unheard) = (scene.node("d").await, scene.node("e").await);
+    // What the queue alone says EC2 is asked about.
+    let warned = scene.node("d").await;
     scene.notice_by_queue(&warned, "SpotInterruption", Some("terminate")).await;
     eventually("EC2 is asked about the warning", PATIENCE, async || {
         let asked = scene.ec2.actions().contains("DescribeSpotInstanceRequests");
         if asked { Ok(()) } else { Err(provisioner.process.log_tail()) }
     })
     .await;
-    scene.ec2.terminate(&unheard.instance).await;
-    no_node(&scene, &unheard).await;
     scene.launches_removed().await;
     let actions = scene.ec2.actions();
     drop(provisioner);

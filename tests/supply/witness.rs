@@ -127,3 +127,16 @@ fn a_stand_in_that_is_taken_unheard_is_replaced_too() {
     let claim = report.claims.get("i-00000000000000002-1");
     assert!(claim.is_some_and(|claim| claim.ready_ms.is_some()), "{}", report.told());
 }
+
+#[test]
+fn a_node_whose_record_was_collected_early_is_not_written_down_anew() {
+    for nodes_stay in [false, true] {
+        let mut supply = a_cluster(2).at(2_000, Step::Doom { node: 0 });
+        (supply.settings.keep_interruptions, supply.nodes_stay) = (0, nodes_stay);
+        // It is over when it is ended by whoever saw it through.
+        let report = holds(supply.at(130_000, Step::Over { node: 0 }).until(20 * MINUTE));
+        assert!(report.says("the record is deleted"), "{}", report.told());
+        assert!(!report.says("nobody had heard of it"), "{}", report.told());
+        assert_eq!(report.claims.len(), 1);
+    }
+}

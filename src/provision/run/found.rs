@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::Provisioner;
 use super::watched::Watched;
+use super::{Provisioner, Term};
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
-use crate::provision::demand::withdrawn;
+use crate::provision::demand::{dooms, withdrawn};
 use crate::provision::{Doomed, NodeView};
 
 type Nodes = Watched<String, NodeView>;
@@ -75,6 +75,9 @@ impl Provisioner {
     pub(super) fn interruption_gone(&mut self, now: Instant, instance: &InstanceId) {
         let doomed = self.doomed.remove(instance);
         self.looks.gone(instance);
+        if doomed.as_ref().is_some_and(dooms) {
+            self.unheard.was_heard(now, instance.clone());
+        }
         doomed.and_then(|doomed| self.gone_nodes.remove(&doomed.node));
         self.risks.forget(instance);
         let found = &mut self.found;

@@ -59,7 +59,8 @@ impl Provisioner {
         let seen = self.instances.get(instance);
         let ours = seen.is_some_and(|one| one.launch.is_some())
             || self.doomed.contains_key(instance)
-            || self.claims.has(instance);
+            || self.claims.has(instance)
+            || self.unheard.was_told_of(instance);
         let unknown = || self.gone.missing.get(instance).is_some_and(|since| now.since(*since) >= NOT_SHOWN_YET);
         // First it is written down that nobody had heard of it.
         ours && !self.unheard.writes(instance) && seen.map_or_else(unknown, |one| one.terminated)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::watched::Watched;
 use super::{Provisioner, READ_AGAIN, Term};
 use crate::api::interruption::{NoticeEntry, Phase};
 use crate::api::node_claim::ClaimPhase;
@@ -24,6 +25,8 @@ const REMEMBERED_MAX: usize = 5_000;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Unheard {
     went: BTreeMap<String, (Instant, NodeView)>,
+    /// Instances that were heard of, and whose records are gone, since when.
+    heard: BTreeMap<InstanceId, Instant>,
     taken: BTreeMap<InstanceId, Taken>,
 }
 
@@ -51,6 +54,17 @@ impl Unheard {
         }
     }
 
+    /// The record of a doomed instance is gone: it was heard of, and is not to be written down anew.
+    pub(super) fn was_heard(&mut self, now: Instant, instance: InstanceId) {
+        self.heard.retain(|_, at| now.since(*at) < REMEMBERED);
+        self.heard.insert(instance, now);
+    }
+
+    /// Whether it had a record not long ago.
+    pub(super) fn was_told_of(&self, instance: &InstanceId) -> bool {
+        self.heard.contains_key(instance)
+    }
+
     /// The Nodes that went not long ago.
     pub(super) fn went(&self, now: Instant) -> impl Iterator<Item = &NodeView> {
         self.went.values().filter(move |(at, _)| now.since(*at) < REMEMBERED).map(|(_, node)| node)
@@ -61,7 +75,7 @@ impl Unheard {
     }
 
     /// The name and providerID of an instance's Node.
-    pub(super) fn named(&self, nodes: &BTreeMap<String, NodeView>, of: &InstanceId) -> Option<(String, String)> {
+    pub(super) fn named(&self, nodes: &Watched<String, NodeView>, of: &InstanceId) -> Option<(String, String)> {
         let mut all = nodes.values().chain(self.went.values().map(|(_, node)| node));
         let node = all.find(|node| node.instance.as_ref() == Some(of))?;
         Some((node.name.clone(), node.provider_id.clone()?))
@@ -124,6 +138,9 @@ impl Provisioner {
         // One that was no Ready node yet is tried again by its claim.
         let early =
             |run: &crate::provision::claim::Run| run.instance() == Some(instance) && run.phase() != ClaimPhase::Ready;
+        if self.unheard.heard.get(instance).is_some_and(|at| now.since(*at) < REMEMBERED) {
+            return true;
+        }
         if self.retires(instance) || self.tidy.ends(instance) || self.claims.values().any(early) {
             return true;
         }

@@ -1,7 +1,6 @@
 //! The replicas of the provisioner: the real core, its inputs late, its effects carried out by an API server and an EC2
 //! that may lose them.
 
-use crate::api::node_claim::ClaimPhase;
 use crate::domain::time::Instant;
 use crate::engine::Core;
 use crate::interruption::Outcome;
@@ -435,21 +434,6 @@ impl World {
             }
             Effect::Decided { .. } => return None,
         })
-    }
-
-    pub fn uid(&mut self) -> String {
-        self.uids += 1;
-        format!("uid-{}", self.uids)
-    }
-
-    fn note_claim(&mut self, claim: &Claim) {
-        let Some(history) = self.history.get_mut(&claim.name) else { return };
-        history.attempts = history.attempts.max(u64::try_from(claim.status.attempts_total).unwrap_or(0));
-        if claim.status.phase == Some(ClaimPhase::Ready) && history.ready_ms.is_none() {
-            history.ready_ms = Some(self.now);
-            history.capacity = claim.status.offering.as_ref().map(|offering| offering.capacity_type);
-            self.figures.ready += 1;
-        }
     }
 
     /// Every replica tries to hold the lease.

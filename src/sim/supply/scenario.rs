@@ -98,6 +98,10 @@ pub enum Step {
     Shut {
         node: usize,
     },
+    /// The record of this node's instance says that it is over.
+    Over {
+        node: usize,
+    },
     /// The announcement was not true after all.
     Withdraw {
         node: usize,

@@ -85,6 +85,15 @@ impl World {
         self.schedule(ends, Event::Dies { instance: index });
     }
 
+    /// The record of an instance is over, and can be collected.
+    pub fn is_over(&mut self, index: usize) {
+        let id = self.cloud.instances[index].id.clone();
+        let Some(doomed) = self.doomed.get_mut(&id) else { return };
+        doomed.phase = Phase::Gone;
+        doomed.record.uid = "uid-record".into();
+        self.doomed_changed(&id);
+    }
+
     /// P-11: EC2 has said what is written of it.
     fn check_seen(&mut self, instance: &InstanceId) {
         let of = self.find(instance).map(|index| self.cloud.instances[index].end);

@@ -10,7 +10,7 @@ pub(in crate::sim) use super::told::Told;
 use super::{ClaimAtEnd, Figures, Report};
 use crate::api::interruption::Phase;
 use crate::api::launch::LaunchSpec;
-use crate::api::node_claim::Recipe;
+use crate::api::node_claim::{ClaimPhase, Recipe};
 use crate::domain::notice::{InstanceId, Kind};
 use crate::domain::offering::{CapacityType, Catalog, Offering};
 use crate::domain::policy::Rebalance;
@@ -355,6 +355,7 @@ impl World {
             Step::QueueSays { node, so } => self.queue_says(node, so),
             Step::TakeUnheard { node } => self.take_unheard(node),
             Step::Shut { node } => self.dies(node),
+            Step::Over { node } => self.is_over(node),
             Step::DeleteClaim => self.delete_claim(),
             Step::Block(blocked) => self.block(blocked),
             Step::Memory(text) => self.memories.push(text.to_owned()),
@@ -407,6 +408,23 @@ impl World {
     pub fn node_gone(&mut self, name: &str) {
         if self.nodes.remove(name).is_some() {
             self.broadcast(&Input::NodeGone { name: name.to_owned() });
+        }
+    }
+
+    /// The uid of another object.
+    pub fn uid(&mut self) -> String {
+        self.uids += 1;
+        format!("uid-{}", self.uids)
+    }
+
+    /// How far a claim has come.
+    pub fn note_claim(&mut self, claim: &Claim) {
+        let Some(history) = self.history.get_mut(&claim.name) else { return };
+        history.attempts = history.attempts.max(u64::try_from(claim.status.attempts_total).unwrap_or(0));
+        if claim.status.phase == Some(ClaimPhase::Ready) && history.ready_ms.is_none() {
+            history.ready_ms = Some(self.now);
+            history.capacity = claim.status.offering.as_ref().map(|offering| offering.capacity_type);
+            self.figures.ready += 1;
         }
     }
 
