@@ -80,7 +80,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), P
     let ec2 = Ec2::connect(&cluster).await?;
     tracing::info!(cluster, "providing for this cluster");
     let tasks = tokio::task::LocalSet::new();
-    tasks.run_until(provide(&config, clock, kubernetes, ec2, prices, observer, stop)).await;
+    Box::pin(tasks.run_until(provide(&config, clock, kubernetes, ec2, prices, observer, stop))).await;
     Ok(())
 }
 
