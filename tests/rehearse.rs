@@ -273,3 +273,42 @@ fn expected_words(yaml: &str, docs: &str) {
         assert!(docs.contains(&format!("`{word}`")), "docs/rehearse.md does not mention `{word}`");
     }
 }
+
+#[test]
+fn a_trace_beside_the_scenario_is_followed_and_its_mistakes_are_named_by_both_lines() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (scenario, table) = (dir.path().join("s.yaml"), dir.path().join("t.csv"));
+    let yaml = "description: x\nduration: 1h\ncloud:\n  trace: {file: t.csv}\nnodes: [{count: 3}]\n";
+    std::fs::write(&scenario, yaml).expect("it can be written");
+    let run = |rows: &str| {
+        std::fs::write(&table, format!("instance_type,zone,from,until\n{rows}")).expect("it can be written");
+        rehearse(&[scenario.to_str().expect("UTF-8"), "--output", "json"])
+    };
+    for (rows, named) in [
+        ("m7g.2xlarge,eu-west-1a,0s,soon\n", "line 4, column 17: t.csv, line 2, column 27: `soon` is no time"),
+        ("m9.large,eu-west-1a,0s,10m\n", "t.csv, line 2: m9.large@eu-west-1a: the scenario has the instance types m7g"),
+        ("m7g.2xlarge,mars-1a,0s,10m\n", "mars-1a: the scenario has the zones eu-west-1a"),
+    ] {
+        let output = run(rows);
+        assert!(output.status.code() == Some(64) && text(&output.stderr).contains(named), "{output:?}");
+    }
+    let output = run("m7g.2xlarge,eu-west-1a,0s,10m\nm7g.2xlarge,eu-west-1a,20m,2h\n");
+    let outcome: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
+    assert_eq!(outcome["capacity"]["ready"], 1, "the node of the pool that ran dry is replaced");
+    let pools = outcome["timelines"]["pools"].as_array().expect("a list");
+    let dry = |pool: &&serde_json::Value| pool["truth"].as_array().is_some_and(|truth| truth.len() == 3);
+    assert_eq!(pools.iter().filter(dry).count(), 1);
+    std::fs::remove_file(&table).expect("it is there");
+    let output = rehearse(&[scenario.to_str().expect("UTF-8")]);
+    assert!(text(&output.stderr).contains("t.csv: No such file"), "{output:?}");
+}
+
+#[test]
+fn so_many_times_a_scenario_has_so_many_times_its_nodes() {
+    let output = rehearse(&["zone-storm", "--times", "3", "--output", "json"]);
+    let outcome: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
+    assert_eq!(outcome["capacity"]["ready"], 18, "a third of 54 nodes is in the zone that is taken");
+    let output = rehearse(&["thousand-nodes", "--times", "21"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(text(&output.stderr).contains("--times 21: nodes: 21000 in all"), "{output:?}");
+}
