@@ -39,6 +39,7 @@ use crate::adapters::ec2::{Ec2, Ec2Error};
 use crate::adapters::kubernetes::{ConnectError, Kubernetes, one_line};
 use crate::adapters::leader::{self, Candidate, Look};
 use crate::adapters::serve::{self, BindError, Limits};
+use crate::domain::offering::CapacityType;
 use crate::driver::{self, Clock};
 use crate::provision::leadership::CALL_TIMEOUT;
 use crate::provision::{Input, Provisioner};
@@ -97,12 +98,13 @@ async fn provide(
     let (standing, stands) = watch::channel(true);
     let (leaving, leaves) = watch::channel(false);
     let core = Provisioner::new(config.settings(), clock.epoch());
+    let (wants_reserved, reserved) = watch::channel(config.order.contains(&CapacityType::Reserved));
     let market = Market {
         ec2: ec2.clone(),
         kubernetes: kubernetes.clone(),
         namespace: config.namespace.clone(),
         prices,
-        reservations: config.order.contains(&crate::domain::offering::CapacityType::Reserved),
+        reservations: reserved,
         observer: observer.clone(),
     };
     tokio::task::spawn_local(market.follow(inputs.clone()));
@@ -111,8 +113,15 @@ async fn provide(
     let all = Classes::new(ec2.clone(), kubernetes.clone(), observer.clone(), inputs.clone());
     tokio::task::spawn_local(all.follow(classes));
     let candidate = Candidate::new(kubernetes.client().clone(), &config.namespace, config.pod_name.clone());
-    let performer =
-        Performer::new(kubernetes.clone(), config.namespace.clone(), ec2, clock, inputs.clone(), observer.clone());
+    let performer = Performer::new(
+        kubernetes.clone(),
+        config.namespace.clone(),
+        ec2,
+        clock,
+        inputs.clone(),
+        observer.clone(),
+        wants_reserved,
+    );
     let on_their_way = performer.on_their_way();
     let campaign = Campaign {
         candidate,

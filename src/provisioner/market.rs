@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::observer::Observer;
 use crate::adapters::ec2::{Ec2, Ec2Error};
@@ -72,8 +72,8 @@ pub struct Market {
     pub kubernetes: Kubernetes,
     pub namespace: String,
     pub prices: OnDemandPrices,
-    /// Whether reserved capacity is wanted at all.
-    pub reservations: bool,
+    /// Whether reserved capacity is wanted at all; from then on, it stays so.
+    pub reservations: watch::Receiver<bool>,
     pub observer: Observer,
 }
 
@@ -115,7 +115,7 @@ impl Reading {
 
 impl Market {
     /// For ever.
-    pub async fn follow(self, inputs: mpsc::Sender<Input>) {
+    pub async fn follow(mut self, inputs: mpsc::Sender<Input>) {
         let mut catalog = self.remembered().await;
         let mut spot = BTreeMap::new();
         self.tell(&catalog, &spot, &inputs).await;
@@ -145,7 +145,8 @@ impl Market {
                 (spot, news) = (read, true);
             }
             let now = Instant::now();
-            if self.reservations
+            let wanted = *self.reservations.borrow_and_update();
+            if wanted
                 && reserved.due <= now
                 && let Ok(read) = reserved.took(now, self.ec2.reserved().await, &self.observer)
             {
@@ -155,8 +156,11 @@ impl Market {
             if news {
                 self.tell(&catalog, &spot, &inputs).await;
             }
-            let next = if self.reservations { reserved.due.min(prices.due) } else { prices.due }.min(types.due);
-            tokio::time::sleep(next.saturating_duration_since(Instant::now())).await;
+            let next = if wanted { reserved.due.min(prices.due) } else { prices.due }.min(types.due);
+            tokio::select! {
+                () = tokio::time::sleep(next.saturating_duration_since(Instant::now())) => {}
+                Ok(()) = self.reservations.changed() => {}
+            }
         }
     }
 

@@ -13,12 +13,13 @@ use crate::adapters::ec2::witness::sights;
 use crate::adapters::ec2::{Ec2, Ec2Error};
 use crate::adapters::kubernetes::{Kubernetes, Subject, one_line, outcome};
 use crate::domain::notice::InstanceId;
+use crate::domain::offering::CapacityType;
 use crate::domain::time::Instant;
 use crate::driver::{Clock, Surroundings};
 use crate::interruption::Outcome;
 use crate::provision::failure::{Class, class, forbids};
 use crate::provision::witness::NotSeen;
-use crate::provision::{Answer, Because, Created, Effect, Input, Instance, Provisioner, Sight};
+use crate::provision::{Answer, Because, Created, Effect, Input, Instance, Provisioner, Sight, pools};
 
 /// How long what is known of subnets is believed.
 const SUBNETS_FRESH: Duration = Duration::from_secs(300);
@@ -59,6 +60,8 @@ pub struct Performer {
     on_their_way: OnTheirWay,
     /// Whether what begins now ends in this replica's term.
     leads: watch::Sender<bool>,
+    /// Whether anybody wants reserved capacity: then reservations are worth reading.
+    wants_reserved: watch::Sender<bool>,
 }
 
 struct Shared {
@@ -82,6 +85,7 @@ impl Performer {
         clock: Clock,
         inputs: mpsc::Sender<Input>,
         observer: Observer,
+        wants_reserved: watch::Sender<bool>,
     ) -> Self {
         let (creations, progress) = (Semaphore::new(CREATIONS_MAX), Semaphore::new(PROGRESS_MAX));
         let subnets = RefCell::default();
@@ -90,6 +94,7 @@ impl Performer {
             shared: Rc::new(shared),
             on_their_way: OnTheirWay(watch::Sender::new(0)),
             leads: watch::Sender::new(false),
+            wants_reserved,
         }
     }
 
@@ -192,6 +197,16 @@ impl Shared {
     }
 }
 
+/// Whether it tells of a NodePool or a claim that may be served from a reservation.
+fn wants_reserved(input: &Input) -> bool {
+    let reserved = |order: &[CapacityType]| order.contains(&CapacityType::Reserved);
+    match input {
+        Input::PoolSeen(pool) => pools::read(&pool.spec).is_ok_and(|rules| reserved(&rules.order)),
+        Input::ClaimSeen(claim) => reserved(&claim.spec.order),
+        _ => false,
+    }
+}
+
 const TERM_ENDED: &str = "this replica does not lead any more";
 
 /// Waits for a turn. `None`: the term has ended meanwhile, and what waited might be written over what the next leader
@@ -221,6 +236,9 @@ fn decided(about: &str, because: &Because) {
 impl Surroundings<Provisioner> for Performer {
     fn took_in(&mut self, _now: Instant, input: &Input) {
         self.shared.observer.took_in(input);
+        if wants_reserved(input) {
+            self.wants_reserved.send_if_modified(|wanted| !std::mem::replace(wanted, true));
+        }
     }
 
     fn perform(&mut self, now: Instant, effect: Effect) {

@@ -1,9 +1,10 @@
 //! `make bench`: what agent and provisioner take and how fast they are, on a real control plane of this machine.
 //!
-//! `cargo test --test bench -- reaction footprint storm requests supply` measures only what is named. The programs measured
+//! `cargo test --test bench -- reaction footprint storm requests supply compare` measures only what is named. The programs measured
 //! are the binaries that `SPOTKEEPER_AGENT` and `SPOTKEEPER_PROVISIONER` name. The figures are printed, and written as JSON to
 //! `SPOTKEEPER_BENCH_JSON`, or else to `bench.json` in Cargo's target folder.
 
+mod compare;
 mod fleet;
 mod footprint;
 mod machine;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use self::report::Report;
 
-const MEASURES: [&str; 5] = ["reaction", "footprint", "storm", "requests", "supply"];
+const MEASURES: [&str; 6] = ["reaction", "footprint", "storm", "requests", "supply", "compare"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -55,6 +56,9 @@ async fn measure(wanted: &[String]) {
     }
     if wants("supply") {
         supply::measure(&mut report).await;
+    }
+    if wants("compare") {
+        compare::measure(&mut report).await;
     }
     report.end();
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use serde_json::{Value, json};
+use spotkeeper::domain::offering::CapacityType;
+use spotkeeper::sim::supply::scenario::{Step, a_cluster};
 
 use crate::footprint::status_mib;
 use crate::report::{Report, Times};
@@ -25,6 +27,8 @@ const STORM: usize = NODES;
 /// The default of --resync.
 const RESYNC: Duration = Duration::from_secs(30);
 const PODS: usize = 10_000;
+/// Claims that wait in an outage.
+const WAITING: usize = 500;
 /// How many requests of the bench are on their way at a time.
 const AT_ONCE: usize = 32;
 
@@ -63,6 +67,7 @@ pub async fn measure(report: &mut Report) {
     report.figure("supply.peak", &format!("peak, {STORM} notices later"), Some(peak), "MiB", None);
     report.figure("supply.binary", "binary", size_mib(), "MiB", None);
     succession(&lab, &mut first, report).await;
+    outage(report);
 }
 
 impl Lab {
@@ -200,6 +205,21 @@ async fn succession(lab: &Lab, first: &mut Provisioner, report: &mut Report) {
         "s",
         None,
     );
+}
+
+/// In the simulator, as it lasts two hours: nothing anywhere, and everybody waits.
+fn outage(report: &mut Report) {
+    const HOURS: u64 = 2;
+    let nothing = |capacity| Step::Left { capacity, zone: None, left: Some(0) };
+    let world = a_cluster(WAITING).at(1_000, nothing(CapacityType::Spot)).at(1_000, nothing(CapacityType::OnDemand));
+    let doomed_ms = 5_000;
+    let world = world.at(doomed_ms, Step::DoomMany { from: 0, count: WAITING });
+    let end = world.until(doomed_ms + HOURS * 3_600_000).run();
+    assert!(end.findings.is_empty() && end.figures.launched == 0, "{:?}", end.findings);
+    report.heading(&format!("Total outage of spot and on-demand, {WAITING} claims waiting (simulator)"));
+    #[expect(clippy::cast_precision_loss, reason = "a few hundred calls")]
+    let calls = end.figures.calls as f64 / HOURS as f64;
+    report.figure("supply.outage", "launch calls an hour", Some(calls), "", None);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes of files are far below 2^52")]

@@ -29,9 +29,8 @@ fn allowed() -> BTreeSet<String> {
 async fn every_right_of_the_provisioner_is_needed_and_every_call_is_allowed() {
     let scene = Scene::new("rights").await;
     let node = scene.node("a").await;
-    // Reservations are read where they are on the ladder; moto knows none, and says so.
-    let provisioner =
-        scene.provisioner().await.arg("--order=reserved,spot,on-demand").arg("--keep-interruptions=0").start().await;
+    // Reservations are read from when a NodePool has them on its ladder, as by default; moto knows none, and says so.
+    let provisioner = scene.provisioner().await.arg("--keep-interruptions=0").start().await;
     provisioner.leads().await;
     scene.class("rights", &scene.inline_class().await).await.expect("it is valid");
     scene.class_is("rights", "True", "").await;
