@@ -347,6 +347,12 @@ impl Run {
         because
     }
 
+    /// Whether it has found nothing on any rung, this one among them, and waits to ask again.
+    pub(super) fn waits_for(&self, now: Instant, capacity: CapacityType) -> bool {
+        let waits = self.passes > 0 && self.wrong == 0 && self.not_before.is_some_and(|at| at > now);
+        waits && self.looks() && self.spec.order.contains(&capacity)
+    }
+
     /// What was wrong with the request has been put right.
     pub(super) fn righted(&mut self, now: Instant) {
         if self.wrong > 0 && self.looks() {

@@ -107,10 +107,12 @@ impl Provisioner {
         let Some(run) = self.launches.get_mut(name) else { return };
         run.told = true;
         let (spec, status, errors) = (run.spec.clone(), run.status.clone(), run.errors.clone());
+        let mut recovered = false;
         for got in &status.instances {
             let class = self.quota_class(&got.offering.instance_type);
             for one in spec.overrides.iter().filter(|one| ladder::offering(one, spec.capacity_type) == got.offering) {
                 if self.shortages.gave(one, class, spec.capacity_type) {
+                    recovered = true;
                     self.say(name, Because::Recovered { what: got.offering.to_string() }, effects);
                 }
             }
@@ -126,7 +128,19 @@ impl Provisioner {
             }
         }
         self.shortages.over(name);
+        if recovered {
+            self.ask_again(now, spec.capacity_type);
+        }
         self.hand_out(now, name, effects);
+    }
+
+    /// There is capacity of this kind again: whoever has found none asks now, rather than when a belief would have ended.
+    fn ask_again(&mut self, now: Instant, capacity: CapacityType) {
+        let waits = self.claims.values().filter(|run| run.waits_for(now, capacity));
+        let waits: Vec<String> = waits.map(|run| run.name.clone()).collect();
+        for name in waits {
+            self.claims.get_mut(&name).into_iter().for_each(|run| run.not_before = Some(now));
+        }
     }
 
     /// Spot offerings that an error names have not been quiet.

@@ -6,8 +6,9 @@ use crate::domain::offering::CapacityType;
 
 const MINUTE: u64 = 60_000;
 
-/// How long a drawn world goes on after its last step: every belief must have ended.
-const AFTER: u64 = 50 * MINUTE;
+/// How long a drawn world goes on after its last step: the longest belief must have ended (33 min), and an instance that
+/// never became a node after it (15 min).
+const AFTER: u64 = 65 * MINUTE;
 
 impl Supply {
     /// The world of a seed.

@@ -12,8 +12,9 @@ use crate::sim::supply::scenario::a_pool;
 
 const MINUTE: u64 = 60_000;
 
-/// How long a drawn world goes on after its last step: every belief must have ended.
-const AFTER: u64 = 50 * MINUTE;
+/// How long a drawn world goes on after its last step: the longest belief must have ended (33 min), and an instance that
+/// never became a node after it (15 min).
+const AFTER: u64 = 65 * MINUTE;
 
 /// What is drawn from is independent of what the world draws while it runs.
 const SALT: u64 = 0x0a11_0f17;
