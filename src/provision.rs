@@ -18,6 +18,8 @@
 //! - [`ladder`]: what a rung asks for.
 //! - `launch`: one call's life: the same token until its fate is known or presumed.
 //! - `run::tidy`: two instances for one claim, instances without a claim.
+//! - `copies`: what stands in for an instance without a launch template is launched with.
+//! - [`templates`]: which launch templates of ours nothing uses any more.
 //! - [`retire`]: a node of ours that is to go is drained before its instance is ended.
 //! - [`witness`]: what EC2 says of an instance that a notice is about, and of one that was taken while nobody heard of it.
 //! - [`comeback`], [`risk`]: when an on-demand node may move back to spot, and where spot has made trouble.
@@ -41,10 +43,12 @@ use crate::domain::requirements::{CAPACITY_TYPE, INSTANCE_TYPE, ZONE};
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
 pub use because::Because;
+pub use copies::Copied;
 pub use effect::Effect;
 pub use pools::Pool;
 pub use retire::Request;
 pub use run::Provisioner;
+use templates::OurTemplate;
 pub use witness::Sight;
 
 pub mod because;
@@ -52,6 +56,7 @@ pub mod bucket;
 mod claim;
 pub mod class;
 pub mod comeback;
+mod copies;
 mod demand;
 mod effect;
 pub mod failure;
@@ -68,6 +73,7 @@ pub mod retire;
 pub mod risk;
 mod run;
 pub mod shortage;
+pub mod templates;
 pub mod witness;
 mod writes;
 
@@ -98,6 +104,8 @@ pub struct Settings {
     pub resync: Duration,
     /// For how long an instance of ours without a claim is left alone.
     pub leak_grace: Duration,
+    /// For how long a launch template of ours that nothing uses is left alone.
+    pub template_grace: Duration,
     /// For how long an Interruption that is over is kept, and how many are at most.
     pub keep_for: Duration,
     pub keep_interruptions: usize,
@@ -120,6 +128,7 @@ impl Default for Settings {
             looks: (20, 5.0),
             resync: Duration::from_secs(30),
             leak_grace: Duration::from_secs(600),
+            template_grace: Duration::from_secs(3_600),
             keep_for: Duration::from_secs(24 * 3_600),
             keep_interruptions: 1_000,
             returns: comeback::Policy::default(),
@@ -250,6 +259,8 @@ pub struct Instance {
     pub subnets: Vec<Subnet>,
     /// The launch template that it was made with, and its version.
     pub template: Option<(String, String)>,
+    /// Its tags that one in its place has as well.
+    pub tags: BTreeMap<String, String>,
     /// The NodePool that it was launched for, from our tag.
     pub pool: Option<String>,
     /// The Auto Scaling group that it is in.
@@ -307,6 +318,8 @@ pub enum Input {
     ClassGone {
         name: String,
     },
+    /// All EC2NodeClasses have been seen once.
+    ClassesSynced,
     /// The types, zones and prices that there are.
     CatalogRead(Arc<Catalog>),
     /// An Interruption is new or has changed.
@@ -328,6 +341,19 @@ pub enum Input {
     InstancesFailed(String),
     /// [`Effect::Look`] was answered; an instance that EC2 does not know is not among these.
     Looked(Result<Vec<Sight>, witness::NotSeen>),
+    /// [`Effect::Copy`] was answered.
+    Copied {
+        instance: InstanceId,
+        copied: Copied,
+    },
+    /// [`Effect::ReadTemplates`] was answered: all that are ours.
+    TemplatesRead(Vec<OurTemplate>),
+    TemplatesFailed(String),
+    /// [`Effect::DeleteTemplate`] was answered.
+    TemplateDeleted {
+        of: OurTemplate,
+        outcome: Outcome,
+    },
     ClaimCreated {
         name: String,
         outcome: Created,
@@ -478,13 +504,15 @@ pub struct FleetError {
     pub subnet_id: Option<String>,
 }
 
-/// A recipe that copies an instance: its launch template in the subnets of its kind.
-pub fn copy_of(instance: &Instance) -> Option<Recipe> {
-    let (id, version) = instance.template.clone()?;
+/// A recipe that copies an instance: its launch template, or one that is `like` it, in the subnets of its kind.
+fn copy_of(instance: &Instance, like: Option<&str>) -> Option<Recipe> {
+    let ours = || Some((like?.to_owned(), class::template::VERSION.to_owned()));
+    let (id, version) = instance.template.clone().or_else(ours)?;
     let recipe = Recipe {
         launch_template: id,
         launch_template_version: version,
         subnets: instance.subnets.clone(),
+        tags: instance.tags.clone(),
         ..Recipe::default()
     };
     Some(recipe).filter(|recipe| !recipe.subnets.is_empty())

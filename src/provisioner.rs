@@ -11,6 +11,7 @@
 //!
 //! - `classes`: what EC2NodeClasses come to.
 //! - `config`: flags and environment.
+//! - `templates`: the launch templates of ours.
 //! - `sights`: what the watches see.
 //! - `market`: what there is and what it costs.
 //! - `performer`: effects.
@@ -24,6 +25,7 @@ mod observer;
 mod performer;
 mod sights;
 mod stand_ins;
+mod templates;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@
 //!
 //! - `classes`: what an EC2NodeClass names, and the launch templates that are made of one.
 //! - `witness`: what EC2 says of an instance that a notice is about.
+//! - `copies`: what an instance without a launch template is made of, and the templates that are ours.
 //! - `view`: what EC2 says of an instance and its subnets, in the words of the core.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::create_fleet::CreateFleetOutput;
 use aws_sdk_ec2::types as ec2;
 
+pub use self::copies::Named;
 use self::view::{Described, SubnetView, Subnets};
 use super::kubernetes::one_line;
 use crate::api::launch::{LaunchSpec, Launched, Override};
@@ -28,6 +30,7 @@ use crate::provision::leadership::CALL_TIMEOUT;
 use crate::provision::{Answer, FleetError, Instance};
 
 mod classes;
+mod copies;
 pub mod view;
 pub mod witness;
 
@@ -132,7 +135,9 @@ impl Ec2 {
         tags.extend(spec.recipe.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         tags.extend([(CLUSTER_TAG, self.cluster.as_str()), (LAUNCH_TAG, token)]);
         tags.extend(spec.node_pool.as_deref().map(|pool| (POOL_TAG, pool)));
-        let tags = tagged(ec2::ResourceType::Instance, tags);
+        // The fleet has them as well: an IAM policy can then ask for them in every call.
+        let of = |resource| tagged(resource, tags.iter().map(|(key, value)| (*key, *value)));
+        let (instances, fleet_itself) = (of(ec2::ResourceType::Instance), of(ec2::ResourceType::Fleet));
         let call = self
             .client
             .create_fleet()
@@ -140,7 +145,8 @@ impl Ec2 {
             .r#type(ec2::FleetType::Instant)
             .launch_template_configs(launch)
             .target_capacity_specification(target)
-            .tag_specifications(tags);
+            .tag_specifications(instances)
+            .tag_specifications(fleet_itself);
         let call = match spec.capacity_type {
             CapacityType::Spot => call.spot_options(
                 ec2::SpotOptionsRequest::builder()

@@ -21,6 +21,10 @@ pub enum Because {
     LeftToKarpenter { node: String },
     /// Nothing is known that could be copied.
     NothingToCopy { node: String, why: String },
+    /// What an instance without a launch template is made of could not be read.
+    NotCopied { instance: InstanceId, why: String },
+    /// Nothing has used a launch template of ours for a while.
+    TemplateUnused { template: String },
     /// The pool that is to serve cannot, as it is.
     PoolCannotWork { pool: String, fault: Fault },
     /// The pool can serve.
@@ -142,6 +146,8 @@ impl Because {
             Self::Wanted { .. } => "Wanted",
             Self::LeftToKarpenter { .. } => "LeftToKarpenter",
             Self::NothingToCopy { .. } => "NothingToCopy",
+            Self::NotCopied { .. } => "NotCopied",
+            Self::TemplateUnused { .. } => "TemplateUnused",
             Self::PoolCannotWork { .. } => "PoolCannotWork",
             Self::PoolReady { .. } => "PoolReady",
             Self::NothingToLaunch { .. } => "NothingToLaunch",
@@ -200,6 +206,7 @@ impl Because {
         matches!(
             self,
             Self::NothingToCopy { .. }
+                | Self::NotCopied { .. }
                 | Self::PoolCannotWork { .. }
                 | Self::NothingToLaunch { .. }
                 | Self::LimitReached { .. }
@@ -234,6 +241,15 @@ impl fmt::Display for Because {
             Self::Wanted { node, kind: None } => write!(f, "{node} is doomed: another node is wanted in its place"),
             Self::LeftToKarpenter { node } => write!(f, "{node} is Karpenter's, which replaces it itself"),
             Self::NothingToCopy { node, why } => write!(f, "{node} cannot be replaced: {why}"),
+            Self::NotCopied { instance, why } => {
+                write!(
+                    f,
+                    "what {instance} is made of is not known, so nothing could stand in for it, trying again: {why}"
+                )
+            }
+            Self::TemplateUnused { template } => {
+                write!(f, "nothing has used launch template {template} for a while: it is deleted")
+            }
             Self::PoolCannotWork { pool, fault } => write!(f, "NodePool {pool} cannot work: {fault}"),
             Self::PoolReady { pool } => write!(f, "NodePool {pool} can serve"),
             Self::NothingToLaunch { why } => write!(f, "nothing can be launched yet: {why}"),

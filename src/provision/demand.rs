@@ -1,5 +1,6 @@
 //! Which interruptions want a replacement, and of what shape.
 
+use super::copies::Copy;
 use super::pools::serving::{Service, needs};
 use super::pools::{Classes, Pools};
 use super::{Because, Doomed, Instance, NodeView, Settings, copy_of};
@@ -11,7 +12,7 @@ use crate::domain::policy::Rebalance;
 use crate::domain::requirements::{ARCH, CPU, GPU_COUNT, INSTANCE_TYPE, MEMORY, Operator, Requirement, ZONE};
 
 /// The label that Karpenter puts on its nodes.
-const KARPENTER: &str = "karpenter.sh/nodepool";
+pub(super) const KARPENTER: &str = "karpenter.sh/nodepool";
 
 /// The claim for an episode: whoever makes it, and however often, it is the same one.
 pub(super) fn claim_name(doomed: &Doomed) -> String {
@@ -51,6 +52,8 @@ pub(super) enum Wish {
     None(Because),
     /// EC2 is to be asked about the instance first.
     Unknown,
+    /// It was made without a launch template: what it is made of is to be read first.
+    Uncopied,
     /// The pool that is to serve cannot; the wish is looked at again with the next input.
     Waits(Because),
     /// It is not known yet what EC2 offers: a claim that is made now could name no other type than the lost one.
@@ -96,7 +99,7 @@ fn replaces(doomed: &Doomed, group: Option<String>) -> Replaces {
 pub(super) fn wish(
     doomed: &Doomed,
     view: Option<&NodeView>,
-    instance: Option<&Instance>,
+    instance: Option<(&Instance, Copy)>,
     catalog: &Catalog,
     (pools, classes): (&Pools, &Classes),
     settings: &Settings,
@@ -105,14 +108,14 @@ pub(super) fn wish(
     if view.is_some_and(|node| node.labels.contains_key(KARPENTER)) {
         return Wish::None(Because::LeftToKarpenter { node });
     }
-    let Some(instance) = instance else { return Wish::Unknown };
+    let Some((instance, like)) = instance else { return Wish::Unknown };
     // A plugin may register dozens of devices of one kind; that some of them are there says that it has come.
     let resources = view.map(|node| node.resources.iter().take(RESOURCES_MAX).cloned().collect()).unwrap_or_default();
     let (pool, rules) = match pools.serving(view, &instance.offering, catalog, classes) {
         _ if catalog.is_empty() => return Wish::Later,
         Service::Waits(because) => return Wish::Waits(because),
         Service::Pool(served, rules) => (served.pool.name.clone(), rules),
-        Service::Copy => return copy(doomed, instance, resources, catalog, settings),
+        Service::Copy => return copy(doomed, (instance, like), resources, catalog, settings),
     };
     Wish::Claim(Box::new(NodeClaimSpec {
         requirements: needs(rules, catalog.types.get(&instance.offering.instance_type), catalog),
@@ -127,14 +130,26 @@ pub(super) fn wish(
 }
 
 /// A claim for a copy of the lost instance.
-fn copy(doomed: &Doomed, instance: &Instance, resources: Vec<String>, catalog: &Catalog, settings: &Settings) -> Wish {
+fn copy(
+    doomed: &Doomed,
+    (instance, like): (&Instance, Copy),
+    resources: Vec<String>,
+    catalog: &Catalog,
+    settings: &Settings,
+) -> Wish {
     let node = doomed.node.clone();
-    let Some(recipe) = copy_of(instance) else {
-        let why = if instance.template.is_none() {
-            "its instance was made without a launch template, so there is nothing to launch another with"
-        } else {
-            "no subnet is known that it could be launched in"
-        };
+    let like = match like {
+        _ if instance.template.is_some() => None,
+        Copy::Like(template) => Some(template),
+        Copy::Unread => return Wish::Uncopied,
+        Copy::Gone => {
+            let why = "its instance was made without a launch template, and had ended before it could be read what it was \
+                       made of: nothing is left to copy";
+            return Wish::None(Because::NothingToCopy { node, why: why.into() });
+        }
+    };
+    let Some(recipe) = copy_of(instance, like) else {
+        let why = "no subnet is known that it could be launched in";
         return Wish::None(Because::NothingToCopy { node, why: why.into() });
     };
     let order = match instance.offering.capacity_type {
@@ -143,7 +158,7 @@ fn copy(doomed: &Doomed, instance: &Instance, resources: Vec<String>, catalog: &
         CapacityType::Reserved => vec![CapacityType::Reserved, CapacityType::OnDemand],
     };
     Wish::Claim(Box::new(NodeClaimSpec {
-        requirements: like(&instance.offering.instance_type, catalog),
+        requirements: alike(&instance.offering.instance_type, catalog),
         order,
         spot_patience_seconds: in_seconds(settings.spot_patience),
         recipe: Some(recipe),
@@ -155,7 +170,7 @@ fn copy(doomed: &Doomed, instance: &Instance, resources: Vec<String>, catalog: &
 }
 
 /// What can stand in for this type: the same architecture, at least its vCPUs, memory and GPUs, and at most twice.
-fn like(name: &str, catalog: &Catalog) -> Vec<Requirement> {
+fn alike(name: &str, catalog: &Catalog) -> Vec<Requirement> {
     let Some(of) = catalog.types.get(name).filter(|of| !of.bare_metal) else {
         return vec![Requirement::new(INSTANCE_TYPE, Operator::In, [name])];
     };
@@ -230,6 +245,7 @@ mod tests {
             offering,
             subnets: vec![Subnet { id: "s".into(), zone: "a".into() }],
             template: Some(("lt-1".into(), "1".into())),
+            tags: Default::default(),
             pool: None,
             launch: None,
             group: None,
@@ -238,7 +254,14 @@ mod tests {
             taken: None,
         };
         let wish = |catalog: &Catalog| {
-            wish(&doomed, None, Some(&instance), catalog, (&Pools::default(), &Classes::new()), &Settings::default())
+            wish(
+                &doomed,
+                None,
+                Some((&instance, Copy::Unread)),
+                catalog,
+                (&Pools::default(), &Classes::new()),
+                &Settings::default(),
+            )
         };
         assert!(matches!(wish(&Catalog::default()), Wish::Later));
         let mut catalog = Catalog::default();

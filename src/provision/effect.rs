@@ -1,6 +1,7 @@
 //! What core 2 wants done. An effect leaves nothing to decide.
 
 use super::memory::Memory;
+use super::templates::OurTemplate;
 use super::{Because, Replacement, labels};
 use crate::api::interruption::NoticeEntry;
 use crate::api::launch::{LaunchSpec, LaunchStatus};
@@ -23,6 +24,20 @@ pub enum Effect {
     /// Describe the instances of our cluster, and these. Answered by [`Input::InstancesRead`].
     ReadInstances {
         of: Vec<InstanceId>,
+    },
+    /// Read what another like this instance is launched with, and have a launch template of ours that says so, unless
+    /// `not_after` has passed. Answered by [`Input::Copied`](super::Input::Copied) in either case.
+    Copy {
+        instance: InstanceId,
+        not_after: Instant,
+    },
+    /// Ask which launch templates of ours there are. Answered by [`Input::TemplatesRead`](super::Input::TemplatesRead).
+    ReadTemplates,
+    /// Delete one of them, if it is still ours, unless `not_after` has passed. Answered by
+    /// [`Input::TemplateDeleted`](super::Input::TemplateDeleted) in either case.
+    DeleteTemplate {
+        of: OurTemplate,
+        not_after: Instant,
     },
     CreateClaim {
         name: String,

@@ -17,6 +17,9 @@ use super::{Answer, Because, Claim, Effect, Input};
 use crate::api::launch::LaunchSpec;
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
+use templates::Uses;
+
+mod templates;
 
 /// One of the invariants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,11 +34,13 @@ pub enum Invariant {
     BeliefsEnd,
     /// P-11: what is written as seen in EC2, EC2 has said.
     SeenInEc2,
+    /// P-12: no launch template is deleted that something uses.
+    TemplatesKept,
 }
 
 impl Invariant {
-    pub const ALL: [Invariant; 5] =
-        [Self::Leadership, Self::SameToken, Self::WrittenFirst, Self::BeliefsEnd, Self::SeenInEc2];
+    pub const ALL: [Invariant; 6] =
+        [Self::Leadership, Self::SameToken, Self::WrittenFirst, Self::BeliefsEnd, Self::SeenInEc2, Self::TemplatesKept];
 
     pub fn code(self) -> &'static str {
         match self {
@@ -44,6 +49,7 @@ impl Invariant {
             Self::WrittenFirst => "P-3w",
             Self::BeliefsEnd => "P-7",
             Self::SeenInEc2 => "P-11",
+            Self::TemplatesKept => "P-12",
         }
     }
 }
@@ -119,10 +125,13 @@ pub struct Witness {
     taken: BTreeSet<InstanceId>,
     /// Launches and claim uids, where the claim's own record says how the launch ended for it.
     told: BTreeSet<(String, String)>,
+    /// What names a launch template.
+    uses: Uses,
 }
 
 impl Witness {
     pub fn took_in(&mut self, input: &Input) {
+        self.uses.took_in(input);
         match input {
             Input::LeaseHeld { until } => self.until = Some(*until),
             Input::LeaseLost => self.until = None,
@@ -196,6 +205,8 @@ impl Witness {
                 | Effect::DeleteInterruption { .. }
                 | Effect::Withdraw { .. }
                 | Effect::Remember { .. }
+                | Effect::Copy { .. }
+                | Effect::DeleteTemplate { .. }
         );
         if acts && self.until.is_none_or(|until| until <= now + CALL_TIMEOUT) {
             broken(Invariant::Leadership, format!("{effect:?} at {now:?}, the term ends at {:?}", self.until));
@@ -239,6 +250,12 @@ impl Witness {
                     let what =
                         format!("{} of {instance} is written, and EC2 has not said that it takes it", entry.key());
                     broken(Invariant::SeenInEc2, what);
+                }
+            }
+            Effect::DeleteTemplate { of, .. } => {
+                let launches = self.written.iter().map(|(name, (_, spec))| (name, spec));
+                if let Some(by) = self.uses.of(of, launches) {
+                    broken(Invariant::TemplatesKept, format!("{} is deleted, and {by} uses it", of.name));
                 }
             }
             // What was presumed or looked up is closed by the record of its outcome.

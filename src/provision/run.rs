@@ -12,6 +12,7 @@ mod classes;
 mod collect;
 mod comeback;
 mod confirming;
+mod copying;
 mod declining;
 mod found;
 mod gone;
@@ -23,6 +24,7 @@ mod remembering;
 mod retire;
 mod tidy;
 mod unheard;
+mod unused;
 mod watched;
 mod wishing;
 mod writing;
@@ -33,6 +35,7 @@ use std::time::Duration;
 
 use super::bucket::Bucket;
 use super::claim;
+use super::copies::Copies;
 use super::launch;
 use super::leadership::Leadership;
 use super::ledger::Ledger;
@@ -40,6 +43,7 @@ use super::pools::Pools;
 use super::retire as retiring;
 use super::risk::Risks;
 use super::shortage::Shortages;
+use super::templates::Templates;
 use super::writes::Writes;
 use super::{Because, Claim, Doomed, Effect, Input, Instance, NodeView, Replacement, Settings};
 use crate::api::node_claim::{ClaimPhase, Recipe};
@@ -59,9 +63,6 @@ use unheard::Unheard;
 use watched::Watched;
 
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// How long a doomed instance is asked after before the next try.
-const READ_AGAIN: Duration = Duration::from_secs(2);
 
 /// How long EC2 may take to show an instance that it has just launched.
 const NOT_SHOWN_YET: Duration = Duration::from_secs(180);
@@ -97,6 +98,11 @@ pub struct Provisioner {
     gone_nodes: BTreeMap<String, NodeView>,
     instances: BTreeMap<InstanceId, Instance>,
     reading: Reading,
+    copies: Copies,
+    /// What there is has changed, and nobody has looked through it for instances without a launch template.
+    look_for_plain: bool,
+    templates: Templates,
+    classes_synced: bool,
     shortages: Shortages,
     bucket: Bucket,
     tidy: Tidy,
@@ -137,7 +143,6 @@ impl Provisioner {
         let belief = settings.belief;
         let looks = Looks::new(settings.looks);
         Self {
-            settings,
             epoch,
             now: Instant::default(),
             lead: Leadership::default(),
@@ -158,6 +163,10 @@ impl Provisioner {
             gone_nodes: BTreeMap::new(),
             instances: BTreeMap::new(),
             reading: Reading::default(),
+            copies: Copies::default(),
+            look_for_plain: false,
+            templates: Templates::new(settings.template_grace),
+            classes_synced: false,
             shortages: Shortages::believing(belief),
             bucket: Bucket::new(size, per_sec),
             tidy: Tidy::default(),
@@ -173,6 +182,7 @@ impl Provisioner {
             looks,
             unheard: Unheard::default(),
             said: BTreeSet::new(),
+            settings,
         }
     }
 
@@ -294,6 +304,7 @@ impl Provisioner {
         }
         self.read(now, effects);
         self.look(now, effects);
+        self.keep_copies(now, effects);
         self.never_registered(now, effects);
         self.objects(now, effects);
         self.advance_launches(now, effects);
@@ -309,6 +320,7 @@ impl Provisioner {
             self.sweep(now, effects);
             self.let_nodes_go(now, effects);
             self.collect(now, effects);
+            self.look_at_templates(now, effects);
             self.write_pools(now, effects);
             self.keep_ledger(now, effects);
         }
@@ -353,6 +365,7 @@ impl Provisioner {
             Input::PoolSeen(pool) => self.pool_seen(pool),
             Input::PoolGone { name } => {
                 self.pools.gone(&name);
+                self.look_for_plain = true;
                 self.looks_at_all();
             }
             Input::PoolsSynced => {
@@ -366,6 +379,11 @@ impl Provisioner {
                 self.classes.remove(&name);
                 self.looks_at_all();
             }
+            Input::ClassesSynced => self.classes_synced = true,
+            Input::Copied { instance, copied } => self.copied(now, &instance, &copied, effects),
+            Input::TemplatesRead(all) => self.templates_read(now, all, effects),
+            Input::TemplatesFailed(why) => self.templates_failed(now, why, effects),
+            Input::TemplateDeleted { of, outcome } => self.template_deleted(&of, outcome, effects),
             Input::CatalogRead(catalog) => {
                 self.pools.offered(&catalog);
                 self.catalog = catalog;
@@ -446,6 +464,8 @@ impl Provisioner {
             self.labels_wakeup(),
             self.claims.due(),
             self.remembering_wakeup(),
+            self.copies.wakeup(self.now),
+            self.templates_wakeup(self.now),
         ]
         .into_iter()
         .flatten()

@@ -9,14 +9,14 @@ use kube::api::ListParams;
 use tokio::sync::{mpsc, watch};
 
 use super::observer::Observer;
+use super::templates::{Templates, Unavailable};
 use crate::adapters::ec2::{Ec2, Ec2Error};
 use crate::adapters::kubernetes::supply::node_view;
 use crate::adapters::kubernetes::{Kubernetes, one_line};
 use crate::api::condition::Condition;
 use crate::api::node_claim::Recipe;
-use crate::api::node_class::{AmiSelectorTerm, EC2NodeClass, EC2NodeClassSpec, LaunchTemplateRef, ResolvedTemplate};
+use crate::api::node_class::{AmiSelectorTerm, EC2NodeClass, EC2NodeClassSpec, ResolvedTemplate};
 use crate::provision::Input;
-use crate::provision::class::template::{self, Template};
 use crate::provision::class::{self, Found, LaunchesWith, Problem, Resolved};
 use crate::provision::failure::{self, forbids};
 
@@ -31,6 +31,8 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 pub enum Sight {
     Seen(Box<EC2NodeClass>),
     Gone(String),
+    /// All that there are have been seen once.
+    Synced,
 }
 
 /// Follows the classes.
@@ -43,6 +45,7 @@ pub struct Classes {
     pub leads: watch::Receiver<bool>,
     /// Moves with every launch that is refused for its template.
     pub refusals: watch::Receiver<u64>,
+    templates: Templates,
     known: BTreeMap<String, Known>,
 }
 
@@ -77,6 +80,20 @@ impl From<Ec2Error> for Unresolved {
     }
 }
 
+impl From<Unavailable> for Unresolved {
+    fn from(error: Unavailable) -> Self {
+        match error {
+            Unavailable::Ec2(error) => error.into(),
+            Unavailable::NotShown { .. } => Self::NoAnswer(one_line(&error)),
+            Unavailable::Foreign { .. } | Unavailable::Changed { .. } => Self::Problem(Problem {
+                field: "spec".to_owned(),
+                reason: "LaunchTemplateNotOurs",
+                message: one_line(&error),
+            }),
+        }
+    }
+}
+
 impl Unresolved {
     /// What is launched with already goes on being launched with where we may not look; readiness says what is missing.
     fn beside(self, told: Option<&Result<Recipe, String>>) -> Self {
@@ -97,7 +114,8 @@ fn is_passing(code: &str) -> bool {
 impl Classes {
     pub fn new(ec2: Ec2, kubernetes: Kubernetes, observer: Observer, inputs: mpsc::Sender<Input>) -> Self {
         let (leads, refusals) = (observer.leads(), observer.refusals());
-        Self { ec2, kubernetes, observer, inputs, leads, refusals, known: BTreeMap::new() }
+        let templates = Templates { ec2: ec2.clone(), observer: observer.clone() };
+        Self { ec2, kubernetes, observer, inputs, leads, refusals, templates, known: BTreeMap::new() }
     }
 
     /// Until the watch ends.
@@ -118,6 +136,7 @@ impl Classes {
                         self.known.remove(&name);
                         self.tell(Input::ClassGone { name }).await;
                     }
+                    Some(Sight::Synced) => self.tell(Input::ClassesSynced).await,
                     None => return,
                 },
                 // Whoever begins to lead looks at all of them; whoever was refused a template, too.
@@ -245,7 +264,7 @@ impl Classes {
         let resolved = class::resolve(spec, &found).map_err(Unresolved::Problem)?;
         let (template, made) = match &resolved.launches_with {
             LaunchesWith::Theirs(template) => (template.clone(), false),
-            LaunchesWith::Ours(template) => Box::pin(self.there(template)).await?,
+            LaunchesWith::Ours(template) => Box::pin(self.templates.there(template)).await?,
         };
         Ok((resolved, template, made))
     }
@@ -276,25 +295,6 @@ impl Classes {
             found.template = Some(template);
         }
         Ok(found)
-    }
-
-    /// A launch template of ours, made where it is missing.
-    async fn there(&self, of: &Template) -> Result<(ResolvedTemplate, bool), Unresolved> {
-        let named =
-            LaunchTemplateRef { id: None, name: Some(self.ec2.name_of(of)), version: template::VERSION.to_owned() };
-        let look = || self.asked("DescribeLaunchTemplateVersions", self.ec2.launch_template(&named));
-        if let Ok(seen) = look().await? {
-            return Ok((ResolvedTemplate { id: seen.id, name: seen.name, version: seen.version }, false));
-        }
-        if let Some(made) = self.asked("CreateLaunchTemplate", Box::pin(self.ec2.make_template(of))).await? {
-            tracing::info!(template = made.name, "a launch template was made");
-            return Ok((made, true));
-        }
-        // Another replica was quicker.
-        match look().await? {
-            Ok(seen) => Ok((ResolvedTemplate { id: seen.id, name: seen.name, version: seen.version }, true)),
-            Err(why) => Err(Unresolved::NoAnswer(why)),
-        }
     }
 
     /// A request to EC2, counted.

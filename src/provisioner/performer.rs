@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 
 use super::observer::Observer;
+use super::templates::Templates;
 use crate::adapters::ec2::view::Subnets;
 use crate::adapters::ec2::witness::sights;
 use crate::adapters::ec2::{Ec2, Ec2Error};
@@ -19,7 +20,7 @@ use crate::driver::{Clock, Surroundings};
 use crate::interruption::Outcome;
 use crate::provision::failure::{Class, class, forbids};
 use crate::provision::witness::NotSeen;
-use crate::provision::{Answer, Because, Created, Effect, Input, Instance, Provisioner, Sight, pools};
+use crate::provision::{Answer, Because, Copied, Created, Effect, Input, Instance, Provisioner, Sight, pools};
 
 /// How long what is known of subnets is believed.
 const SUBNETS_FRESH: Duration = Duration::from_secs(300);
@@ -72,6 +73,7 @@ struct Shared {
     clock: Clock,
     inputs: mpsc::Sender<Input>,
     observer: Observer,
+    templates: Templates,
     subnets: RefCell<Option<(Instant, Subnets)>>,
     creations: Semaphore,
     progress: Semaphore,
@@ -89,7 +91,9 @@ impl Performer {
     ) -> Self {
         let (creations, progress) = (Semaphore::new(CREATIONS_MAX), Semaphore::new(PROGRESS_MAX));
         let subnets = RefCell::default();
-        let shared = Shared { kubernetes, namespace, ec2, clock, inputs, observer, subnets, creations, progress };
+        let templates = Templates { ec2: ec2.clone(), observer: observer.clone() };
+        let shared =
+            Shared { kubernetes, namespace, ec2, clock, inputs, observer, templates, subnets, creations, progress };
         Self {
             shared: Rc::new(shared),
             on_their_way: OnTheirWay(watch::Sender::new(0)),
@@ -270,6 +274,27 @@ impl Surroundings<Provisioner> for Performer {
                     Ok(instances) => Input::InstancesRead { all: true, instances },
                     Err(error) => Input::InstancesFailed(one_line(&error)),
                 })
+            }),
+            Effect::Copy { instance, not_after } => self.start(async move {
+                let copied = match shared.is_late(not_after, "CreateLaunchTemplate") {
+                    true => Copied::Failed(TERM_ENDED.into()),
+                    // What it asks EC2 for in turn makes a large future.
+                    false => Box::pin(shared.templates.copy(&instance)).await,
+                };
+                Some(Input::Copied { instance, copied })
+            }),
+            Effect::ReadTemplates => self.start(async move {
+                Some(match shared.templates.all().await {
+                    Ok(all) => Input::TemplatesRead(all),
+                    Err(why) => Input::TemplatesFailed(why),
+                })
+            }),
+            Effect::DeleteTemplate { of, not_after } => self.start(async move {
+                let outcome = match shared.is_late(not_after, "DeleteLaunchTemplate") {
+                    true => Outcome::Failed(TERM_ENDED.into()),
+                    false => shared.templates.delete(&of).await,
+                };
+                Some(Input::TemplateDeleted { of, outcome })
             }),
             Effect::CreateClaim { name, spec } => self.start(async move {
                 let outcome = match turn(&shared.creations, &leads).await {

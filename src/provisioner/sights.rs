@@ -280,7 +280,11 @@ async fn node_classes(kubernetes: Kubernetes, sights: mpsc::UnboundedSender<Sigh
         let _ = sights.send(Sight::Gone(name.to_owned()));
         Vec::new()
     };
-    follow("ec2nodeclasses", kubernetes.node_classes(), &fleet, apply, delete, Vec::new, name).await;
+    let listed = || {
+        let _ = sights.send(Sight::Synced);
+        Vec::new()
+    };
+    follow("ec2nodeclasses", kubernetes.node_classes(), &fleet, apply, delete, listed, name).await;
 }
 
 async fn claims(kubernetes: Kubernetes, clock: Clock, fleet: Rc<Fleet>) {

@@ -17,6 +17,7 @@ mod memories;
 mod pools;
 mod replicas;
 pub mod scenario;
+mod templates;
 mod told;
 mod verdict;
 mod witness;
@@ -44,6 +45,9 @@ pub struct Report {
     pub labels: BTreeMap<String, BTreeMap<String, String>>,
     /// The pool of each claim that is there at the end.
     pub pool_of: BTreeMap<String, String>,
+    /// Launch templates of ours that were deleted because nothing used them, and those that are there at the end.
+    pub templates_deleted: Vec<String>,
+    pub templates_left: Vec<String>,
     /// The nodes that are there at the end.
     pub nodes_left: Vec<String>,
     /// The nodes that take no pods at the end.
@@ -70,6 +74,9 @@ pub struct Figures {
     /// Returns to spot that were begun, and that were completed.
     pub returns: u64,
     pub returned: u64,
+    /// Instances without a launch template that were read, and templates that were deleted.
+    pub copied: u64,
+    pub templates_deleted: u64,
 }
 
 impl Figures {
@@ -89,6 +96,8 @@ impl Figures {
             unknown: self.unknown + other.unknown,
             returns: self.returns + other.returns,
             returned: self.returned + other.returned,
+            copied: self.copied + other.copied,
+            templates_deleted: self.templates_deleted + other.templates_deleted,
         }
     }
 }

@@ -66,6 +66,7 @@ fn seen(instance: &InstanceId, launch: Option<&str>) -> Instance {
         offering: offering(Spot),
         subnets: Vec::new(),
         template: None,
+        tags: Default::default(),
         pool: None,
         group: None,
         launched_at: None,

@@ -3,6 +3,7 @@
 //! `SPOTKEEPER_SUPPLY_SEEDS` sets how many worlds are drawn; `SPOTKEEPER_SUPPLY_SEED` runs one and tells its story.
 
 mod bridges;
+mod copies;
 mod departures;
 mod endings;
 mod faults;

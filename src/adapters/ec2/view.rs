@@ -9,6 +9,7 @@ use crate::api::node_claim::Subnet;
 use crate::domain::notice::{InstanceId, InstanceState};
 use crate::domain::offering::Offering;
 use crate::provision::Instance;
+use crate::provision::class::template::carried;
 
 /// EC2 puts these on what is launched with a launch template.
 const TEMPLATE_ID: &str = "aws:ec2launchtemplate:id";
@@ -84,6 +85,7 @@ pub fn instances(described: Vec<Described>, cluster: &str, subnets: &Subnets) ->
         let template = of.tags.remove(TEMPLATE_ID).zip(of.tags.remove(TEMPLATE_VERSION));
         let alive = of.is_alive();
         Instance {
+            tags: carried(of.tags.clone()),
             subnets: of.subnet.map(|own| subnets.like(&own, &used)).unwrap_or_default(),
             template,
             pool: of.tags.remove(POOL_TAG).filter(|_| ours),

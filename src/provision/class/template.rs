@@ -83,6 +83,23 @@ impl Template {
     }
 }
 
+impl Template {
+    /// The first field in which what is there `says` something else; of metadata options and tags of volumes it is not
+    /// asked.
+    pub fn differs(&self, says: &Self) -> Option<&'static str> {
+        let same = [
+            ("imageId", self.image == says.image),
+            ("securityGroupIds", self.groups == says.groups),
+            ("iamInstanceProfile", self.profile == says.profile),
+            ("userData", self.user_data == says.user_data),
+            ("blockDeviceMappings", self.devices == says.devices),
+            ("keyName", self.key == says.key),
+            ("ebsOptimized", self.ebs_optimized == says.ebs_optimized),
+        ];
+        same.into_iter().find(|(_, same)| !same).map(|(field, _)| field)
+    }
+}
+
 /// User data as EC2 wants it.
 pub fn encoded(user_data: &str) -> String {
     STANDARD.encode(user_data)
@@ -138,7 +155,12 @@ pub fn copy(
     let device = |(id, name): (&String, &String)| {
         let of = volumes.get(id)?.clone();
         let snapshot_id = of.snapshot_id.filter(|_| !of_image.contains(name));
-        Some(Device { name: name.clone(), snapshot_id, encrypted: of.encrypted.filter(|yes| *yes), ..of })
+        // EC2 tells these of every volume, and takes them for some kinds alone.
+        let kind = of.kind.as_deref().unwrap_or_default();
+        let iops = of.iops.filter(|_| matches!(kind, "gp3" | "io1" | "io2"));
+        let throughput = of.throughput.filter(|_| kind == "gp3");
+        let encrypted = of.encrypted.filter(|yes| *yes);
+        Some(Device { name: name.clone(), snapshot_id, iops, throughput, encrypted, ..of })
     };
     let mut devices: Vec<Device> = plain.volumes.iter().filter_map(device).collect();
     devices.sort();
@@ -158,8 +180,16 @@ pub fn copy(
 }
 
 /// What says whose an instance is, or which one; everything else of its tags goes to what stands in for it.
-const NOT_CARRIED: [&str; 7] =
-    ["aws:", "spotkeeper.dev/", "karpenter.sh/", "karpenter.k8s.aws/", "eks:", "k8s.io/cluster-autoscaler/", "Name"];
+const NOT_CARRIED: [&str; 8] = [
+    "aws:",
+    "spotkeeper.dev/",
+    "karpenter.sh/",
+    "karpenter.k8s.aws/",
+    "eks:",
+    "k8s.io/cluster-autoscaler/",
+    "sigs.k8s.io/cluster-api-provider-aws/",
+    "Name",
+];
 
 /// The tags of an instance that one in its place has as well. Where there are too many, those of Kubernetes go first.
 pub fn carried(tags: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
@@ -249,6 +279,7 @@ mod tests {
             ("eks:nodegroup-name", "workers"),
             ("karpenter.sh/nodepool", "default"),
             ("k8s.io/cluster-autoscaler/enabled", "true"),
+            ("sigs.k8s.io/cluster-api-provider-aws/cluster/prod", "owned"),
             ("spotkeeper.dev/cluster", "uid"),
             ("Name", "worker-7"),
             ("NameOfTeam", "a"),
@@ -261,6 +292,28 @@ mod tests {
         let many: Vec<_> = (0..50).map(|n| (format!("a{n:02}"), "x".to_owned())).collect();
         let kept = carried(many.into_iter().chain([("kubernetes.io/cluster/prod".to_owned(), "owned".to_owned())]));
         assert!(kept.len() == TAGS_MAX && kept.contains_key("kubernetes.io/cluster/prod"));
+    }
+
+    #[test]
+    fn a_copy_says_of_a_volume_only_what_ec2_takes_for_its_kind() {
+        let plain = Plain { volumes: BTreeMap::from([("vol-1".into(), "/dev/xvda".into())]), ..Plain::default() };
+        let said = |kind: &str| {
+            let of = Device { kind: Some(kind.into()), iops: Some(3_000), throughput: Some(125), ..Device::default() };
+            let made = copy(&plain, None, &BTreeMap::from([("vol-1".into(), of)]), &BTreeSet::new());
+            (made.devices[0].iops, made.devices[0].throughput)
+        };
+        assert_eq!(said("gp3"), (Some(3_000), Some(125)));
+        assert_eq!(said("io2"), (Some(3_000), None));
+        assert_eq!(said("gp2"), (None, None));
+    }
+
+    #[test]
+    fn what_is_there_is_compared_field_by_field() {
+        assert_eq!(template().differs(&template()), None);
+        let other = Template { user_data: Some(encoded("another")), ..template() };
+        assert_eq!(template().differs(&other), Some("userData"));
+        let filled = Template { metadata: Some(MetadataOptions::default()), ..template() };
+        assert_eq!(template().differs(&filled), None, "EC2 fills these in itself");
     }
 
     #[test]

@@ -200,6 +200,9 @@ impl Provisioner {
             self.throttled(now, name);
             self.say(name, Because::Throttled { code: error.code.clone() }, effects);
         }
+        if let Some(error) = wrong {
+            self.template_refused(now, &error.code, &spec);
+        }
         let mut said = Vec::new();
         let mut instances = status.instances.iter();
         for of in &spec.claims {
@@ -251,10 +254,18 @@ impl Provisioner {
         }
     }
 
+    /// One that is like an instance is looked at again at once, and made again where it is missing.
+    fn template_refused(&mut self, now: Instant, code: &str, spec: &LaunchSpec) {
+        if code.starts_with("InvalidLaunchTemplate") {
+            self.copies.refused(now, &spec.recipe.launch_template);
+        }
+    }
+
     /// The whole call was refused for what it is.
     fn wrong(&mut self, now: Instant, name: &str, code: &str, message: &str, effects: &mut Vec<Effect>) {
         let Some(launch) = self.launches.get(name) else { return };
         let spec = launch.spec.clone();
+        self.template_refused(now, code, &spec);
         if failure::spot_only(code) && spec.capacity_type == CapacityType::Spot {
             let what = Scarce::Market(CapacityType::Spot);
             if let Some(until) = self.shortages.failed(now, &what, name) {

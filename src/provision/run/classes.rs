@@ -11,6 +11,7 @@ impl Provisioner {
         let template = recipe.as_ref().ok().map(|recipe| recipe.launch_template.clone());
         self.classes.insert(name, recipe);
         self.looks_at_all();
+        self.look_for_plain = true;
         template.into_iter().for_each(|template| self.template_is_there(now, &template));
     }
 

@@ -1,6 +1,6 @@
 //! Beginning to lead, listing what there is, and no longer leading.
 
-use super::{AGAIN, Provisioner, Reading, Term, Tidy, bridge, collect, gone};
+use super::{AGAIN, Copies, Provisioner, Reading, Templates, Term, Tidy, bridge, collect, gone};
 use crate::api::node_claim::Purpose;
 use crate::domain::time::Instant;
 use crate::provision::{Because, Claim, Effect, Launch, claim, launch};
@@ -24,6 +24,8 @@ impl Provisioner {
         self.declined.clear();
         self.instances.clear();
         self.reading = Reading::default();
+        self.copies = Copies::default();
+        self.templates = Templates::new(self.settings.template_grace);
         self.tidy = Tidy::default();
         self.retiring.clear();
         self.pools.forget();

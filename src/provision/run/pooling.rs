@@ -29,6 +29,7 @@ impl Provisioner {
         if !self.pools.seen(pool, &self.catalog) {
             return;
         }
+        self.look_for_plain = true;
         // What was held back by what it said before looks again, from the first rung on.
         for run in self.claims.all_quietly().filter(|run| run.spec.node_pool.as_ref() == Some(&name)) {
             run.look_again();

@@ -18,6 +18,8 @@ pub(super) struct Reading {
     pub(super) missing: BTreeMap<InstanceId, Instant>,
     /// All instances were read in this term.
     pub(super) all_were_read: bool,
+    /// When they were read last.
+    pub(super) all_at: Option<Instant>,
 }
 
 impl Reading {
@@ -49,6 +51,10 @@ impl Provisioner {
         (self.reading.on_its_way, self.reading.failing) = (false, false);
         self.reading.next = now + self.settings.resync;
         self.reading.all_were_read |= all;
+        if all {
+            self.reading.all_at = Some(now);
+            self.look_for_plain = true;
+        }
         let wanted = std::mem::take(&mut self.reading.wanted);
         if all {
             self.instances.clear();

@@ -59,6 +59,11 @@ impl Tidy {
         self.surplus.keys()
     }
 
+    /// Whether there are instances that no claim names.
+    pub(super) fn misses_claims(&self) -> bool {
+        !self.leaked.is_empty()
+    }
+
     /// Whether an instance is being ended.
     pub(super) fn ends(&self, instance: &InstanceId) -> bool {
         self.ending.contains_key(instance)

@@ -38,7 +38,14 @@ impl Provisioner {
                 let wish = match ours {
                     _ if !self.pools.are_known(now, self.leads_since) => Wish::Later,
                     Some(run) if self.is_up_to_date(&run.spec) => Wish::like(&run.spec, doomed, &self.settings),
-                    _ => wish(doomed, node, of, &self.catalog, (&self.pools, &self.classes), &self.settings),
+                    _ => wish(
+                        doomed,
+                        node,
+                        of.map(|of| (of, self.copies.of(&of.id))),
+                        &self.catalog,
+                        (&self.pools, &self.classes),
+                        &self.settings,
+                    ),
                 };
                 let kept = doomed.kept_in_zone || node.is_some_and(|node| node.bound_to_zone);
                 let zone = of.map(|of| of.offering.zone.as_str()).filter(|_| kept);
@@ -56,6 +63,7 @@ impl Provisioner {
                     self.claims.insert(name.clone(), claim::Run::new(now, name, *spec));
                 }
                 Some((_, Wish::Later)) => {}
+                Some((doomed, Wish::Uncopied)) => self.copies.want(now, &doomed.instance),
                 Some((_, Wish::Waits(because))) => {
                     if self.said.insert(format!("{name}: {because}")) {
                         self.say(&name, because, effects);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::cloud::InstanceSim;
+use super::cloud::{InstanceSim, THEIRS};
 use super::scenario::DEVICE;
 use super::world::World;
 use crate::domain::notice::InstanceId;
@@ -50,6 +50,7 @@ impl World {
             offering,
             token: None,
             pool,
+            template: Some(THEIRS.to_owned()),
             group,
             shown_ms: 0,
             born_ms: 0,

@@ -13,6 +13,9 @@ use crate::domain::offering::{CapacityType, Catalog, InstanceType, Offering};
 use crate::provision::bucket::Bucket;
 use crate::provision::{Answer, FleetError, Input, Instance, NodeView, Sight};
 
+/// The launch template of a node group.
+pub(super) const THEIRS: &str = "lt-0123";
+
 /// How often the provisioners read the reservations.
 const RESERVATIONS_MS: u64 = 30_000;
 
@@ -21,6 +24,8 @@ pub(in crate::sim) struct Cloud {
     pub state: State,
     pub pools: BTreeMap<Offering, Option<u32>>,
     pub instances: Vec<InstanceSim>,
+    /// The launch templates that have a name of ours, by name.
+    pub templates: BTreeMap<String, TemplateSim>,
     places: BTreeMap<InstanceId, usize>,
     /// What was answered under a token, and to which request.
     tokens: BTreeMap<String, (LaunchSpec, Answer)>,
@@ -37,6 +42,8 @@ pub(in crate::sim) struct InstanceSim {
     pub token: Option<String>,
     /// The NodePool that its node was labelled for from the beginning.
     pub pool: Option<String>,
+    /// The launch template that it was made with, by id; `None`: with none.
+    pub template: Option<String>,
     /// The Auto Scaling group that it is in.
     pub group: Option<String>,
     /// When DescribeInstances begins to show it.
@@ -66,6 +73,13 @@ impl InstanceSim {
             (None, false) => InstanceState::Running,
         }
     }
+}
+
+/// A launch template.
+pub(in crate::sim) struct TemplateSim {
+    pub id: String,
+    /// It has this cluster's tag.
+    pub ours: bool,
 }
 
 impl InstanceSim {
@@ -119,6 +133,7 @@ impl Cloud {
             state: State::Well,
             pools,
             instances: Vec::new(),
+            templates: BTreeMap::new(),
             places: BTreeMap::new(),
             tokens: BTreeMap::new(),
             refuses: BTreeMap::new(),
@@ -167,6 +182,10 @@ impl World {
     }
 
     fn fill(&mut self, token: &str, spec: &LaunchSpec) -> Answer {
+        let Some(template) = self.template_of(&spec.recipe) else {
+            let message = "there is no such launch template".to_owned();
+            return Answer::Refused { code: "InvalidLaunchTemplateName.NotFoundException".into(), message };
+        };
         if let Some(code) = self.cloud.refuses.get(&spec.capacity_type).copied() {
             let whole = code.starts_with("Invalid") || code.starts_with("Unauthorized");
             if whole {
@@ -196,7 +215,7 @@ impl World {
                         break;
                     }
                 }
-                instances.push(self.start(offering.clone(), Some(token.to_owned())));
+                instances.push(self.start(offering.clone(), Some(token.to_owned()), Some(template.clone())));
             }
         }
         let short = (instances.len() as i64) < spec.count;
@@ -224,13 +243,13 @@ impl World {
         else {
             return;
         };
-        self.start(offering, None);
+        self.start(offering, None, Some(THEIRS.to_owned()));
         let index = self.cloud.instances.len() - 1;
         self.in_group(index, group);
     }
 
     /// An instance starts.
-    fn start(&mut self, offering: Offering, token: Option<String>) -> Launched {
+    fn start(&mut self, offering: Offering, token: Option<String>, template: Option<String>) -> Launched {
         let id = self.instance_id();
         let joins = self.cloud.joins && !self.chance(self.supply.faults.never_joins_one_in);
         let shown_ms = self.now + self.below(self.supply.faults.shown_after_ms);
@@ -240,6 +259,7 @@ impl World {
             offering: offering.clone(),
             token,
             pool: None,
+            template,
             group: None,
             shown_ms,
             born_ms: self.now,
@@ -367,7 +387,8 @@ impl World {
             alive: one.state() == InstanceState::Running,
             offering: one.offering.clone(),
             subnets: subnets(&self.catalog),
-            template: Some(("lt-0123".into(), "7".into())),
+            template: one.template.clone().map(|id| (id, "7".to_owned())),
+            tags: BTreeMap::new(),
             pool: one.token.as_ref().and_then(|_| self.pool_of(one)).map(str::to_owned),
             group: one.group.clone(),
             launched_at: Some(super::world::epoch().wall(super::world::moment(one.born_ms))),

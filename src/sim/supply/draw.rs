@@ -58,6 +58,7 @@ impl Supply {
                 supply.script.push((at + later, step));
             }
         }
+        supply.draw_templates(seed, at);
         supply.script.sort_by_key(|(at, _)| *at);
         let last = supply.script.last().map_or(at, |(at, _)| *at);
         if seed % 5 == 3 {
@@ -97,6 +98,22 @@ fn witnessed(seed: u64, nodes: usize, last: u64) -> Vec<(u64, Step)> {
         steps.push((rng.u64(1_000..last.max(1_001)), step));
     }
     steps
+}
+
+impl Supply {
+    /// Nodes without a launch template, a class that moves, and somebody who deletes what is ours.
+    fn draw_templates(&mut self, seed: u64, last: u64) {
+        // Of its own: what the worlds have else is as it was before there was this.
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x7e3b_1a7e);
+        self.plain_of_four = [0, 0, 1, 4][rng.usize(..4)];
+        self.plain_kinds = rng.usize(1..4);
+        self.inline_class = rng.bool();
+        self.settings.template_grace = std::time::Duration::from_secs(rng.u64(2..15) * 60);
+        for _ in 0..rng.usize(..3) {
+            let step = if rng.u8(..3) == 0 { Step::DeleteTemplates } else { Step::ClassMoves };
+            self.script.push((rng.u64(..last.max(5 * MINUTE)), step));
+        }
+    }
 }
 
 /// A pool with some limit, floor or cap, or with none.

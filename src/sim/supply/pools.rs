@@ -18,8 +18,8 @@ const UNSEEN_MS: u64 = 1_000;
 impl World {
     /// The pools and classes of the beginning.
     pub fn found_pools(&mut self) {
+        self.resolve_class();
         let recipe = self.class_recipe();
-        self.classes.insert(CLASS.into(), Ok(recipe.clone()));
         for (name, zones) in self.supply.classes.clone() {
             let within = |zones: Vec<String>| {
                 let subnets = recipe.subnets.iter().filter(|subnet| zones.contains(&subnet.zone)).cloned().collect();
@@ -35,7 +35,7 @@ impl World {
     /// What the class of all pools launches.
     pub fn class_recipe(&self) -> Recipe {
         Recipe {
-            launch_template: "lt-class".into(),
+            launch_template: self.class_template(),
             launch_template_version: "1".into(),
             subnets: cloud::subnets(&self.catalog),
             ..Recipe::default()
@@ -55,14 +55,20 @@ impl World {
 
     pub fn pool_gone(&mut self, name: &str) {
         if self.pools.remove(name).is_some() {
+            self.ours.moved_ms = self.now;
             self.broadcast(&Input::PoolGone { name: name.to_owned() });
         }
     }
 
     pub fn class_changed(&mut self, state: Result<(), &'static str>) {
-        let recipe = state.map(|()| self.class_recipe()).map_err(str::to_owned);
-        self.classes.insert(CLASS.into(), recipe.clone());
-        self.broadcast(&Input::ClassSeen { name: CLASS.into(), recipe });
+        match state {
+            Ok(()) => self.resolve_class(),
+            Err(why) => {
+                let recipe = Err(why.to_owned());
+                self.classes.insert(CLASS.into(), recipe.clone());
+                self.broadcast(&Input::ClassSeen { name: CLASS.into(), recipe });
+            }
+        }
     }
 
     /// The pool of an instance.

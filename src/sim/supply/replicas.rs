@@ -7,7 +7,7 @@ use crate::interruption::Outcome;
 use crate::provision::invariants::Witness;
 use crate::provision::leadership::CALL_TIMEOUT;
 use crate::provision::witness::NotSeen;
-use crate::provision::{Answer, Claim, Created, Effect, Input, Launch, Provisioner};
+use crate::provision::{Answer, Claim, Copied, Created, Effect, Input, Launch, Provisioner};
 
 use super::agents::patched;
 use super::scenario::State;
@@ -59,6 +59,7 @@ impl World {
             let (name, recipe) = (name.clone(), recipe.clone());
             Input::ClassSeen { name, recipe }
         }));
+        inputs.push(Input::ClassesSynced);
         inputs.extend(self.pools.values().cloned().map(Input::PoolSeen));
         inputs.push(Input::PoolsSynced);
         inputs.extend(self.doomed.values().cloned().map(Input::InterruptionSeen));
@@ -159,6 +160,9 @@ impl World {
 
     fn begin(&mut self, replica: usize, life: u32, effect: Effect) {
         let sent = self.now;
+        if let Effect::DeleteTemplate { of, .. } = &effect {
+            self.check_unused(of);
+        }
         if let Effect::Decided { about, because } = &effect {
             if because.reason() == "Leads" {
                 self.figures.takeovers += 1;
@@ -182,6 +186,9 @@ impl World {
                 | Effect::End { .. }
                 | Effect::ReadInstances { .. }
                 | Effect::Look { .. }
+                | Effect::Copy { .. }
+                | Effect::ReadTemplates
+                | Effect::DeleteTemplate { .. }
         );
         let away = if ec2 { self.cloud.state == State::Away } else { self.api == State::Away };
         let faults = self.supply.faults.clone();
@@ -432,6 +439,15 @@ impl World {
                 }
                 Input::Ended { instance, outcome: Outcome::Done }
             }
+            Effect::Copy { instance, .. } => {
+                let copied = self.copy(&instance);
+                Input::Copied { instance, copied }
+            }
+            Effect::ReadTemplates => Input::TemplatesRead(self.our_templates()),
+            Effect::DeleteTemplate { of, .. } => {
+                self.delete_template(&of);
+                Input::TemplateDeleted { of, outcome: Outcome::Done }
+            }
             Effect::Decided { .. } => return None,
         })
     }
@@ -494,6 +510,9 @@ fn failed(effect: &Effect, why: &str) -> Option<Input> {
         Effect::RecordTaken { instance, .. } => Input::TakenRecorded { instance, outcome: outcome() },
         Effect::Withdraw { instance, .. } => Input::Withdrawn { instance, outcome: outcome() },
         Effect::End { instance, .. } => Input::Ended { instance, outcome: outcome() },
+        Effect::Copy { instance, .. } => Input::Copied { instance, copied: Copied::Failed(why.to_owned()) },
+        Effect::ReadTemplates => Input::TemplatesFailed(why.to_owned()),
+        Effect::DeleteTemplate { of, .. } => Input::TemplateDeleted { of, outcome: outcome() },
         Effect::Decided { .. } => return None,
     })
 }

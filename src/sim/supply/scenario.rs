@@ -44,6 +44,12 @@ pub struct Supply {
     pub classes: BTreeMap<String, Result<Vec<String>, String>>,
     /// The pool that the cluster's nodes are labelled for.
     pub labelled: Option<String>,
+    /// Every node whose number leaves less than this when divided by four was made without a launch template.
+    pub plain_of_four: usize,
+    /// How many different ones there are among these.
+    pub plain_kinds: usize,
+    /// The class of all pools says what is launched, and a launch template is made of it.
+    pub inline_class: bool,
     pub script: Vec<(u64, Step)>,
     pub ends_ms: u64,
     /// The replicas look at everything with every input, rather than at what it may have changed.
@@ -135,6 +141,10 @@ pub enum Step {
     PoolGone(&'static str),
     /// The class of all pools can be launched, or why not.
     Class(Result<(), &'static str>),
+    /// The class of all pools says something else from now on, so that another template is made of it.
+    ClassMoves,
+    /// Somebody deletes every launch template of ours.
+    DeleteTemplates,
     /// The instance of a stand-in is interrupted, whoever stands in.
     DoomStandIn,
     /// The instance of this node is in the Auto Scaling group of that number.
@@ -238,6 +248,9 @@ pub fn a_cluster(nodes: usize) -> Supply {
         pools: BTreeMap::new(),
         classes: BTreeMap::new(),
         labelled: None,
+        plain_of_four: 0,
+        plain_kinds: 1,
+        inline_class: false,
         script: Vec::new(),
         ends_ms: 15 * 60_000,
         thorough: false,

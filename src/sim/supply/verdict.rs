@@ -7,6 +7,7 @@ use super::world::{World, moment};
 use crate::api::interruption::Phase;
 use crate::api::node_claim::Purpose;
 use crate::domain::notice::{InstanceId, Kind};
+use crate::provision::Doomed;
 use crate::provision::invariants::{Lived, TWINS_MAX, twins};
 
 /// How long everything must have been well for the end to be judged: longer than the longest belief in a shortage.
@@ -76,6 +77,16 @@ impl World {
         group.is_some() && !self.claims.contains_key(claim) && self.cloud.instances.iter().any(newer)
     }
 
+    /// Whether an instance without a launch template has ended before whoever leads could read what it was made of: EC2 or
+    /// the API server was away, answers were lost, or the one who had read it does not lead any more.
+    fn may_have_ended_unread(&self, doomed: &Doomed) -> bool {
+        let faults = &self.supply.faults;
+        let lost = faults.ec2_error_one_in.or(faults.ec2_lost_one_in).is_some();
+        let troubled = lost || self.bad_ms > 0 || self.figures.takeovers > 1;
+        let plain = self.find(&doomed.instance).is_some_and(|place| self.cloud.instances[place].template.is_none());
+        plain && doomed.replacement.none_comes && troubled
+    }
+
     /// Everybody who wanted a node has one, where EC2 had one to give.
     fn check_served(&mut self) {
         let gives = self.cloud.pools.values().any(|left| left.is_none());
@@ -92,6 +103,9 @@ impl World {
             };
             let recommended = doomed.kind == Some(Kind::RebalanceRecommendation);
             if recommended && !self.supply.settings.replace_on_rebalance {
+                continue;
+            }
+            if self.may_have_ended_unread(doomed) || self.is_beyond_copying(&name) {
                 continue;
             }
             if self.unwanted.contains(doomed.instance.as_str())

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::cloud::{self, Cloud};
 use super::replicas::{Call, Replica};
 use super::scenario::{State, Step, Supply};
+use super::templates::Ours;
 pub(in crate::sim) use super::told::Told;
 use super::{ClaimAtEnd, Figures, Report};
 use crate::api::interruption::Phase;
@@ -55,6 +56,7 @@ pub(in crate::sim) struct World {
     pub classes: BTreeMap<String, Result<Recipe, String>>,
     /// What leaders have left to the next ones: all that was ever written.
     pub memories: Vec<String>,
+    pub ours: Ours,
     /// When each pool was changed last.
     pub pools_changed_ms: BTreeMap<String, u64>,
     /// The lease: who holds it, and until when.
@@ -145,6 +147,7 @@ impl World {
             pools: BTreeMap::new(),
             classes: BTreeMap::new(),
             memories: Vec::new(),
+            ours: Ours::default(),
             pools_changed_ms: BTreeMap::new(),
             lease: None,
             released_at: 0,
@@ -189,7 +192,10 @@ impl World {
             zone: cloud::zone(index % self.supply.zones),
             capacity_type: CapacityType::Spot,
         };
-        self.add_instance(offering, self.supply.labelled.clone());
+        let place = self.add_instance(offering, self.supply.labelled.clone());
+        if index % 4 < self.supply.plain_of_four {
+            self.cloud.instances[place].template = None;
+        }
     }
 
     /// Runs to the end.
@@ -230,6 +236,8 @@ impl World {
             labels: self.nodes.iter().map(|(name, node)| (name.clone(), node.labels.clone())).collect(),
             pool_of: self.claims.values().filter_map(|c| Some((c.name.clone(), c.spec.node_pool.clone()?))).collect(),
             claims_left: self.claims.into_keys().collect(),
+            templates_deleted: self.ours.deleted,
+            templates_left: self.cloud.templates.into_keys().collect(),
             nodes_left: self.nodes.keys().cloned().collect(),
             cordoned: self.nodes.into_values().filter(|node| node.cordoned).map(|node| node.name).collect(),
         }
@@ -334,6 +342,8 @@ impl World {
             Step::Pool(name, spec) => self.pool_changed(name, *spec),
             Step::PoolGone(name) => self.pool_gone(name),
             Step::Class(state) => self.class_changed(state),
+            Step::ClassMoves => self.class_moves(),
+            Step::DeleteTemplates => self.delete_templates(),
             Step::DoomStandIn => {
                 let stands_in = |one: &cloud::InstanceSim| one.token.is_some() && one.died_ms.is_none();
                 if let Some(index) = self.cloud.instances.iter().position(stands_in) {

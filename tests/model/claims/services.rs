@@ -203,6 +203,7 @@ impl Ec2 {
             offering: one.offering.clone(),
             subnets: Vec::new(),
             template: None,
+            tags: Default::default(),
             launch: Some(one.token.clone()),
             launched_at: None,
             pool: None,
