@@ -39,7 +39,6 @@ use crate::api::node_claim::{NodeClaimSpec, NodeClaimStatus, Recipe, Subnet};
 use crate::domain::node::Taint;
 use crate::domain::notice::{InstanceId, InstanceState, Kind};
 use crate::domain::offering::{CapacityType, Catalog, Offering};
-use crate::domain::requirements::{CAPACITY_TYPE, INSTANCE_TYPE, ZONE};
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
 pub use because::Because;
@@ -237,15 +236,6 @@ pub struct NodeView {
     pub workloads: bool,
     /// One of these has a volume, which keeps it in this zone.
     pub bound_to_zone: bool,
-}
-
-impl NodeView {
-    /// What its labels say that it runs on.
-    pub(crate) fn offering(&self) -> Offering {
-        let label = |key: &str| self.labels.get(key).cloned().unwrap_or_default();
-        let capacity_type = CapacityType::from_word(&label(CAPACITY_TYPE)).unwrap_or(CapacityType::Spot);
-        Offering { instance_type: label(INSTANCE_TYPE), zone: label(ZONE), capacity_type }
-    }
 }
 
 /// An instance as EC2 describes it.
@@ -502,18 +492,4 @@ pub struct FleetError {
     pub instance_type: Option<String>,
     pub zone: Option<String>,
     pub subnet_id: Option<String>,
-}
-
-/// A recipe that copies an instance: its launch template, or one that is `like` it, in the subnets of its kind.
-fn copy_of(instance: &Instance, like: Option<&str>) -> Option<Recipe> {
-    let ours = || Some((like?.to_owned(), class::template::VERSION.to_owned()));
-    let (id, version) = instance.template.clone().or_else(ours)?;
-    let recipe = Recipe {
-        launch_template: id,
-        launch_template_version: version,
-        subnets: instance.subnets.clone(),
-        tags: instance.tags.clone(),
-        ..Recipe::default()
-    };
-    Some(recipe).filter(|recipe| !recipe.subnets.is_empty())
 }

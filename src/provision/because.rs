@@ -20,7 +20,7 @@ pub enum Because {
     /// Karpenter replaces its nodes itself.
     LeftToKarpenter { node: String },
     /// Nothing is known that could be copied.
-    NothingToCopy { node: String, why: String },
+    NothingToCopy { instance: InstanceId, node: String, why: String },
     /// What an instance without a launch template is made of could not be read.
     NotCopied { instance: InstanceId, why: String },
     /// Nothing has used a launch template of ours for a while.
@@ -240,7 +240,7 @@ impl fmt::Display for Because {
             }
             Self::Wanted { node, kind: None } => write!(f, "{node} is doomed: another node is wanted in its place"),
             Self::LeftToKarpenter { node } => write!(f, "{node} is Karpenter's, which replaces it itself"),
-            Self::NothingToCopy { node, why } => write!(f, "{node} cannot be replaced: {why}"),
+            Self::NothingToCopy { node, why, .. } => write!(f, "{node} cannot be replaced: {why}"),
             Self::NotCopied { instance, why } => {
                 write!(
                     f,

@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::Instance;
 use super::bucket::Bucket;
+use super::class::template::VERSION;
+use crate::api::node_claim::Recipe;
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
 
@@ -170,6 +173,20 @@ impl Known {
     fn is_due(&self, now: Instant) -> bool {
         !self.on_its_way && self.next <= now
     }
+}
+
+/// A recipe that copies an instance: its launch template, or one that is `like` it, in the subnets of its kind.
+pub(super) fn copy_of(instance: &Instance, like: Option<&str>) -> Option<Recipe> {
+    let ours = || Some((like?.to_owned(), VERSION.to_owned()));
+    let (id, version) = instance.template.clone().or_else(ours)?;
+    let recipe = Recipe {
+        launch_template: id,
+        launch_template_version: version,
+        subnets: instance.subnets.clone(),
+        tags: instance.tags.clone(),
+        ..Recipe::default()
+    };
+    Some(recipe).filter(|recipe| !recipe.subnets.is_empty())
 }
 
 #[cfg(test)]

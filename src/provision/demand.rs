@@ -1,9 +1,9 @@
 //! Which interruptions want a replacement, and of what shape.
 
-use super::copies::Copy;
+use super::copies::{Copy, copy_of};
 use super::pools::serving::{Service, needs};
 use super::pools::{Classes, Pools};
-use super::{Because, Doomed, Instance, NodeView, Settings, copy_of};
+use super::{Because, Doomed, Instance, NodeView, Settings};
 use crate::api::interruption::Phase;
 use crate::api::node_claim::{NodeClaimSpec, PATIENCE_MAX_SECONDS, Purpose, RESOURCES_MAX, Replaces};
 use crate::domain::notice::Kind;
@@ -145,12 +145,12 @@ fn copy(
         Copy::Gone => {
             let why = "its instance was made without a launch template, and had ended before it could be read what it was \
                        made of: nothing is left to copy";
-            return Wish::None(Because::NothingToCopy { node, why: why.into() });
+            return Wish::None(Because::NothingToCopy { instance: doomed.instance.clone(), node, why: why.into() });
         }
     };
     let Some(recipe) = copy_of(instance, like) else {
         let why = "no subnet is known that it could be launched in";
-        return Wish::None(Because::NothingToCopy { node, why: why.into() });
+        return Wish::None(Because::NothingToCopy { instance: doomed.instance.clone(), node, why: why.into() });
     };
     let order = match instance.offering.capacity_type {
         CapacityType::Spot => settings.order.clone(),

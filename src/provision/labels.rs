@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::NodeView;
 use super::pools::Rules;
 use crate::domain::node::Taint;
-use crate::domain::offering::CapacityType;
-use crate::domain::requirements::{CAPACITY_TYPE, NODE_POOL};
+use crate::domain::offering::{CapacityType, Offering};
+use crate::domain::requirements::{CAPACITY_TYPE, INSTANCE_TYPE, NODE_POOL, ZONE};
 
 /// Labels of node groups. A stand-in is launched with a group's template and gets its name from the user data, and is none
 /// of its nodes: whoever counts the group by this label would count it.
@@ -85,6 +85,15 @@ pub fn at_registration(
 pub fn policies(node: &NodeView, rules: &Rules) -> BTreeMap<String, Option<String>> {
     let differs = |(key, value): &&(&str, Option<String>)| node.annotations.get(*key) != value.as_ref();
     rules.policies.iter().filter(differs).map(|(key, value)| ((*key).to_owned(), value.clone())).collect()
+}
+
+impl NodeView {
+    /// What its labels say that it runs on.
+    pub(crate) fn offering(&self) -> Offering {
+        let label = |key: &str| self.labels.get(key).cloned().unwrap_or_default();
+        let capacity_type = CapacityType::from_word(&label(CAPACITY_TYPE)).unwrap_or(CapacityType::Spot);
+        Offering { instance_type: label(INSTANCE_TYPE), zone: label(ZONE), capacity_type }
+    }
 }
 
 #[cfg(test)]

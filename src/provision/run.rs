@@ -64,6 +64,9 @@ use watched::Watched;
 
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How long a doomed instance is asked after before the next try.
+const READ_AGAIN: Duration = Duration::from_secs(2);
+
 /// How long EC2 may take to show an instance that it has just launched.
 const NOT_SHOWN_YET: Duration = Duration::from_secs(180);
 

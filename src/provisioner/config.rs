@@ -71,6 +71,10 @@ pub struct Config {
     #[arg(long, env = "SPOTKEEPER_LEAK_GRACE", value_name = "DURATION", default_value = "10m", value_parser = duration)]
     pub leak_grace: Duration,
 
+    /// For how long a launch template of ours that nothing uses is left alone.
+    #[arg(long, env = "SPOTKEEPER_TEMPLATE_GRACE", value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    pub template_grace: Duration,
+
     /// How long a spot pool must have been quiet before an on-demand node returns to it; doubled with each failure.
     #[arg(long, env = "SPOTKEEPER_RETURN_AFTER", value_name = "DURATION", default_value = "10m", value_parser = duration)]
     pub return_after: Duration,
@@ -141,6 +145,9 @@ impl Config {
         if self.leak_grace < Duration::from_secs(60) {
             return Err("--leak-grace: below 60s a list that lags behind would cost instances".to_owned());
         }
+        if self.template_grace < Duration::from_secs(10) {
+            return Err("--template-grace: below 10s a list that lags behind would cost templates in use".to_owned());
+        }
         if self.registration_timeout < Duration::from_secs(30) {
             return Err("--registration-timeout: no instance boots in less than 30s".to_owned());
         }
@@ -158,6 +165,7 @@ impl Config {
             bucket: self.create_fleet_bucket,
             resync: self.resync,
             leak_grace: self.leak_grace,
+            template_grace: self.template_grace,
             keep_for: self.keep_interruptions_for,
             keep_interruptions: self.keep_interruptions,
             returns: comeback::Policy {
@@ -217,6 +225,7 @@ mod tests {
             (&["--resync", "10ms"], "--resync"),
             (&["--registration-timeout", "1s"], "--registration-timeout"),
             (&["--leak-grace", "0s"], "--leak-grace"),
+            (&["--template-grace", "1s"], "--template-grace"),
             (&["--log", "spotkeeper=loud"], "--log"),
         ] {
             let refused = parse(args).unwrap_err();

@@ -416,7 +416,18 @@ impl Surroundings<Provisioner> for Performer {
                 };
                 Some(Input::ReplacementWritten { instance, outcome })
             }),
-            Effect::Decided { about, because } => decided(&about, &because),
+            Effect::Decided { about, because } => {
+                decided(&about, &because);
+                if let Because::NothingToCopy { instance, node, .. } = &because {
+                    let (instance, node) = (instance.clone(), node.clone());
+                    self.start(async move {
+                        if let Err(error) = shared.kubernetes.publish_decision(&instance, &node, &because).await {
+                            tracing::warn!(about, error = one_line(&error), "an event cannot be published");
+                        }
+                        None
+                    });
+                }
+            }
         }
     }
 

@@ -13,6 +13,7 @@ mod agents;
 pub(super) mod beginning;
 pub(super) mod cloud;
 mod draw;
+mod lost;
 mod memories;
 mod pools;
 mod replicas;

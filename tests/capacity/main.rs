@@ -4,6 +4,7 @@
 mod support;
 
 mod classes;
+mod copies;
 mod departures;
 mod faults;
 mod ladder;

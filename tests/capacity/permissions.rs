@@ -29,11 +29,13 @@ fn allowed() -> BTreeSet<String> {
 async fn every_right_of_the_provisioner_is_needed_and_every_call_is_allowed() {
     let scene = Scene::new("rights").await;
     let node = scene.node("a").await;
+    // What it is made of is read ahead.
+    scene.ec2.plain_node(&scene.cluster, "plain", "join", 8, &[]).await;
     // Reservations are read from when a NodePool has them on its ladder, as by default; moto knows none, and says so.
-    let provisioner = scene.provisioner().await.arg("--keep-interruptions=0").start().await;
+    let provisioner = scene.provisioner().await.arg("--keep-interruptions=0").arg("--template-grace=10s").start().await;
     provisioner.leads().await;
     scene.class("rights", &scene.inline_class().await).await.expect("it is valid");
-    scene.class_is("rights", "True", "").await;
+    let class = scene.class_is("rights", "True", "").await;
     // One that cannot serve any node, and says so.
     let nowhere = json!({ "template": { "spec": { "nodeClassRef": { "name": "nowhere" } } } });
     scene.cluster.send("POST", POOLS, "application/json", &pool("rights", &nowhere)).await.expect("it is made");
@@ -85,7 +87,10 @@ async fn every_right_of_the_provisioner_is_needed_and_every_call_is_allowed() {
         if asked { Ok(()) } else { Err(provisioner.process.log_tail()) }
     })
     .await;
+    let path = "/apis/spotkeeper.dev/v1alpha1/ec2nodeclasses/rights";
+    scene.cluster.delete(path).await.expect("it is deleted");
     scene.launches_removed().await;
+    scene.template_gone(class["status"]["launchTemplate"]["name"].as_str().expect("a template")).await;
     let actions = scene.ec2.actions();
     drop(provisioner);
     none_is_too_many(scene.cluster.plane, "manifests/overlays/full", "spotkeeper-provisioner").await;

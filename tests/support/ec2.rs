@@ -5,6 +5,7 @@
 //! `answers` for the XML of it.
 
 mod answers;
+mod templates;
 mod witness;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -171,9 +172,14 @@ impl Ec2 {
 
     /// A spot instance that runs, made with this template, and its node.
     pub async fn node(&self, cluster: &Cluster, name: &str, template: &str) -> NodeHandle {
+        self.node_of("m7g.large", cluster, name, template).await
+    }
+
+    /// The same, of this type.
+    pub async fn node_of(&self, of: &str, cluster: &Cluster, name: &str, template: &str) -> NodeHandle {
         let subnet = self.subnets().await.remove(0);
         let tags = [("aws:ec2launchtemplate:id", template), ("aws:ec2launchtemplate:version", "1")];
-        let instance = self.shared.run("m7g.large", &subnet, "spot", &tags).await;
+        let instance = self.shared.run_all(1, of, &subnet, "spot", &tags).await.remove(0);
         cluster.node_on(name, &instance).await
     }
 
@@ -234,11 +240,6 @@ impl Shared {
         answer.text().await.expect("the answer has a text")
     }
 
-    /// One instance, by moto. Returns its id.
-    async fn run(&self, name: &str, subnet: &str, market: &str, tags: &[(&str, &str)]) -> String {
-        self.run_all(1, name, subnet, market, tags).await.remove(0)
-    }
-
     async fn run_all(
         &self,
         count: usize,
@@ -247,10 +248,22 @@ impl Shared {
         market: &str,
         tags: &[(&str, &str)],
     ) -> Vec<String> {
+        self.run_with(count, name, subnet, market, tags, &[("ImageId", IMAGE)]).await
+    }
+
+    /// The same; `more` says what they are made of.
+    async fn run_with(
+        &self,
+        count: usize,
+        name: &str,
+        subnet: &str,
+        market: &str,
+        tags: &[(&str, &str)],
+        more: &[(&str, &str)],
+    ) -> Vec<String> {
         let count = count.to_string();
         let mut form: Vec<(String, String)> = [
             ("Action", "RunInstances"),
-            ("ImageId", IMAGE),
             ("InstanceType", name),
             ("SubnetId", subnet),
             ("MinCount", count.as_str()),
@@ -259,6 +272,7 @@ impl Shared {
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .to_vec();
+        form.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         if market == "spot" {
             form.push(("InstanceMarketOptions.MarketType".into(), "spot".into()));
         }
@@ -321,7 +335,11 @@ impl Shared {
                     ("aws:ec2launchtemplate:id", template.as_str()),
                     ("aws:ec2launchtemplate:version", asked.template.1.as_str()),
                 ];
-                let id = self.run(&one.0, &one.1, &asked.market, &[tags, template.to_vec()].concat()).await;
+                let tags = [tags, template.to_vec()].concat();
+                // What a template says counts where the provisioner has made it; those of tests say what all have.
+                let ours = [("LaunchTemplate.LaunchTemplateId", template[0].1)];
+                let more = if asked.template.0.starts_with("lt-") { [("ImageId", IMAGE)] } else { ours };
+                let id = self.run_with(1, &one.0, &one.1, &asked.market, &tags, &more).await.remove(0);
                 given.push(Given { id, name: one.0.clone(), subnet: one.1.clone() });
             }
         }

@@ -72,7 +72,8 @@ impl Provisioner {
                 Some((doomed, Wish::None(because))) => self.decline(&doomed, &name, because, effects),
                 Some((doomed, Wish::Unknown)) if self.reading.is_unknown(now, &doomed.instance) => {
                     let (node, why) = (doomed.node.clone(), "EC2 does not know its instance any more".into());
-                    self.decline(&doomed, &name, Because::NothingToCopy { node, why }, effects);
+                    let instance = doomed.instance.clone();
+                    self.decline(&doomed, &name, Because::NothingToCopy { instance, node, why }, effects);
                 }
                 Some((doomed, Wish::Unknown)) => {
                     // One that was just read and not shown is read again at its time.

@@ -6,10 +6,10 @@ use crate::engine::Core;
 use crate::interruption::Outcome;
 use crate::provision::invariants::Witness;
 use crate::provision::leadership::CALL_TIMEOUT;
-use crate::provision::witness::NotSeen;
-use crate::provision::{Answer, Claim, Copied, Created, Effect, Input, Launch, Provisioner};
+use crate::provision::{Claim, Created, Effect, Input, Launch, Provisioner};
 
 use super::agents::patched;
+use super::lost::failed;
 use super::scenario::State;
 use super::world::{Event, Told, World, moment};
 
@@ -439,15 +439,9 @@ impl World {
                 }
                 Input::Ended { instance, outcome: Outcome::Done }
             }
-            Effect::Copy { instance, .. } => {
-                let copied = self.copy(&instance);
-                Input::Copied { instance, copied }
-            }
+            Effect::Copy { instance, .. } => self.copy_of(instance),
             Effect::ReadTemplates => Input::TemplatesRead(self.our_templates()),
-            Effect::DeleteTemplate { of, .. } => {
-                self.delete_template(&of);
-                Input::TemplateDeleted { of, outcome: Outcome::Done }
-            }
+            Effect::DeleteTemplate { of, .. } => self.delete_template(of),
             Effect::Decided { .. } => return None,
         })
     }
@@ -474,45 +468,4 @@ impl World {
             self.answer(replica, life, later, Some(Input::LeaseHeld { until }));
         }
     }
-}
-
-/// What the caller is told where nothing came back.
-fn failed(effect: &Effect, why: &str) -> Option<Input> {
-    let outcome = || Outcome::Failed(why.to_owned());
-    let created = || Created::Failed(why.to_owned());
-    Some(match effect.clone() {
-        Effect::List => Input::ListFailed(why.to_owned()),
-        Effect::Recall => Input::Recalled { found: Err(why.to_owned()) },
-        Effect::Remember { .. } => Input::Remembered { outcome: outcome() },
-        Effect::ReadInstances { .. } => Input::InstancesFailed(why.to_owned()),
-        Effect::CreateClaim { name, .. } => Input::ClaimCreated { name, outcome: created() },
-        Effect::WriteClaim { name, .. } => Input::ClaimWritten { name, outcome: outcome() },
-        Effect::DeleteClaim { name, .. } => Input::ClaimDeleted { name, outcome: outcome() },
-        Effect::CreateLaunch { name, .. } => Input::LaunchCreated { name, outcome: created() },
-        Effect::Label { node, .. } => Input::Labelled { node, outcome: outcome() },
-        Effect::WritePool { name, .. } => Input::PoolWritten { name, outcome: outcome() },
-        Effect::WriteLaunch { name, .. } => Input::LaunchWritten { name, outcome: outcome() },
-        Effect::DeleteLaunch { name, .. } => Input::LaunchDeleted { name, outcome: outcome() },
-        Effect::WriteReplacement { instance, .. } => Input::ReplacementWritten { instance, outcome: outcome() },
-        Effect::Call { launch, .. } => Input::Called { launch, answer: Answer::Unknown(why.to_owned()) },
-        Effect::LookUp { launch, .. } => Input::LookedUp { launch, found: Err(why.to_owned()) },
-        Effect::ReadAttachments { node } => Input::AttachmentsRead { node, found: Err(why.to_owned()) },
-        Effect::TaintOutOfService { node, .. } => Input::NodeTainted { node, outcome: outcome() },
-        Effect::DeleteNode { node, .. } => Input::NodeDeleted { node, outcome: outcome() },
-        Effect::Disown { instance, .. } | Effect::DeleteInterruption { instance, .. } => {
-            Input::RecordWritten { instance, outcome: outcome() }
-        }
-        Effect::Request { instance, .. } => Input::Requested { instance, outcome: outcome() },
-        Effect::Look { .. } => Input::Looked(Err(NotSeen { throttled: false, why: why.to_owned() })),
-        Effect::WriteNotice { instance, entry, .. } => {
-            Input::NoticeWritten { instance, key: entry.key(), outcome: outcome() }
-        }
-        Effect::RecordTaken { instance, .. } => Input::TakenRecorded { instance, outcome: outcome() },
-        Effect::Withdraw { instance, .. } => Input::Withdrawn { instance, outcome: outcome() },
-        Effect::End { instance, .. } => Input::Ended { instance, outcome: outcome() },
-        Effect::Copy { instance, .. } => Input::Copied { instance, copied: Copied::Failed(why.to_owned()) },
-        Effect::ReadTemplates => Input::TemplatesFailed(why.to_owned()),
-        Effect::DeleteTemplate { of, .. } => Input::TemplateDeleted { of, outcome: outcome() },
-        Effect::Decided { .. } => return None,
-    })
 }

@@ -5,6 +5,7 @@ use super::scenario::{CLASS, State};
 use super::world::World;
 use crate::api::node_claim::Recipe;
 use crate::domain::notice::InstanceId;
+use crate::interruption::Outcome;
 use crate::provision::templates::OurTemplate;
 use crate::provision::{Copied, Input};
 
@@ -40,7 +41,7 @@ impl World {
     }
 
     /// What another like this one is launched with.
-    pub fn copy(&mut self, instance: &InstanceId) -> Copied {
+    fn copy(&mut self, instance: &InstanceId) -> Copied {
         if self.cloud.state == State::Throttles {
             return Copied::Failed("RequestLimitExceeded".into());
         }
@@ -99,13 +100,19 @@ impl World {
         ours.map(|(name, of)| OurTemplate { id: of.id.clone(), name: name.clone() }).collect()
     }
 
-    pub fn delete_template(&mut self, of: &OurTemplate) {
+    pub fn copy_of(&mut self, instance: InstanceId) -> Input {
+        let copied = self.copy(&instance);
+        Input::Copied { instance, copied }
+    }
+
+    pub fn delete_template(&mut self, of: OurTemplate) -> Input {
         if self.cloud.templates.get(&of.name).is_some_and(|one| one.id == of.id) {
             self.tell(|| format!("-- {} is deleted", of.name));
             self.cloud.templates.remove(&of.name);
             self.ours.deleted.push(of.name.clone());
             self.figures.templates_deleted += 1;
         }
+        Input::TemplateDeleted { of, outcome: Outcome::Done }
     }
 
     /// P-12: whoever is about to delete a template deletes one of ours, and nothing uses it.

@@ -17,6 +17,19 @@ const QUIET_MS: u64 = 40 * 60_000;
 const FRESH_MS: u64 = 120_000;
 
 impl World {
+    /// Keeps count of how long something was not well.
+    pub fn weather(&mut self) {
+        let bad = self.api != State::Well || self.cloud.state != State::Well;
+        match (bad, self.bad_since) {
+            (true, None) => self.bad_since = Some(self.now),
+            (false, Some(since)) => {
+                self.bad_ms += self.now - since;
+                self.bad_since = None;
+            }
+            _ => {}
+        }
+    }
+
     pub fn verdict(&mut self) {
         self.check_twins();
         let last = self.last_step;

@@ -372,19 +372,6 @@ impl World {
         }
     }
 
-    /// Keeps count of how long something was not well.
-    pub fn weather(&mut self) {
-        let bad = self.api != State::Well || self.cloud.state != State::Well;
-        match (bad, self.bad_since) {
-            (true, None) => self.bad_since = Some(self.now),
-            (false, Some(since)) => {
-                self.bad_ms += self.now - since;
-                self.bad_since = None;
-            }
-            _ => {}
-        }
-    }
-
     /// An Interruption is new or has changed, but for its replacement, which is written here.
     pub fn interruption(&mut self, seen: Doomed) {
         let id = seen.instance.clone();

@@ -53,7 +53,7 @@ pub struct Outcome {
 pub struct FindingOutcome {
     pub at_ms: u64,
     pub node: String,
-    /// `I-1` to `I-8`, `P-1` to `P-11`, or `live` where something did not come to an end.
+    /// `I-1` to `I-8`, `P-1` to `P-12`, or `live` where something did not come to an end.
     pub code: String,
     pub what: String,
 }
