@@ -33,6 +33,7 @@ mod world;
 
 use std::fmt;
 
+pub use api::apply_patch;
 pub use scenario::Scenario;
 
 /// What came of a world.

@@ -86,7 +86,7 @@ impl Terms {
 }
 
 /// Where the plan is with one pod.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     /// To be asked, not before this.
     Due(Instant),
@@ -96,7 +96,7 @@ enum State {
     Going { ends_at: Instant },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     pod: Pod,
     state: State,
@@ -152,7 +152,7 @@ impl Entry {
 }
 
 /// The plan for all pods of the node.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     pods: BTreeMap<PodUid, Entry>,
     listed: bool,

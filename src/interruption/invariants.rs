@@ -104,7 +104,7 @@ impl fmt::Display for Violation {
 }
 
 /// Watches one life of one agent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Witness {
     flags: Policy,
     policy: Policy,
@@ -118,7 +118,7 @@ pub struct Witness {
 }
 
 /// A pod, and what was asked of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Followed {
     pod: Pod,
     first_ask: Option<Instant>,
@@ -360,7 +360,7 @@ fn grace_kept(ask: &Ask, followed: &Followed, deadlines: &[Instant]) -> Option<S
 }
 
 /// The order of the statuses of one record: I-4 and I-5.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct StatusOrder {
     episode: i64,
     phase: Option<Phase>,

@@ -97,7 +97,7 @@ impl Course {
 }
 
 /// All notices of one episode.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Notices {
     pub heard: BTreeMap<NoticeKey, Heard>,
     /// The node's replacement is Ready: it stays so, as far as these notices are concerned.
@@ -270,7 +270,7 @@ fn refuted_at(heard: &Heard, margin: Duration) -> Instant {
 }
 
 /// What is known of the node's IMDS.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Imds {
     answered: bool,
     failures: u32,

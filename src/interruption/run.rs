@@ -42,7 +42,7 @@ const NODE_AWAITED: Duration = Duration::from_secs(3);
 const PEEK: Duration = Duration::from_secs(3600);
 
 /// Core 1: keeps one instance.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Keeper {
     me: Identity,
     role: Role,

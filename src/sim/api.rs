@@ -204,7 +204,7 @@ impl World {
             };
         }
         let object = &mut self.nodes[node].object;
-        apply(object, &patch);
+        apply_patch(object, &patch);
         match mark {
             Some(mark) => self.tell(node, || format!("the node is marked: {}", mark.kind)),
             None => self.tell(node, || "the node's mark is undone".into()),
@@ -316,7 +316,7 @@ fn patch(from: &Node, mark: Option<&Mark>) -> Option<serde_json::Value> {
 }
 
 /// Applies a merge patch as an API server does, to the fields that the Node has here.
-fn apply(node: &mut Node, patch: &serde_json::Value) {
+pub fn apply_patch(node: &mut Node, patch: &serde_json::Value) {
     for (map, field) in [(&mut node.annotations, "annotations"), (&mut node.labels, "labels")] {
         for (key, value) in patch["metadata"][field].as_object().into_iter().flatten() {
             match value.as_str() {

@@ -9,4 +9,5 @@
 //! What is judged is what the simulator judges: the witnesses of both cores, the ledger, the rule for twins.
 
 mod claims;
+mod drain;
 mod explore;

@@ -15,7 +15,7 @@ use crate::interruption::drain::{ASKED_FOR, HOLD_SPARE};
 use crate::interruption::mark::{EXCLUDE_FROM_LOAD_BALANCERS, INTERRUPTION};
 
 /// What happened to one node and its pods.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Ledger {
     pub margin: Duration,
     /// Evictions may wait for a replacement: until a pod could not end in time otherwise, and no longer.
@@ -33,7 +33,7 @@ pub struct Ledger {
 }
 
 /// One pod of the node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PodFate {
     pub path: String,
     pub grace: Duration,

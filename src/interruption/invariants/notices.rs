@@ -20,7 +20,7 @@ const NODE_AWAITED: Duration = Duration::from_secs(3);
 const REMEMBERED_MAX: usize = 512;
 
 /// One announcement.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Said {
     pub(super) subject: Subject,
     announced: Option<Timestamp>,
@@ -30,7 +30,7 @@ pub(super) struct Said {
     said_here: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Announced {
     policy: Policy,
     node: Option<Node>,
@@ -51,7 +51,7 @@ pub(super) struct Announced {
 }
 
 /// What IMDS said last, and whether it is to be believed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct ImdsSeen {
     failed_in_a_row: u32,
     reading: Reading,

@@ -18,7 +18,7 @@ use crate::interruption::{Announcement, Answer, Effect, Identity, Policy, Record
 /// How often the heartbeat moves while the node is drained.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Episode {
     pub(super) number: i64,
     pub(super) notices: Notices,

@@ -16,7 +16,7 @@ pub const ANSWER_AWAITED: Duration = Duration::from_secs(2);
 pub const WAITS_WITHOUT_DEADLINE: Duration = Duration::from_secs(20 * 60);
 
 /// How far one episode's waiting has come. What has ceased to wait does not begin again.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Hold {
     since: Option<Instant>,
     released: bool,

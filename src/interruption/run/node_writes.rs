@@ -15,7 +15,7 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 /// a hundred nodes go at once, every node is to be cordoned before the first record is written.
 const GOES_FIRST: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct NodeWrites {
     wanted: Option<Mark>,
     /// What the API server has acknowledged.

@@ -20,7 +20,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 
 /// The status as it should be, and how far the writing has come.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct StatusWrites {
     wanted: Option<InterruptionStatus>,
     /// What was sent last.

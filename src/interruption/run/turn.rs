@@ -52,7 +52,7 @@ pub(super) enum Part {
     LooksOn,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Turn {
     theirs: Option<Theirs>,
     /// When this one named itself, and the API server acknowledged it.
