@@ -43,6 +43,17 @@ fn at_a_notice_one_that_was_not_read_yet_is_read_at_once() {
 }
 
 #[test]
+fn one_that_was_taken_unheard_is_replaced_by_what_was_read_while_it_lived() {
+    for nodes_stay in [false, true] {
+        let mut supply = plain(2, 1).at(2 * MINUTE, Step::TakeUnheard { node: 0 });
+        supply.nodes_stay = nodes_stay;
+        let report = holds(supply);
+        assert!(report.says("nobody had heard of it"), "{}", report.told());
+        assert_eq!(report.figures.ready, 1, "{}", report.told());
+    }
+}
+
+#[test]
 fn one_that_ends_before_it_could_be_read_leaves_nothing_to_copy_and_that_is_said() {
     let supply = plain(1, 1)
         .at(0, Step::Ec2(State::Throttles))

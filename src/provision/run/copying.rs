@@ -37,8 +37,10 @@ impl Provisioner {
                 alive.insert(of.id.clone());
             }
         }
-        // What has ended may still be wanted: while its Node is there, and until its interruption has its claim.
-        let with_node: BTreeSet<&InstanceId> = self.nodes.values().filter_map(|node| node.instance.as_ref()).collect();
+        // What has ended may still be wanted: while its Node is there or went not long ago, as it may have been taken
+        // unheard, and until its interruption has its claim.
+        let with_node = self.nodes.values().chain(self.unheard.went(now));
+        let with_node: BTreeSet<&InstanceId> = with_node.filter_map(|node| node.instance.as_ref()).collect();
         let unserved = |of: &Doomed| wants(of, &self.settings) && of.replacement == Replacement::default();
         let doomed = &self.doomed;
         let may_be_wanted = |id: &InstanceId| with_node.contains(id) || doomed.get(id).is_some_and(unserved);
