@@ -245,12 +245,11 @@ impl Witness {
                     broken(Invariant::BeliefsEnd, format!("{} beliefs are left", memory.short.len()));
                 }
             }
-            Effect::WriteNotice { instance, entry, .. } | Effect::RecordTaken { instance, entry, .. } => {
-                if !self.taken.contains(instance) {
-                    let what =
-                        format!("{} of {instance} is written, and EC2 has not said that it takes it", entry.key());
-                    broken(Invariant::SeenInEc2, what);
-                }
+            Effect::WriteNotice { instance, entry, .. } | Effect::RecordTaken { instance, entry, .. }
+                if !self.taken.contains(instance) =>
+            {
+                let what = format!("{} of {instance} is written, and EC2 has not said that it takes it", entry.key());
+                broken(Invariant::SeenInEc2, what);
             }
             Effect::DeleteTemplate { of, .. } => {
                 let launches = self.written.iter().map(|(name, (_, spec))| (name, spec));

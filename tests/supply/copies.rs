@@ -143,3 +143,18 @@ fn nothing_is_deleted_while_it_cannot_be_told_what_is_used() {
     let well = holds(supply.until(280 * MINUTE));
     assert_eq!(well.templates_deleted, ["spotkeeper-class0"], "{}", well.told());
 }
+
+/// Two that do not share a call: the probe of one finds on-demand open again, and the other used to wait on for the rest
+/// of what had been believed.
+#[test]
+fn who_waits_asks_as_soon_as_a_probe_of_another_finds_something() {
+    let left = |capacity, left| Step::Left { capacity, zone: None, left };
+    let supply = plain(2, 2)
+        .at(10_000, left(Spot, Some(0)))
+        .at(10_000, left(OnDemand, Some(0)))
+        .at(MINUTE, Step::DoomMany { from: 0, count: 2 })
+        .at(50 * MINUTE, left(OnDemand, None));
+    let report = holds(supply.until(200 * MINUTE));
+    let ready: Vec<u64> = report.claims.values().filter_map(|claim| claim.ready_ms).collect();
+    assert!(ready.len() == 2 && ready[0].abs_diff(ready[1]) < 3 * MINUTE, "{ready:?}: {}", report.told());
+}

@@ -150,14 +150,14 @@ impl Provisioner {
             for (at, entry, evidence) in found.collect::<Vec<_>>() {
                 self.looks.sought.remove(&at);
                 said.push((at.0, Because::SeenInEc2 { notice: at.1, evidence }));
-                self.to_write(&sight.instance, witness::notice(&entry, evidence, wall));
+                self.write_down(&sight.instance, witness::notice(&entry, evidence, wall));
             }
         }
         said.into_iter().for_each(|(instance, because)| self.say(instance.as_str(), because, effects));
     }
 
     /// A notice of ours is to be in the record of an instance.
-    pub(super) fn to_write(&mut self, instance: &InstanceId, entry: NoticeEntry) {
+    pub(super) fn write_down(&mut self, instance: &InstanceId, entry: NoticeEntry) {
         let at = (instance.clone(), entry.key());
         self.looks.seen.entry(at).or_insert_with(|| (entry, Writes::from(None)));
     }

@@ -121,7 +121,7 @@ impl Provisioner {
                 // Its agent may live yet, and whoever stands in for it begins by the notice.
                 if !self.looks.writes(&instance, &entry.key()) {
                     self.say(&name, because, effects);
-                    self.to_write(&instance, entry);
+                    self.write_down(&instance, entry);
                 }
                 continue;
             }
