@@ -110,7 +110,9 @@ impl Copies {
     /// Somebody is to stand in for it now.
     pub(super) fn want(&mut self, now: Instant, instance: &InstanceId) {
         let known = self.known.entry(instance.clone()).or_default();
-        if !std::mem::replace(&mut known.doomed, true) {
+        let first = !std::mem::replace(&mut known.doomed, true);
+        // What is known need not be read once more: it is launched with that.
+        if first && known.template.is_none() {
             (known.next, known.failed) = (known.next.min(now), 0);
         }
     }
