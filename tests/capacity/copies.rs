@@ -63,10 +63,11 @@ async fn an_instance_without_a_launch_template_is_replaced_by_a_copy_of_it() {
 async fn of_an_instance_that_ended_unread_nothing_is_left_to_copy_and_that_is_said() {
     let scene = Scene::new("unread").await;
     let node = scene.ec2.plain_node(&scene.cluster, "a", "join", 8, &[]).await;
+    // Its agent told of it, it went, and only then somebody leads.
+    scene.doom(&node).await;
     scene.ec2.terminate(&node.instance).await;
     let provisioner = scene.provisioner().await.start().await;
     provisioner.leads().await;
-    scene.doom(&node).await;
     let record = eventually("the record says that none comes", PATIENCE, async || {
         let record = scene.cluster.interruption(&node).await;
         if record["status"]["replacement"]["noneComes"] == true { Ok(record) } else { Err(record.to_string()) }
