@@ -12,17 +12,34 @@ use crate::engine::Core;
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: tokio::time::Instant,
+    /// What it read at the start.
+    begins: Duration,
     epoch: Epoch,
 }
 
+/// How far back [`Clock::with_past`] reaches: no object of a cluster is older.
+const PAST: Duration = Duration::from_secs(20 * 365 * 86_400);
+
 impl Clock {
-    /// A clock that starts now.
+    /// A clock that starts now, at zero.
     pub fn start() -> Self {
-        Self { start: tokio::time::Instant::now(), epoch: Epoch(to_the_millisecond(Timestamp::now())) }
+        Self::beginning(Duration::ZERO)
+    }
+
+    /// One that has moments for what was before its start: when objects were made that are older than the program. Without
+    /// them everything would seem to have begun with it.
+    pub fn with_past() -> Self {
+        Self::beginning(PAST)
+    }
+
+    fn beginning(begins: Duration) -> Self {
+        let now = to_the_millisecond(Timestamp::now());
+        let zero = now.checked_sub(begins).unwrap_or(Timestamp::MIN);
+        Self { start: tokio::time::Instant::now(), begins, epoch: Epoch(zero) }
     }
 
     pub fn now(&self) -> Instant {
-        let millis = self.start.elapsed().as_millis();
+        let millis = (self.begins + self.start.elapsed()).as_millis();
         Instant::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 
@@ -32,8 +49,8 @@ impl Clock {
 
     fn at(&self, instant: Instant) -> tokio::time::Instant {
         // Tokio cannot express the end of time; a century will do.
-        let offset = Duration::from_millis(instant.as_millis()).min(Duration::from_secs(3_155_760_000));
-        self.start + offset
+        let offset = Duration::from_millis(instant.as_millis()).saturating_sub(self.begins);
+        self.start + offset.min(Duration::from_secs(3_155_760_000))
     }
 }
 
@@ -131,6 +148,17 @@ mod tests {
         }
 
         fn beat(&mut self, _: &Slow) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_with_a_past_tells_the_same_time_and_wakes_at_the_same_moments() {
+        let clock = Clock::with_past();
+        let now = clock.now();
+        assert!(now - PAST == Instant::default() && now - Duration::from_secs(3_600) < now, "an hour ago was before");
+        let reads = clock.epoch().wall(now);
+        assert!(Timestamp::now().duration_since(reads).abs() < jiff::SignedDuration::from_secs(5), "{reads}");
+        assert_eq!(clock.at(now + Duration::from_secs(3)), clock.start + Duration::from_secs(3));
+        assert_eq!(clock.at(now - Duration::from_secs(3)), clock.start, "what was due before the start is due");
     }
 
     /// A drain's first ask was seen a millisecond after the core began it, and the delete ten seconds later looked early.

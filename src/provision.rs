@@ -222,6 +222,9 @@ pub struct NodeView {
     pub instance: Option<InstanceId>,
     /// `aws:///ZONE/INSTANCE`, as the Node has it.
     pub provider_id: Option<String>,
+    /// By what its instance is found where it has no providerID: its name, its private DNS names and addresses, as
+    /// `status.addresses` has them. Empty where it has one.
+    pub addresses: BTreeSet<String>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     pub taints: Vec<Taint>,
@@ -255,6 +258,10 @@ pub struct Instance {
     pub pool: Option<String>,
     /// The Auto Scaling group that it is in.
     pub group: Option<String>,
+    /// Its private DNS name and addresses in its VPC.
+    pub addresses: BTreeSet<String>,
+    /// The capacity block that it runs in.
+    pub block: Option<Block>,
     /// When it was launched.
     pub launched_at: Option<Timestamp>,
     /// It has ended for good.
@@ -263,6 +270,15 @@ pub struct Instance {
     pub taken: Option<InstanceState>,
     /// The token of the Launch that made it, from our tag; `None` where it is none of ours.
     pub launch: Option<String>,
+}
+
+/// A capacity block for ML: a reservation that ends at a time that was known when it was bought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The reservation's id.
+    pub reservation: String,
+    /// When it ends, where that could be read. EC2 begins to end its instances half an hour earlier.
+    pub ends: Option<Timestamp>,
 }
 
 /// What has happened.
@@ -278,7 +294,11 @@ pub enum Input {
     Listed {
         claims: Vec<Claim>,
         launches: Vec<Launch>,
+        /// The names of claims that cannot be read: a newer version has written them, or somebody by hand.
+        unread: Vec<String>,
     },
+    /// The watch shows a claim of this name that cannot be read.
+    Unreadable(String),
     ListFailed(String),
     /// [`Effect::Recall`] was answered: the text that the last leader has left, where there is one.
     Recalled {

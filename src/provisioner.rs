@@ -67,7 +67,7 @@ pub enum ProvisionerError {
 
 /// Runs until `stop` is done.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), ProvisionerError> {
-    let clock = Clock::start();
+    let clock = Clock::with_past();
     let prices = config.prices.as_deref().map(market::read_prices).transpose()?.unwrap_or_default();
     let observer = Observer::new();
     let admin = serve::bind(config.admin_listen).await.map_err(ProvisionerError::Admin)?;

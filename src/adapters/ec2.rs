@@ -392,6 +392,8 @@ const BY_EC2: &str = "Server.";
 fn described(of: ec2::Instance) -> Option<Described> {
     let state = of.state.and_then(|state| state.name).and_then(|name| InstanceState::from_word(name.as_str()))?;
     let tags = of.tags.unwrap_or_default().into_iter().filter_map(|tag| Some((tag.key?, tag.value?)));
+    let addresses = [of.private_dns_name, of.private_ip_address, of.ipv6_address];
+    let in_block = of.instance_lifecycle == Some(ec2::InstanceLifecycleType::CapacityBlock);
     let capacity_type = match of.instance_lifecycle {
         Some(ec2::InstanceLifecycleType::Spot) => CapacityType::Spot,
         Some(ec2::InstanceLifecycleType::CapacityBlock) => CapacityType::Reserved,
@@ -403,6 +405,7 @@ fn described(of: ec2::Instance) -> Option<Described> {
         state,
         by_ec2: of.state_reason.and_then(|reason| reason.code).is_some_and(|code| code.starts_with(BY_EC2)),
         reservation: of.capacity_reservation_id,
+        in_block,
         launched_at: of.launch_time.and_then(|at| jiff::Timestamp::from_second(at.secs()).ok()),
         offering: Offering {
             instance_type: of.instance_type.map(|name| name.as_str().to_owned()).unwrap_or_default(),
@@ -410,6 +413,7 @@ fn described(of: ec2::Instance) -> Option<Described> {
             capacity_type,
         },
         subnet: of.subnet_id,
+        addresses: addresses.into_iter().flatten().filter(|one| !one.is_empty()).collect(),
         tags: tags.collect(),
     })
 }

@@ -75,6 +75,14 @@ pub enum Because {
     RecipeNeverRegisters { template: String },
     /// The instance ended before its time.
     InstanceGone { instance: InstanceId },
+    /// The node of a claim has joined, and is not Ready for too long.
+    NeverReady { instance: InstanceId, node: String, within: Duration },
+    /// What stood in was itself taken before it was a Ready node.
+    TriedAgain { instance: InstanceId, claim: String },
+    /// The capacity block of a node ends.
+    BlockEnds { node: String, block: String },
+    /// A NodeClaim that is there and is not understood.
+    Unreadable { claim: String },
     /// Two instances for one claim, or one for none.
     Surplus { instance: InstanceId, launch: String },
     /// An instance of ours that no claim has named for a while.
@@ -173,6 +181,10 @@ impl Because {
             Self::NeverRegistered { .. } => "NeverRegistered",
             Self::RecipeNeverRegisters { .. } => "RecipeNeverRegisters",
             Self::InstanceGone { .. } => "InstanceGone",
+            Self::NeverReady { .. } => "NeverReady",
+            Self::TriedAgain { .. } => "TriedAgain",
+            Self::BlockEnds { .. } => "BlockEnds",
+            Self::Unreadable { .. } => "Unreadable",
             Self::Surplus { .. } => "Surplus",
             Self::Leaked { .. } => "Leaked",
             Self::TooManyLeaks { .. } => "TooManyLeaks",
@@ -217,6 +229,8 @@ impl Because {
                 | Self::Unknown { .. }
                 | Self::PresumedNone { .. }
                 | Self::NeverRegistered { .. }
+                | Self::NeverReady { .. }
+                | Self::Unreadable { .. }
                 | Self::RecipeNeverRegisters { .. }
                 | Self::Surplus { .. }
                 | Self::Leaked { .. }
@@ -309,10 +323,27 @@ impl fmt::Display for Because {
             }
             Self::RecipeNeverRegisters { template } => write!(
                 f,
-                "two instances of {template} in a row never became a node: look at its user data, \
-                 security groups and role; then delete this claim"
+                "two instances of {template} in a row never became a Ready node: look at its user data, \
+                 security groups, role and device plugins; then delete this claim"
             ),
             Self::InstanceGone { instance } => write!(f, "{instance} has ended"),
+            Self::NeverReady { instance, node, within } => write!(
+                f,
+                "node {node} was not Ready, with its startup taints gone and its devices registered, within {} s: \
+                 {instance} is ended",
+                within.as_secs()
+            ),
+            Self::TriedAgain { instance, claim } => {
+                write!(f, "{instance} was taken before its node was Ready: its own claim, {claim}, asks for another")
+            }
+            Self::BlockEnds { node, block } => {
+                write!(f, "capacity block {block} of node {node} ends: it is to be empty 40 minutes before that")
+            }
+            Self::Unreadable { claim } => write!(
+                f,
+                "NodeClaim {claim} cannot be read: it is not served, and no instance counts as nobody's as long as it is \
+                 there; update the provisioner, or put right what was written by hand"
+            ),
             Self::Surplus { instance, launch } => {
                 write!(f, "{instance} of launch {launch} is one too many: it is ended")
             }

@@ -126,7 +126,7 @@ impl Run {
         run.status.phase.get_or_insert(ClaimPhase::Pending);
         run.deleting = claim.deleting;
         run.labelled = run.phase() == ClaimPhase::Ready;
-        if run.status.instance_id.is_some() && run.status.node_name.is_none() {
+        if run.status.instance_id.is_some() && run.phase() < ClaimPhase::Ready {
             run.register_by = Some(now + registration);
         }
         // The rung after the last one that is known to have given nothing. An attempt after that may have been written
@@ -385,7 +385,13 @@ impl Run {
     }
 
     /// Its Node was seen, and how it is.
-    pub(super) fn node(&mut self, now: Instant, epoch: &Epoch, node: &str, ready: bool) -> Option<Because> {
+    pub(super) fn node(
+        &mut self,
+        now: Instant,
+        epoch: &Epoch,
+        (node, ready): (&str, bool),
+        ready_within: Duration,
+    ) -> Option<Because> {
         if ready && self.phase() < ClaimPhase::Ready {
             self.status.node_name = Some(node.to_owned());
             self.register_by = None;
@@ -398,7 +404,7 @@ impl Run {
         }
         if self.phase() < ClaimPhase::Registered {
             self.status.node_name = Some(node.to_owned());
-            self.register_by = None;
+            self.register_by = Some(now + ready_within);
             self.status.registered_at = Some(epoch.wall(now));
             let because = Because::Registered { node: node.to_owned() };
             self.set(ClaimPhase::Registered, &because);

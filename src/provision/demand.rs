@@ -242,6 +242,8 @@ mod tests {
         let instance = Instance {
             id,
             alive: true,
+            addresses: Default::default(),
+            block: None,
             offering,
             subnets: vec![Subnet { id: "s".into(), zone: "a".into() }],
             template: Some(("lt-1".into(), "1".into())),

@@ -135,7 +135,7 @@ impl Witness {
         match input {
             Input::LeaseHeld { until } => self.until = Some(*until),
             Input::LeaseLost => self.until = None,
-            Input::Listed { claims, launches } => {
+            Input::Listed { claims, launches, .. } => {
                 self.written.clear();
                 self.pending.clear();
                 self.unknown.clear();

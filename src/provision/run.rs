@@ -18,6 +18,7 @@ mod found;
 mod gone;
 mod labelling;
 mod leading;
+mod nameless;
 mod pooling;
 mod reading;
 mod remembering;
@@ -56,6 +57,7 @@ use claims::Claims;
 use confirming::Looks;
 use found::Found;
 use labelling::Labelling;
+use nameless::Nameless;
 use reading::Reading;
 use remembering::Remembering;
 use tidy::Tidy;
@@ -124,6 +126,9 @@ pub struct Provisioner {
     /// What EC2 is asked about notices.
     looks: Looks,
     /// What EC2 took while nobody heard of it.
+    nameless: Nameless,
+    /// NodeClaims that cannot be read, by name: what they name is not known.
+    unread: BTreeSet<String>,
     unheard: Unheard,
     said: BTreeSet<String>,
 }
@@ -183,6 +188,8 @@ impl Provisioner {
             gone: gone::Gone::default(),
             collecting: collect::Collecting::default(),
             looks,
+            nameless: Nameless::default(),
+            unread: BTreeSet::new(),
             unheard: Unheard::default(),
             said: BTreeSet::new(),
             settings,
@@ -228,8 +235,11 @@ impl Provisioner {
 
     /// A claim that somebody else made or deleted.
     fn claim_seen(&mut self, now: Instant, claim: &Claim) {
-        if self.term != Term::Leading {
-            return;
+        self.unread.remove(&claim.name);
+        match self.term {
+            Term::Leading => {}
+            Term::Listing { .. } => return self.claims.misses(&claim.name, Some(claim)),
+            Term::Following => return,
         }
         match self.claims.get_mut(&claim.name) {
             // Ours, and written faster than it is seen: only what others may do to it is taken from here.
@@ -247,6 +257,10 @@ impl Provisioner {
     }
 
     fn claim_gone(&mut self, name: &str) {
+        self.unread.remove(name);
+        if matches!(self.term, Term::Listing { .. }) {
+            return self.claims.misses(name, None);
+        }
         let run = self.claims.remove(name);
         if let Some(of) = run.and_then(|run| run.spec.replaces) {
             self.replacements.remove(&of.instance_id);
@@ -359,7 +373,11 @@ impl Provisioner {
         match input {
             Input::LeaseHeld { until } => self.lease_held(now, until, effects),
             Input::LeaseLost => self.lead.lost(),
-            Input::Listed { claims, launches } => self.listed(now, &claims, &launches),
+            Input::Listed { claims, launches, unread } => {
+                self.listed(now, &claims, &launches);
+                self.cannot_read(unread, effects);
+            }
+            Input::Unreadable(name) => self.cannot_read(vec![name], effects),
             Input::ListFailed(why) => self.list_failed(now, why, effects),
             Input::Recalled { found } => self.recalled(now, found, effects),
             Input::Remembered { outcome } => self.remembered(now, outcome, effects),
@@ -394,7 +412,7 @@ impl Provisioner {
             }
             Input::InterruptionSeen(doomed) => self.interruption_seen(now, doomed),
             Input::InterruptionGone { instance } => self.interruption_gone(now, &instance),
-            Input::NodeSeen(node) => self.node_seen(node),
+            Input::NodeSeen(node) => self.node_seen(now, node),
             Input::NodeGone { name } => self.node_gone(now, name),
             Input::NodesSynced => {
                 self.nodes_synced = true;

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::interruption::{InterruptionStatus, NoticeEntry, Phase};
 use crate::domain::notice::{Action, InstanceId, InstanceState, Kind, Source};
 use crate::interruption::merge::{SETTLED_MAX, settled};
+use crate::provision::Block;
 
 /// How many instances are looked at in one call.
 pub const LOOK_MAX: usize = 200;
@@ -35,6 +36,27 @@ const ENDS_SOON: SignedDuration = SignedDuration::from_hours(2);
 
 /// The event of a notice that an instance was taken and nobody had heard of it. An instance ends but once.
 pub const ENDED: &str = "ended";
+
+/// How long before the end of a capacity block its nodes are to be empty: EC2 ends the instances from half an hour before
+/// it, and announces that ten minutes earlier.
+const BLOCK_EMPTY: SignedDuration = SignedDuration::from_mins(40);
+
+/// How long they have for it.
+const BLOCK_DRAIN: SignedDuration = SignedDuration::from_mins(10);
+
+/// The notice that an instance's capacity block ends, when it is time for it.
+pub fn block_ends(block: &Block, wall: Timestamp) -> Option<NoticeEntry> {
+    let ends = block.ends?;
+    (ends.duration_since(wall) <= BLOCK_EMPTY + BLOCK_DRAIN).then(|| NoticeEntry {
+        source: Source::Provisioner,
+        kind: Kind::CapacityBlockEnding,
+        event_id: block.reservation.clone(),
+        action: None,
+        reporter: None,
+        noticed_at: Some(wall),
+        deadline: ends.checked_sub(BLOCK_EMPTY).ok(),
+    })
+}
 
 /// What EC2 says of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,7 +202,8 @@ pub fn taken(
     }
     // A rebalance recommendation that was heeded is no word of the end.
     let heard = phase >= Phase::Confirmed && !phase.ends_episode();
-    if heard && status.kind != Some(Kind::RebalanceRecommendation) {
+    // Without a kind nobody can have acted on it: it was edited by hand.
+    if heard && status.kind.is_some_and(|kind| kind != Kind::RebalanceRecommendation) {
         return None;
     }
     let mut next = status.clone();

@@ -164,7 +164,24 @@ impl Shared {
                 read
             }
         };
-        self.asked("DescribeInstances", self.ec2.instances(of, &subnets)).await
+        let mut instances = self.asked("DescribeInstances", self.ec2.instances(of, &subnets)).await?;
+        self.read_blocks(&mut instances).await;
+        Ok(instances)
+    }
+
+    /// When the capacity blocks of these instances end. Where that cannot be read the rest is known all the same, and the
+    /// next reading tries again.
+    async fn read_blocks(&self, instances: &mut [Instance]) {
+        let living = instances.iter().filter(|one| one.alive).filter_map(|one| one.block.as_ref());
+        let ids: BTreeSet<String> = living.map(|block| block.reservation.clone()).collect();
+        if ids.is_empty() {
+            return;
+        }
+        if let Ok(until) = self.asked("DescribeCapacityReservations", self.ec2.reserved_until(&ids)).await {
+            for block in instances.iter_mut().filter_map(|one| one.block.as_mut()) {
+                block.ends = until.get(&block.reservation).copied();
+            }
+        }
     }
 
     /// What EC2 says of these instances.
@@ -251,7 +268,7 @@ impl Surroundings<Provisioner> for Performer {
         match effect {
             Effect::List => self.start(async move {
                 Some(match shared.kubernetes.list_supply(shared.clock).await {
-                    Ok((claims, launches)) => Input::Listed { claims, launches },
+                    Ok(all) => Input::Listed { claims: all.claims, launches: all.launches, unread: all.unread },
                     Err(error) => Input::ListFailed(one_line(&error)),
                 })
             }),

@@ -4,13 +4,16 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
+use kube::core::DynamicObject;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::{mpsc, watch};
 
 use super::classes::Sight;
 use super::observer::Observer;
 use super::stand_ins;
-use crate::adapters::kubernetes::supply::{FleetPod, claim, doomed, is_bound_to_zone, keeps_busy, node_view, pool};
+use crate::adapters::kubernetes::supply::{
+    FleetPod, claim, doomed, is_bound_to_zone, keeps_busy, node_view, pool, read,
+};
 use crate::adapters::kubernetes::{Kubernetes, watches};
 use crate::api::interruption::{Interruption, Phase};
 use crate::domain::notice::InstanceId;
@@ -193,6 +196,28 @@ async fn follow<K>(
     watches::follow_closely(what, api, watcher::Config::default(), each, broken).await;
 }
 
+/// Follows one of our own kinds: what is not understood is passed over, and told by its name.
+async fn follow_own<K>(
+    what: &'static str,
+    (kubernetes, fleet): (&Kubernetes, &Fleet),
+    mut apply: impl FnMut(K) -> Vec<Input>,
+    mut unread: impl FnMut(String) -> Vec<Input>,
+    delete: impl FnMut(&str) -> Vec<Input>,
+    listed: impl FnMut() -> Vec<Input>,
+) where
+    K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned,
+{
+    let apply = |object: DynamicObject| match read::<K>(object) {
+        Ok(object) => apply(object),
+        Err(name) => unread(name),
+    };
+    follow(what, kubernetes.as_written::<K>(), fleet, apply, delete, listed, name).await;
+}
+
+fn pass_over(_: String) -> Vec<Input> {
+    Vec::new()
+}
+
 fn name<K: kube::Resource>(object: &K) -> String {
     object.meta().name.clone().unwrap_or_default()
 }
@@ -256,7 +281,7 @@ async fn interruptions(
         }
         Err(_) => Vec::new(),
     };
-    follow("interruptions", kubernetes.interruptions(), &fleet, apply, delete, Vec::new, name).await;
+    follow_own("interruptions", (&kubernetes, &fleet), apply, pass_over, delete, Vec::new).await;
 }
 
 fn is_going(doomed: &Doomed) -> bool {
@@ -266,7 +291,7 @@ fn is_going(doomed: &Doomed) -> bool {
 async fn pools(kubernetes: Kubernetes, fleet: Rc<Fleet>) {
     let apply = |object| vec![Input::PoolSeen(pool(object))];
     let delete = |name: &str| vec![Input::PoolGone { name: name.to_owned() }];
-    follow("nodepools", kubernetes.pools(), &fleet, apply, delete, || vec![Input::PoolsSynced], name).await;
+    follow_own("nodepools", (&kubernetes, &fleet), apply, pass_over, delete, || vec![Input::PoolsSynced]).await;
 }
 
 /// They are looked up in EC2 before the core is told of them.
@@ -284,13 +309,14 @@ async fn node_classes(kubernetes: Kubernetes, sights: mpsc::UnboundedSender<Sigh
         let _ = sights.send(Sight::Synced);
         Vec::new()
     };
-    follow("ec2nodeclasses", kubernetes.node_classes(), &fleet, apply, delete, listed, name).await;
+    follow_own("ec2nodeclasses", (&kubernetes, &fleet), apply, pass_over, delete, listed).await;
 }
 
 async fn claims(kubernetes: Kubernetes, clock: Clock, fleet: Rc<Fleet>) {
     let apply = |object| vec![Input::ClaimSeen(claim(object, clock))];
+    let unread = |name| vec![Input::Unreadable(name)];
     let delete = |name: &str| vec![Input::ClaimGone { name: name.to_owned() }];
-    follow("nodeclaims", kubernetes.claims(), &fleet, apply, delete, Vec::new, name).await;
+    follow_own("nodeclaims", (&kubernetes, &fleet), apply, unread, delete, Vec::new).await;
 }
 
 #[cfg(test)]

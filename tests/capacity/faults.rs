@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::scene::{PATIENCE, Scene};
 use crate::support::facts::eventually;
 
@@ -90,4 +92,47 @@ async fn an_instance_that_never_becomes_a_node_is_ended_and_another_is_launched(
     .await;
     scene.claim_is(&node, "Ready").await;
     assert_eq!((scene.ec2.launched().len(), scene.ec2.alive().await.len()), (2, 1));
+}
+
+/// Acceptance list F9: whoever edits a claim finds it put right; what it launched stays, and nothing is launched for it
+/// again.
+#[tokio::test]
+async fn f9_a_claim_that_is_edited_by_hand_is_put_right_and_nothing_is_launched_twice() {
+    let scene = Scene::new("edited").await;
+    let node = scene.node("a").await;
+    let provisioner = scene.provisioner().await.start().await;
+    provisioner.leads().await;
+    scene.doom(&node).await;
+    let claim = scene.claim_is(&node, "Ready").await;
+    scene.settled().await;
+    let path = format!("/apis/spotkeeper.dev/v1alpha1/nodeclaims/{}-1", node.instance);
+    // What it asks for cannot be changed, and a phase that there is not is refused: both say which field.
+    let spec = json!({ "spec": { "order": ["on-demand"] } });
+    let refused = scene.cluster.send("PATCH", &path, "application/merge-patch+json", &spec).await;
+    assert!(refused.is_err_and(|why| why.contains("spec is immutable")));
+    let status_path = format!("{path}/status");
+    let nonsense = json!({ "status": { "phase": "Lost" } });
+    let refused = scene.cluster.send("PATCH", &status_path, "application/merge-patch+json", &nonsense).await;
+    assert!(refused.is_err_and(|why| why.contains("status.phase")));
+    // It has lost its instance, says somebody; that it never had one; that it waits.
+    let edited = json!({ "status": { "phase": "Pending", "instanceID": null, "nodeName": null, "offering": null } });
+    scene.cluster.send("PATCH", &status_path, "application/merge-patch+json", &edited).await.expect("it is written");
+    eventually("the claim is put right", PATIENCE, async || {
+        let seen = scene.claim(&node).await;
+        let same = ["phase", "instanceID", "nodeName"].iter().all(|of| seen["status"][*of] == claim["status"][*of]);
+        if same { Ok(()) } else { Err(seen["status"].to_string()) }
+    })
+    .await;
+    // Whoever leads after such an edit has the instance by its tag, or ends it: one lives in the end, and a claim names it.
+    drop(provisioner);
+    scene.cluster.send("PATCH", &status_path, "application/merge-patch+json", &edited).await.expect("it is written");
+    let next = scene.provisioner().await.arg("--leak-grace=60s").start().await;
+    next.leads().await;
+    let claim = scene.claim_is(&node, "Ready").await;
+    eventually("one instance lives, the claim's", 4 * PATIENCE, async || {
+        let alive: Vec<String> = scene.ec2.alive().await.into_iter().map(|node| node.instance).collect();
+        let named = claim["status"]["instanceID"].as_str().unwrap_or_default();
+        if alive == [named] { Ok(()) } else { Err(format!("{alive:?}, {claim}")) }
+    })
+    .await;
 }

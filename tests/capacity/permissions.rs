@@ -92,6 +92,7 @@ async fn every_right_of_the_provisioner_is_needed_and_every_call_is_allowed() {
     scene.launches_removed().await;
     scene.template_gone(class["status"]["launchTemplate"]["name"].as_str().expect("a template")).await;
     let actions = scene.ec2.actions();
+    assert_eq!(scene.ec2.denied(), Vec::<String>::new());
     drop(provisioner);
     none_is_too_many(scene.cluster.plane, "manifests/overlays/full", "spotkeeper-provisioner").await;
     let allowed = allowed();

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use spotkeeper::api::interruption::Phase;
+use spotkeeper::api::node_claim::{ClaimPhase, NodeClaimStatus, Replaces};
 use spotkeeper::domain::notice::{InstanceId, Kind};
 use spotkeeper::domain::time::{Epoch, Instant};
 use spotkeeper::engine::Core;
-use spotkeeper::provision::{Doomed, Effect, Input, NodeView, Provisioner, Record, Replacement, Settings};
+use spotkeeper::provision::{
+    Block, Doomed, Effect, Input, Instance, NodeView, Provisioner, Record, Replacement, Settings,
+};
 use spotkeeper::sim::supply::Report;
 use spotkeeper::sim::supply::scenario::{Step, Supply, a_cluster};
 
@@ -80,7 +83,7 @@ impl Leader {
     fn new(settings: Settings) -> Self {
         let mut leader = Self { core: Provisioner::new(settings, Epoch(wall(0))), now: Instant::default() };
         leader.hears(Input::LeaseHeld { until: Instant::from_millis(u64::MAX / 2) });
-        leader.hears(Input::Listed { claims: Vec::new(), launches: Vec::new() });
+        leader.hears(Input::Listed { claims: Vec::new(), launches: Vec::new(), unread: Vec::new() });
         leader.hears(Input::NodesSynced);
         leader
     }
@@ -134,6 +137,68 @@ fn of_too_many_records_the_oldest_go_and_none_that_is_not_over() {
 }
 
 #[test]
+fn a_record_is_kept_as_long_as_its_replacement_stands() {
+    let mut leader = Leader::new(Settings::default());
+    leader.hears(Input::InterruptionSeen(over(1, wall(0))));
+    let status = NodeClaimStatus { phase: Some(ClaimPhase::Ready), ..NodeClaimStatus::default() };
+    let mut claim = crate::leader::claim("i-00000001-1", "u", status);
+    claim.spec.replaces = Some(Replaces { instance_id: id(1), node_name: "n1".into(), episode: 1, group: None });
+    leader.hears(Input::ClaimSeen(claim));
+    assert_eq!(deleted(&leader.later(Duration::from_secs(48 * 3_600))), Vec::<String>::new());
+    leader.hears(Input::ClaimGone { name: "i-00000001-1".into() });
+    assert_eq!(deleted(&leader.later(Duration::from_secs(10))), ["uid-1"]);
+}
+
+/// The same instance may be stopped and started again: of its next record a claim has the same name.
+#[test]
+fn a_record_is_kept_while_another_node_is_still_wanted() {
+    let mut leader = Leader::new(Settings { keep_interruptions: 1, ..Settings::default() });
+    let wanted = |number| Doomed { phase: Phase::Gone, ..over(number, wall(-1)) };
+    // Nothing is known of their instances yet: no claim can be made.
+    [1, 2, 3].into_iter().for_each(|number| drop(leader.hears(Input::InterruptionSeen(wanted(number)))));
+    assert_eq!(deleted(&leader.later(Duration::from_secs(10))), Vec::<String>::new());
+}
+
+#[test]
+fn a_capacity_block_that_ends_is_announced_ten_minutes_before_its_nodes_are_to_be_empty() {
+    let mut leader = Leader::new(Settings::default());
+    let node = |number: usize| NodeView {
+        name: format!("n{number}"),
+        instance: Some(id(number)),
+        provider_id: Some(format!("aws:///a/{}", id(number))),
+        ..NodeView::default()
+    };
+    leader.hears(Input::NodeSeen(node(1)));
+    leader.hears(Input::NodeSeen(node(2)));
+    let ends = wall(2);
+    let in_block = |number| Instance {
+        block: Some(Block { reservation: "cr-1".into(), ends: Some(ends) }),
+        ..crate::leader::seen(&id(number), None)
+    };
+    // The third has no Node of this cluster; of the second it is not known when its block ends.
+    let mut unknown = in_block(2);
+    unknown.block.as_mut().unwrap().ends = None;
+    let told = |leader: &mut Leader| {
+        let read = Input::InstancesRead { all: true, instances: vec![in_block(1), unknown.clone(), in_block(3)] };
+        let written = |effect: Effect| match effect {
+            Effect::WriteNotice { instance, entry, .. } => Some((instance, entry)),
+            _ => None,
+        };
+        leader.hears(read).into_iter().filter_map(written).collect::<Vec<_>>()
+    };
+    leader.later(Duration::from_secs(69 * 60));
+    assert_eq!(told(&mut leader), Vec::new());
+    leader.later(Duration::from_secs(60));
+    let all = told(&mut leader);
+    assert_eq!(all.len(), 1, "{all:?}");
+    let (instance, entry) = &all[0];
+    assert_eq!((instance, entry.kind, entry.event_id.as_str()), (&id(1), Kind::CapacityBlockEnding, "cr-1"));
+    assert_eq!(entry.deadline, Some(ends - jiff::SignedDuration::from_mins(40)));
+    leader.hears(Input::InterruptionSeen(Doomed { notices: vec![entry.clone()], ..over(1, wall(1)) }));
+    assert_eq!(told(&mut leader), Vec::new(), "once");
+}
+
+#[test]
 fn a_record_that_names_another_node_than_its_instance_runs_is_deleted() {
     let mut leader = Leader::new(Settings::default());
     leader.hears(Input::NodeSeen(NodeView { name: "real".into(), instance: Some(id(1)), ..NodeView::default() }));
@@ -159,4 +224,41 @@ fn f16_a_node_without_a_provider_id_is_left_alone_and_said_once() {
     all.extend(leader.later(Duration::from_secs(60)));
     assert_eq!(said(&all), 1, "{all:?}");
     assert!(!all.iter().any(|effect| matches!(effect, Effect::DeleteNode { .. })));
+}
+
+#[test]
+fn f16_a_stand_in_without_a_provider_id_is_known_by_what_it_is_called() {
+    let mut supply = a_cluster(2).at(2_000, Step::Doom { node: 0 }).at(20 * MINUTE, Step::Doom { node: 2 });
+    supply.nameless = true;
+    let report = holds(supply.until(45 * MINUTE));
+    assert!(!report.says("did not become a Node"), "{}", report.told());
+    assert_eq!(report.figures.ready, 2, "it stood in, and another stood in for it: {}", report.told());
+}
+
+#[test]
+fn f16_of_machines_that_only_share_an_address_none_passes_for_an_instance_of_ours() {
+    let named = |number: usize, addresses: &[&str]| NodeView {
+        name: format!("n{number}"),
+        uid: format!("u{number}"),
+        ready: true,
+        addresses: addresses.iter().map(|&one| one.to_owned()).collect(),
+        ..NodeView::default()
+    };
+    let instance = |number: usize, launch: Option<&str>, alive: bool| Instance {
+        addresses: ["10.0.0.1".to_owned()].into(),
+        alive,
+        ..crate::leader::seen(&id(number), launch)
+    };
+    let told = |instances: &[Instance]| {
+        let mut leader = Leader::new(Settings::default());
+        leader.hears(Input::NodeSeen(named(1, &["n1", "10.0.0.1"])));
+        let mut all = leader.hears(Input::InstancesRead { all: true, instances: instances.to_vec() });
+        all.extend(leader.later(Duration::from_secs(1)));
+        let left = |e: &Effect| matches!(e, Effect::Decided { because, .. } if because.reason() == "NoProviderID");
+        all.iter().any(left)
+    };
+    assert!(!told(&[instance(1, Some("t"), true)]), "it is ours");
+    assert!(told(&[instance(1, None, true)]), "none of ours");
+    assert!(told(&[instance(1, Some("t"), false)]), "one that has ended");
+    assert!(told(&[instance(1, Some("t"), true), instance(2, Some("t"), true)]), "one of two, nobody knows which");
 }

@@ -62,7 +62,7 @@ fn a_recipe_that_never_becomes_a_node_is_given_up_after_two() {
     let supply = a_cluster(1).at(1_000, Step::Join(false)).at(2_000, Step::Doom { node: 0 });
     let report = holds(supply.until(3 * 60 * MINUTE));
     assert_eq!((report.figures.launched, report.figures.ended), (2, 2), "{}", report.told());
-    assert!(report.says("never became a node: look at its user data"));
+    assert!(report.says("never became a Ready node: look at its user data"));
 }
 
 #[test]

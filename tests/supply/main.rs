@@ -7,6 +7,8 @@ mod copies;
 mod departures;
 mod endings;
 mod faults;
+mod late;
+mod leader;
 mod loops;
 mod memory;
 mod pools;

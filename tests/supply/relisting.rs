@@ -8,7 +8,7 @@ use spotkeeper::domain::time::{Epoch, Instant};
 use spotkeeper::engine::Core;
 use spotkeeper::provision::{Claim, Created, Effect, Input, Launch, Provisioner, Settings};
 
-use super::endings::{TYPES, claim};
+use super::leader::{TYPES, claim};
 
 /// A leader of two claims that ask for different types, and so each for itself.
 struct Leader(Provisioner);
@@ -62,7 +62,7 @@ fn what_there_is_is_not_listed_while_a_launch_is_being_written() {
     let (mut leader, claims) = Leader::of_two();
     let until = Instant::from_millis(u64::MAX / 2);
     assert!(lists(&leader.hears(Input::LeaseHeld { until })));
-    let effects = leader.hears(Input::Listed { claims: claims.clone(), launches: Vec::new() });
+    let effects = leader.hears(Input::Listed { claims: claims.clone(), launches: Vec::new(), unread: Vec::new() });
     let specs: Vec<_> = effects
         .iter()
         .filter_map(|effect| match effect {
@@ -83,7 +83,7 @@ fn what_there_is_is_not_listed_while_a_launch_is_being_written() {
         spec,
         status: Default::default(),
     });
-    let effects = leader.hears(Input::Listed { claims, launches: launches.collect() });
+    let effects = leader.hears(Input::Listed { claims, launches: launches.collect(), unread: Vec::new() });
     assert!(created(&effects).is_empty(), "both are continued: {effects:?}");
     assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Call { .. })).count(), 2);
 }
@@ -92,11 +92,35 @@ fn what_there_is_is_not_listed_while_a_launch_is_being_written() {
 fn a_term_that_begins_again_waits_for_what_the_former_had_on_its_way() {
     let (mut leader, claims) = Leader::of_two();
     leader.hears(Input::LeaseHeld { until: Instant::from_millis(60_000) });
-    let effects = leader.hears(Input::Listed { claims, launches: Vec::new() });
+    let effects = leader.hears(Input::Listed { claims, launches: Vec::new(), unread: Vec::new() });
     assert_eq!(created(&effects), ["d.1", "c.1"]);
     leader.hears(Input::LeaseLost);
     assert!(!lists(&leader.hears(Input::LeaseHeld { until: Instant::from_millis(90_000) })));
     let failed = |name: &str| Input::LaunchCreated { name: name.into(), outcome: Created::Failed("time-out".into()) };
     assert!(!lists(&leader.hears(failed("c.1"))));
     assert!(lists(&leader.hears(failed("d.1"))));
+}
+
+#[test]
+fn a_claim_that_the_watch_shows_while_the_list_is_on_its_way_is_served() {
+    let (mut leader, claims) = Leader::of_two();
+    assert!(lists(&leader.hears(Input::LeaseHeld { until: Instant::from_millis(u64::MAX / 2) })));
+    // The list was read before they were written. `c` has gone again by the time that it comes.
+    claims.iter().for_each(|claim| drop(leader.hears(Input::ClaimSeen(claim.clone()))));
+    leader.hears(Input::ClaimGone { name: "c".into() });
+    let listed = Input::Listed { claims: claims[..1].to_vec(), launches: Vec::new(), unread: Vec::new() };
+    assert_eq!(created(&leader.hears(listed)), ["d.1"], "no watch shows it again");
+}
+
+#[test]
+fn a_deletion_that_the_watch_shows_while_the_list_is_on_its_way_is_heeded() {
+    let (mut leader, claims) = Leader::of_two();
+    assert!(lists(&leader.hears(Input::LeaseHeld { until: Instant::from_millis(u64::MAX / 2) })));
+    leader.hears(Input::ClaimSeen(Claim { deleting: true, ..claims[0].clone() }));
+    let effects = leader.hears(Input::Listed { claims, launches: Vec::new(), unread: Vec::new() });
+    assert_eq!(created(&effects), ["d.1"]);
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::DeleteClaim { name, .. } if name == "c")),
+        "{effects:?}"
+    );
 }

@@ -5,6 +5,7 @@
 //! `answers` for the XML of it.
 
 mod answers;
+mod iam;
 mod templates;
 mod witness;
 
@@ -72,6 +73,9 @@ struct Shared {
     tokens: Mutex<HashMap<String, (Asked, String)>>,
     /// What was launched by `CreateFleet`, in order.
     launched: Mutex<Vec<NodeHandle>>,
+    policy: iam::Policy,
+    /// What the shipped policy did not allow.
+    denied: Mutex<Vec<String>>,
 }
 
 /// A running EC2.
@@ -100,6 +104,8 @@ impl Ec2 {
             actions: Mutex::default(),
             tokens: Mutex::default(),
             launched: Mutex::default(),
+            policy: iam::Policy::shipped(),
+            denied: Mutex::default(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port can be had");
         let endpoint = format!("http://{}", listener.local_addr().expect("it has an address"));
@@ -125,6 +131,11 @@ impl Ec2 {
     /// The names of all actions asked for so far.
     pub fn actions(&self) -> BTreeSet<String> {
         self.shared.actions.lock().unwrap().clone()
+    }
+
+    /// What the shipped IAM policy did not allow of what was asked for so far.
+    pub fn denied(&self) -> Vec<String> {
+        self.shared.denied.lock().unwrap().clone()
     }
 
     /// What `CreateFleet` has launched so far, with the names of the nodes that come of it.
@@ -361,6 +372,22 @@ impl Shared {
         between(&text, "<launchTemplateId>", "<")
     }
 
+    /// The tags of what a call is to end or delete.
+    async fn tags_of(&self, action: &str, form: &HashMap<String, String>) -> iam::Tags {
+        let asked = match action {
+            "TerminateInstances" => [("DescribeInstances", "InstanceId.1", "InstanceId.1"); 2],
+            "DeleteLaunchTemplate" => [
+                ("DescribeLaunchTemplates", "LaunchTemplateId.1", "LaunchTemplateId"),
+                ("DescribeLaunchTemplates", "LaunchTemplateName.1", "LaunchTemplateName"),
+            ],
+            _ => return iam::Tags::new(),
+        };
+        let named = asked.iter().find_map(|(describe, to, from)| Some((*describe, *to, form.get(*from)?)));
+        let Some((describe, to, id)) = named else { return iam::Tags::new() };
+        let text = self.forward(&[("Action", describe), (to, id)]).await;
+        iam::tags_in(&text)
+    }
+
     /// The instance becomes a node, as planned.
     fn boot(self: &Arc<Self>, given: &Given) {
         let name = format!("{}-{}", self.of, given.id.trim_start_matches("i-"));
@@ -397,6 +424,11 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
     shared.actions.lock().unwrap().insert(action.clone());
     if shared.plan.lock().unwrap().forbids.contains(action.as_str()) {
         let text = failure("UnauthorizedOperation", "You are not authorized to perform this operation.");
+        return (StatusCode::FORBIDDEN, xml(), text).into_response();
+    }
+    if let Some(what) = shared.policy.forbids(&form, &shared.tags_of(&action, &form).await) {
+        shared.denied.lock().unwrap().push(what.clone());
+        let text = failure("UnauthorizedOperation", &format!("The policy does not allow {what}."));
         return (StatusCode::FORBIDDEN, xml(), text).into_response();
     }
     if action == "CreateFleet" {

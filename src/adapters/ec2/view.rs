@@ -8,8 +8,8 @@ use super::{CLUSTER_TAG, LAUNCH_TAG, POOL_TAG};
 use crate::api::node_claim::Subnet;
 use crate::domain::notice::{InstanceId, InstanceState};
 use crate::domain::offering::Offering;
-use crate::provision::Instance;
 use crate::provision::class::template::carried;
+use crate::provision::{Block, Instance};
 
 /// EC2 puts these on what is launched with a launch template.
 const TEMPLATE_ID: &str = "aws:ec2launchtemplate:id";
@@ -33,9 +33,13 @@ pub struct Described {
     pub by_ec2: bool,
     /// The capacity reservation that it runs in.
     pub reservation: Option<String>,
+    /// That is a capacity block.
+    pub in_block: bool,
     pub launched_at: Option<Timestamp>,
     pub offering: Offering,
     pub subnet: Option<String>,
+    /// Its private DNS name and addresses.
+    pub addresses: BTreeSet<String>,
     pub tags: BTreeMap<String, String>,
 }
 
@@ -91,6 +95,8 @@ pub fn instances(described: Vec<Described>, cluster: &str, subnets: &Subnets) ->
             pool: of.tags.remove(POOL_TAG).filter(|_| ours),
             launch: of.tags.remove(LAUNCH_TAG).filter(|_| ours),
             group: of.tags.remove(GROUP),
+            addresses: of.addresses,
+            block: of.reservation.filter(|_| of.in_block).map(|reservation| Block { reservation, ends: None }),
             id: of.id,
             alive,
             terminated: of.state == InstanceState::Terminated,
@@ -118,6 +124,8 @@ mod tests {
             state: InstanceState::Running,
             by_ec2: false,
             reservation: None,
+            in_block: false,
+            addresses: BTreeSet::new(),
             launched_at: None,
             offering: Offering {
                 instance_type: "m7g.large".into(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::{Object, Status};
+use kube::core::{ApiResource, DynamicObject, Object, Status};
 use kube::{Api, Resource};
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,14 @@ pub struct FleetNodeSpec {
 pub struct FleetNodeStatus {
     conditions: Vec<NodeCondition>,
     allocatable: BTreeMap<String, String>,
+    addresses: Vec<NodeAddress>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+struct NodeAddress {
+    r#type: String,
+    address: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -79,10 +87,11 @@ fn is_startup(key: &str) -> bool {
 pub fn node_view(object: FleetNode) -> NodeView {
     let ready = object.status.iter().flat_map(|status| &status.conditions);
     let provider = object.spec.provider_id.filter(|id| !id.is_empty());
+    let name = object.metadata.name.unwrap_or_default();
     NodeView {
-        name: object.metadata.name.unwrap_or_default(),
         uid: object.metadata.uid.unwrap_or_default(),
         instance: provider.as_ref().and_then(|id| id.rsplit('/').next()?.parse().ok()),
+        addresses: provider.is_none().then(|| addresses(&name, &object.status)).unwrap_or_default(),
         provider_id: provider,
         labels: object.metadata.labels.unwrap_or_default(),
         annotations: ours(object.metadata.annotations.unwrap_or_default()),
@@ -93,7 +102,15 @@ pub fn node_view(object: FleetNode) -> NodeView {
         taints: object.spec.taints.into_iter().map(taint).collect(),
         workloads: true,
         bound_to_zone: false,
+        name,
     }
+}
+
+/// What a Node is called inside its network. External addresses are not looked at: they move between instances.
+fn addresses(name: &str, status: &Option<FleetNodeStatus>) -> BTreeSet<String> {
+    let inside = |one: &&NodeAddress| matches!(one.r#type.as_str(), "InternalIP" | "InternalDNS" | "Hostname");
+    let said = status.iter().flat_map(|status| &status.addresses).filter(inside).map(|one| one.address.clone());
+    said.chain([name.to_owned()]).filter(|one| !one.is_empty()).collect()
 }
 
 /// Annotations that are ours; the others change too often and say nothing to us.
@@ -190,10 +207,33 @@ pub fn claim(object: NodeClaim, clock: Clock) -> Claim {
     }
 }
 
-/// A wall-clock time of the past on our own clock; at the earliest its zero.
+/// A wall-clock time of the past on our own clock, which is one [with a past](Clock::with_past).
 fn since_created(at: Timestamp, clock: Clock) -> Instant {
     let ago = Timestamp::now().duration_since(at);
     clock.now() - if ago.is_negative() { std::time::Duration::ZERO } else { ago.unsigned_abs() }
+}
+
+/// All claims and launches there are.
+#[derive(Debug, Default)]
+pub struct Listed {
+    pub claims: Vec<Claim>,
+    pub launches: Vec<Launch>,
+    /// The names of claims that are not understood.
+    pub unread: Vec<String>,
+}
+
+/// An object as it was written, in our words; or its name where it is not understood. One of a newer version, or one that
+/// was written by hand before its schema was there, must not keep the others from being seen.
+pub fn read<K>(object: DynamicObject) -> Result<K, String>
+where
+    K: Resource<DynamicType = ()> + serde::de::DeserializeOwned,
+{
+    let name = object.metadata.name.clone().unwrap_or_default();
+    object.try_parse().map_err(|error| {
+        let kind = K::kind(&());
+        tracing::error!(%kind, name, error = one_line(&error), "the object is not understood and is passed over");
+        name
+    })
 }
 
 fn launch(object: LaunchObject) -> Launch {
@@ -234,13 +274,26 @@ impl Kubernetes {
         found.metadata.uid.ok_or_else(|| super::status(500, "NoUid", "namespace kube-system has no uid".to_owned()))
     }
 
-    /// All claims and launches there are, from etcd.
-    pub async fn list_supply(&self, clock: Clock) -> Result<(Vec<Claim>, Vec<Launch>), kube::Error> {
+    /// All claims and launches there are, from etcd. A claim that is not understood is named. A launch that is not fails
+    /// the list: without it a call could be made twice.
+    pub async fn list_supply(&self, clock: Clock) -> Result<Listed, kube::Error> {
         let all = ListParams::default();
-        let claims = self.timed("list", "nodeclaims", async { self.claims().list(&all).await }).await?;
+        let api = self.as_written::<NodeClaim>();
+        let found = self.timed("list", "nodeclaims", async { api.list(&all).await }).await?;
         let launches = self.timed("list", "launches", async { self.launches().list(&all).await }).await?;
-        let claims = claims.items.into_iter().map(|object| claim(object, clock));
-        Ok((claims.collect(), launches.items.into_iter().map(launch).collect()))
+        let mut listed = Listed { launches: launches.items.into_iter().map(launch).collect(), ..Listed::default() };
+        for object in found.items {
+            match read::<NodeClaim>(object) {
+                Ok(object) => listed.claims.push(claim(object, clock)),
+                Err(name) => listed.unread.push(name),
+            }
+        }
+        Ok(listed)
+    }
+
+    /// All objects of one of our kinds as the API server has them, whether they are understood or not.
+    pub fn as_written<K: Resource<DynamicType = ()>>(&self) -> Api<DynamicObject> {
+        Api::all_with(self.own.clone(), &ApiResource::erase::<K>(&()))
     }
 
     pub async fn create_claim(&self, name: &str, spec: NodeClaimSpec) -> Created {

@@ -9,6 +9,7 @@ use crate::api::node_claim::{ClaimPhase, Purpose};
 use crate::domain::notice::InstanceId;
 use crate::domain::offering::CapacityType;
 use crate::domain::time::Instant;
+use crate::provision::Claim;
 use crate::provision::claim::Run;
 
 /// What is found of a claim in an index.
@@ -98,11 +99,15 @@ pub(super) struct Claims {
     /// Instances that a claim has come to have, or has no more, and that nobody has been told of.
     reassigned: BTreeSet<InstanceId>,
     rebilled: BTreeSet<InstanceId>,
+    /// What the watch has shown since the list was asked for: the list may have been read before that, and no watch shows
+    /// it again. `None`: the claim has gone.
+    missed: BTreeMap<String, Option<Claim>>,
 }
 
 impl fmt::Debug for Claims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.all.fmt(f)
+        self.all.fmt(f)?;
+        if self.missed.is_empty() { Ok(()) } else { self.missed.fmt(f) }
     }
 }
 
@@ -118,11 +123,21 @@ impl Default for Claims {
             kinds: Default::default(),
             reassigned: BTreeSet::new(),
             rebilled: BTreeSet::new(),
+            missed: BTreeMap::new(),
         }
     }
 }
 
 impl Claims {
+    /// A claim was seen, or has gone, before the list of all came.
+    pub(super) fn misses(&mut self, name: &str, what: Option<&Claim>) {
+        self.missed.insert(name.to_owned(), what.cloned());
+    }
+
+    pub(super) fn take_missed(&mut self) -> BTreeMap<String, Option<Claim>> {
+        std::mem::take(&mut self.missed)
+    }
+
     pub(super) fn clear(&mut self) {
         let mut all = std::mem::take(&mut self.all);
         all.clear();

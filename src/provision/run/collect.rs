@@ -72,6 +72,8 @@ impl Provisioner {
         }
         let wall = self.epoch.wall(now);
         let age = |of: &Doomed| of.record.latest.map(|at| wall.duration_since(at).unsigned_abs());
+        // Whoever stands in for it is named after it, and another is still to come while it is wanted.
+        let kept = |id: &InstanceId| self.claims.replacing(id).next().is_some() || self.found.unmet.contains(id);
         let mut over: Vec<(Option<Timestamp>, &InstanceId)> = Vec::new();
         let mut goes: Vec<(&InstanceId, Because)> = Vec::new();
         let mut disowned = Vec::new();
@@ -86,7 +88,7 @@ impl Provisioner {
                 disowned.push((doomed.instance.clone(), doomed.record.uid.clone()));
             }
             let left = nodes.is_none() && age(doomed).is_some_and(|age| age >= JOINS_WITHIN);
-            if doomed.phase.ends_episode() || left {
+            if (doomed.phase.ends_episode() || left) && !kept(&doomed.instance) {
                 over.push((doomed.record.latest, &doomed.instance));
             }
         }

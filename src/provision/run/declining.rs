@@ -1,7 +1,9 @@
 //! Where no replacement comes, whoever waits for one is told so.
 
 use super::Provisioner;
+use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
+use crate::provision::demand::{claim_name, dooms};
 use crate::provision::writes::Writes;
 use crate::provision::{Because, Doomed, Effect, Replacement};
 
@@ -17,6 +19,18 @@ impl Provisioner {
         };
         self.declined.insert(doomed.instance.clone(), said);
         self.say(name, because, effects);
+    }
+
+    /// An instance was taken before its node was Ready: its own claim asks for another, and no claim is made for it.
+    pub(super) fn tried_again(&mut self, instance: &InstanceId, claim: String, effects: &mut Vec<Effect>) {
+        let Some(doomed) = self.doomed.get(instance).filter(|doomed| dooms(doomed)) else { return };
+        let name = claim_name(doomed);
+        let because = Because::TriedAgain { instance: instance.clone(), claim: claim.clone() };
+        let said =
+            Replacement { claim, episode: doomed.episode, because: because.to_string(), ..Replacement::default() };
+        self.said.insert(name.clone());
+        self.declined.insert(instance.clone(), said);
+        self.say(&name, because, effects);
     }
 
     /// Writes what was declined.

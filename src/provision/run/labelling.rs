@@ -64,7 +64,7 @@ impl Provisioner {
             }
             let whole = run.spec.resources.iter().all(|name| node.resources.contains(name));
             let ready = node.ready && !node.starting && !starts && whole && run.labelled;
-            let because = run.node(now, &self.epoch, &node.name, ready);
+            let because = run.node(now, &self.epoch, (&node.name, ready), self.settings.registration);
             if because.is_some() || run.labelled != was_labelled {
                 self.claims.touch(&name);
             }

@@ -38,6 +38,7 @@ impl Provisioner {
         self.unheard.forget();
         self.said.clear();
         self.found.forget();
+        self.unread.clear();
         self.looks_at_all();
         self.term = Term::Following;
     }
@@ -60,6 +61,12 @@ impl Provisioner {
             }
             self.launches.insert(launch.name.clone(), launch::Run::resume(now, launch));
         }
+        for (name, what) in self.claims.take_missed() {
+            match what {
+                Some(claim) => self.claim_seen(now, &claim),
+                None => self.claim_gone(&name),
+            }
+        }
         let back = claims.iter().filter(|claim| claim.spec.purpose == Purpose::ReturnToSpot);
         self.returns.resumed(now, back.map(|claim| (claim.created, claim.spec.node_pool.clone())));
         let there = &self.launches;
@@ -67,6 +74,15 @@ impl Provisioner {
         self.looks_at_all();
         self.probes_on_their_way(now);
         self.seek_all(now);
+    }
+
+    /// These claims are there, and are not understood: as long as they are, no instance counts as nobody's.
+    pub(super) fn cannot_read(&mut self, names: Vec<String>, effects: &mut Vec<Effect>) {
+        for name in names {
+            if self.unread.insert(name.clone()) {
+                self.say(&name, Because::Unreadable { claim: name.clone() }, effects);
+            }
+        }
     }
 
     /// Forgets the launches, but for the creations that are on their way: one of these may still come to be written.

@@ -39,6 +39,7 @@ impl Provisioner {
 
     /// A Node is gone. What a doomed one was is remembered as long as its Interruption is there.
     pub(super) fn node_gone(&mut self, now: Instant, name: String) {
+        self.nameless.gone(&name);
         let Some(node) = self.take_node(&name) else { return };
         self.node_went(now, node.clone());
         self.said.remove(&super::gone::no_provider_id(&name));

@@ -66,7 +66,9 @@ impl Provisioner {
             self.reading.next = now + READ_AGAIN;
         }
         if all {
+            self.name_nodes();
             self.look_for_unheard(now, effects);
+            self.look_for_ending_blocks(now, effects);
             self.look_for_gone(now, effects);
             self.instances_gone(now, effects);
             self.forget_ended();

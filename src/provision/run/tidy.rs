@@ -112,7 +112,7 @@ impl Provisioner {
     /// Claims whose instance is not alive any more, as a whole list of instances says.
     pub(super) fn instances_gone(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let mut said = Vec::new();
-        let mut done = Vec::new();
+        let mut again = Vec::new();
         let instances = &self.instances;
         let of: BTreeSet<&InstanceId> = self.claims.values().filter_map(|run| run.instance()).collect();
         self.tidy.missing.retain(|id, _| of.contains(id) && !instances.contains_key(id));
@@ -133,8 +133,8 @@ impl Provisioner {
                 // It was a node, and is not any more: whoever replaces it is another claim.
                 run.unwanted("its instance has ended");
                 run.status.instance_id = None;
-                done.push(run.name.clone());
             } else {
+                again.extend(run.instance().cloned().map(|instance| (instance, run.name.clone())));
                 run.lost(now, &because, false);
             }
             said.push((run.name.clone(), because));
@@ -143,6 +143,7 @@ impl Provisioner {
             self.claims.touch(&name);
             effects.push(Effect::Decided { about: name, because });
         }
+        again.into_iter().for_each(|(instance, claim)| self.tried_again(&instance, claim, effects));
     }
 
     /// Ends what should not be.
@@ -158,6 +159,7 @@ impl Provisioner {
     /// yet is waited for; what it shows to be somebody else's is left alone.
     fn end(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let Some(not_after) = self.lead.act_until() else { return };
+        self.spare_the_busy(now);
         let mut foreign = Vec::new();
         for (instance, ending) in &mut self.tidy.ending {
             let due = !ending.done && !ending.on_its_way && ending.again.is_none_or(|at| at <= now);
@@ -178,6 +180,22 @@ impl Provisioner {
         }
     }
 
+    /// What was to be ended, and has got pods before EC2 has acknowledged it: it joined late, or was never cordoned. It is
+    /// one too many, and is drained first.
+    fn spare_the_busy(&mut self, now: Instant) {
+        let waits = self.tidy.ending.iter().filter(|(_, ending)| !ending.done && !ending.on_its_way);
+        let busy: Vec<InstanceId> = waits.map(|(id, _)| id.clone()).filter(|id| self.is_busy(id)).collect();
+        for id in busy {
+            self.tidy.ending.remove(&id);
+            // What a claim names is let go with that claim.
+            if let Some(launch) =
+                self.found.orphans.contains(&id).then(|| self.instances.get(&id)?.launch.clone()).flatten()
+            {
+                self.tidy.is_surplus(now, &id, &launch);
+            }
+        }
+    }
+
     /// A whole list of instances has come: what has ended need not be remembered.
     pub(super) fn forget_ended(&mut self) {
         let named: BTreeSet<&InstanceId> = self.claims.values().filter_map(|run| run.instance()).collect();
@@ -188,7 +206,7 @@ impl Provisioner {
         });
     }
 
-    /// Instances that were to be nodes by now.
+    /// Instances that were to be Ready nodes by now.
     pub(super) fn never_registered(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let within = self.settings.registration;
         for name in self.claims.to_look_at(Pace::Always) {
@@ -198,7 +216,10 @@ impl Provisioner {
             }
             let Some(run) = self.claims.get_mut(&name) else { continue };
             let Some(instance) = run.instance().cloned() else { continue };
-            let because = Because::NeverRegistered { instance: instance.clone(), within };
+            let because = match &run.status.node_name {
+                Some(node) => Because::NeverReady { instance: instance.clone(), node: node.clone(), within },
+                None => Because::NeverRegistered { instance: instance.clone(), within },
+            };
             self.tidy.end(&instance, because.clone());
             effects.push(Effect::Decided { about: run.name.clone(), because: because.clone() });
             if let Some(failed) = run.lost(now, &because, true) {
@@ -229,7 +250,7 @@ impl Provisioner {
     /// Instances with our tag that no claim names.
     fn surplus(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.tidy.wakeup = None;
-        if !self.nodes_synced {
+        if !self.nodes_synced || !self.unread.is_empty() {
             return;
         }
         self.find_orphans(now);

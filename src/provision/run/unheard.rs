@@ -95,7 +95,9 @@ impl Provisioner {
     /// A Node went that nobody may have heard of: EC2 is asked why.
     pub(super) fn node_went(&mut self, now: Instant, node: NodeView) {
         let heard = node.instance.as_ref().is_none_or(|id| self.doomed.contains_key(id) || self.retires(id));
-        if self.term == Term::Leading && !heard {
+        // What was no Ready node yet is tried again as soon as it has ended.
+        let tried_again = |id: &InstanceId| self.claims.of_instance(id).any(|run| run.phase() < ClaimPhase::Ready);
+        if self.term == Term::Leading && (!heard || node.instance.as_ref().is_some_and(tried_again)) {
             self.reading.next = self.reading.next.min(now + READ_AGAIN);
         }
         self.unheard.goes(now, node);
@@ -130,6 +132,28 @@ impl Provisioner {
                 let taken = Taken { node: name, provider_id, entry, because, writes: Writes::from(None) };
                 self.unheard.taken.insert(instance, taken);
             }
+        }
+    }
+
+    /// A whole list of instances has come: which of those that have a Node run in a capacity block that ends.
+    pub(super) fn look_for_ending_blocks(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let wall = self.epoch.wall(now);
+        let mut found = Vec::new();
+        for instance in self.instances.values().filter(|one| one.alive) {
+            let Some(entry) = instance.block.as_ref().and_then(|block| witness::block_ends(block, wall)) else {
+                continue;
+            };
+            let key = entry.key();
+            let told = self.doomed.get(&instance.id).is_some_and(|of| of.notices.iter().any(|one| one.key() == key));
+            if !told && !self.looks.writes(&instance.id, &key) && self.node_of(&instance.id).is_some() {
+                found.push((instance.id.clone(), entry));
+            }
+        }
+        for (instance, entry) in found {
+            let node = self.node_of(&instance).map(|node| node.name.clone()).unwrap_or_default();
+            let because = Because::BlockEnds { node: node.clone(), block: entry.event_id.clone() };
+            self.say(&node, because, effects);
+            self.write_down(&instance, entry);
         }
     }
 

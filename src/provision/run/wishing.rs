@@ -5,7 +5,7 @@ use super::watched::Pace;
 use crate::api::node_claim::ClaimPhase;
 use crate::domain::time::Instant;
 use crate::provision::demand::{Wish, claim_name, wants, wish, withdrawn};
-use crate::provision::{Because, Effect, NodeView, claim};
+use crate::provision::{Because, Doomed, Effect, NodeView, claim};
 
 impl Provisioner {
     /// One claim for each confirmed interruption.
@@ -24,10 +24,14 @@ impl Provisioner {
                 if withdrawn(doomed) && early && !run.deleting {
                     wanted.push((name, None));
                 }
-            } else if wants(doomed, &self.settings) && doomed.replacement.claim != name && !self.said.contains(&name) {
+            } else if wants(doomed, &self.settings) && !is_served(doomed, &name) && !self.said.contains(&name) {
                 // Until there is a claim, or a word that there will be none.
                 self.found.unmet.insert(doomed.instance.clone());
                 if self.retires(&doomed.instance) || self.comes_back(&doomed.instance) {
+                    continue;
+                }
+                // What is no Ready node yet is tried again by its own claim when it has ended.
+                if self.claims.of_instance(&doomed.instance).any(|run| run.phase() < ClaimPhase::Ready) {
                     continue;
                 }
                 let of = self.instances.get(&doomed.instance);
@@ -86,7 +90,8 @@ impl Provisioner {
         }
     }
 
-    pub(super) fn node_seen(&mut self, mut node: NodeView) {
+    pub(super) fn node_seen(&mut self, now: Instant, node: NodeView) {
+        let mut node = self.named(now, node);
         if let Some(known) = self.nodes.get(&node.name).filter(|known| known.bound_to_zone) {
             // Its pods may be gone by the time that another node is wanted for them: while it is doomed, what kept them
             // there still does.
@@ -95,4 +100,10 @@ impl Provisioner {
         }
         self.set_node(node);
     }
+}
+
+/// Whether its record names the claim that serves it: its own, or that of which it was an instance.
+fn is_served(doomed: &Doomed, name: &str) -> bool {
+    let said = &doomed.replacement;
+    said.claim == name || (said.episode == doomed.episode && !said.claim.is_empty())
 }

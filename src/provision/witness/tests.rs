@@ -116,6 +116,9 @@ fn an_episode_that_was_open_is_ended_and_one_that_was_over_is_followed_by_anothe
     assert_eq!(of(Some(Phase::Gone), Kind::SpotInterruption), Some(4));
     // That it might be taken was heard, and that it was not.
     assert_eq!(of(Some(Phase::Cordoned), Kind::RebalanceRecommendation), Some(3));
+    // Nobody can have acted on a record without a kind: it was edited by hand.
+    let edited = InterruptionStatus { kind: None, ..status(Some(Phase::Confirmed), Kind::SpotInterruption, 3) };
+    assert!(taken(&edited, &notices, String::new(), now()).is_some());
     for phase in [Phase::Confirmed, Phase::Draining, Phase::Drained] {
         assert_eq!(of(Some(phase), Kind::SpotInterruption), None, "{phase:?}: somebody has heard of it");
     }

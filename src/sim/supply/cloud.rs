@@ -391,6 +391,8 @@ impl World {
             tags: BTreeMap::new(),
             pool: one.token.as_ref().and_then(|_| self.pool_of(one)).map(str::to_owned),
             group: one.group.clone(),
+            addresses: [one.node()].into(),
+            block: None,
             launched_at: Some(super::world::epoch().wall(super::world::moment(one.born_ms))),
             terminated: one.died_ms.is_some(),
             taken: Some(one.state()).filter(|state| one.end.by_ec2 && *state != InstanceState::Running),

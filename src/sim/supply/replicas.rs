@@ -53,7 +53,7 @@ impl World {
         let life = one.life;
         one.up = Some(Up { core, witness: Witness::default(), generation: 0, watch: 0 });
         let mut inputs = vec![Input::CatalogRead(self.catalog.clone())];
-        inputs.extend(self.nodes.values().cloned().map(Input::NodeSeen));
+        inputs.extend(self.nodes.values().cloned().map(|node| Input::NodeSeen(self.shown(node))));
         inputs.push(Input::NodesSynced);
         inputs.extend(self.classes.iter().map(|(name, recipe)| {
             let (name, recipe) = (name.clone(), recipe.clone());
@@ -256,6 +256,7 @@ impl World {
                 Input::Listed {
                     claims: self.claims.values().cloned().collect(),
                     launches: self.launches.values().cloned().collect(),
+                    unread: Vec::new(),
                 }
             }
             Effect::Recall if self.supply.faults.memory_fails => Input::Recalled { found: Err("403".into()) },
@@ -400,8 +401,7 @@ impl World {
                 Input::RecordWritten { instance, outcome: Outcome::Done }
             }
             Effect::DeleteInterruption { instance, .. } => {
-                self.doomed.remove(&instance);
-                self.broadcast(&Input::InterruptionGone { instance: instance.clone() });
+                self.record_deleted(&instance);
                 Input::RecordWritten { instance, outcome: Outcome::Done }
             }
             Effect::Request { instance, event_id, action, .. } => {

@@ -35,6 +35,8 @@ pub struct Supply {
     pub clocks_off_ms: [i64; 2],
     /// Labels that new nodes join with: user data's.
     pub joins_with: BTreeMap<String, String>,
+    /// New nodes have no providerID: there is no cloud controller.
+    pub nameless: bool,
     /// How long after a new node says that it is Ready its startup taint goes and its device plugin registers; `None`: it
     /// has neither.
     pub settles_ms: Option<u64>,
@@ -102,6 +104,10 @@ pub enum Step {
     },
     /// Somebody ends the instance of this node by hand.
     Shut {
+        node: usize,
+    },
+    /// Somebody deletes the record of this node's instance.
+    DeleteRecord {
         node: usize,
     },
     /// The record of this node's instance says that it is over.
@@ -244,6 +250,7 @@ pub fn a_cluster(nodes: usize) -> Supply {
         faults: Faults::default(),
         clocks_off_ms: [0, 0],
         joins_with: BTreeMap::new(),
+        nameless: false,
         settles_ms: None,
         pools: BTreeMap::new(),
         classes: BTreeMap::new(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::scenario::State;
 use super::world::{World, moment};
 use crate::api::interruption::Phase;
-use crate::api::node_claim::Purpose;
+use crate::api::node_claim::{ClaimPhase, Purpose};
 use crate::domain::notice::{InstanceId, Kind};
 use crate::provision::Doomed;
 use crate::provision::invariants::{Lived, TWINS_MAX, twins};
@@ -100,6 +100,14 @@ impl World {
         plain && doomed.replacement.none_comes && troubled
     }
 
+    /// Whether it was taken before it was Ready, and the claim that it was of has another now.
+    fn is_served_by_its_own_claim(&self, doomed: &Doomed) -> bool {
+        let of_episode = Some(&doomed.replacement).filter(|said| said.episode == doomed.episode);
+        let claim = of_episode.and_then(|said| self.claims.get(&said.claim));
+        let other = claim.and_then(|claim| claim.status.instance_id.as_ref()).is_some_and(|id| *id != doomed.instance);
+        other && claim.is_some_and(|claim| claim.status.phase == Some(ClaimPhase::Ready))
+    }
+
     /// Everybody who wanted a node has one, where EC2 had one to give.
     fn check_served(&mut self) {
         let gives = self.cloud.pools.values().any(|left| left.is_none());
@@ -126,6 +134,9 @@ impl World {
                 || self.claims.values().any(back)
                 || self.is_bridged(&doomed.instance, &name)
             {
+                continue;
+            }
+            if self.is_served_by_its_own_claim(doomed) {
                 continue;
             }
             if self.history.get(&name).is_some_and(|claim| claim.ready_ms.is_none()) && !failed && !self.may_wait(&name)

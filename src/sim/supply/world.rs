@@ -366,6 +366,7 @@ impl World {
             Step::TakeUnheard { node } => self.take_unheard(node),
             Step::Shut { node } => self.dies(node),
             Step::Over { node } => self.is_over(node),
+            Step::DeleteRecord { node } => self.record_deleted(&self.cloud.instances[node].id.clone()),
             Step::DeleteClaim => self.delete_claim(),
             Step::Block(blocked) => self.block(blocked),
             Step::Memory(text) => self.memories.push(text.to_owned()),
@@ -399,13 +400,27 @@ impl World {
 
     pub fn node_changed(&mut self, node: NodeView) {
         self.nodes.insert(node.name.clone(), node.clone());
-        self.broadcast(&Input::NodeSeen(node));
+        self.broadcast(&Input::NodeSeen(self.shown(node)));
+    }
+
+    /// A Node as its object says it.
+    pub fn shown(&self, node: NodeView) -> NodeView {
+        let of_ours = node.instance.as_ref().and_then(|id| self.find(id));
+        if !self.supply.nameless || of_ours.is_none_or(|index| self.cloud.instances[index].token.is_none()) {
+            return node;
+        }
+        NodeView { addresses: [node.name.clone()].into(), instance: None, provider_id: None, ..node }
     }
 
     pub fn node_gone(&mut self, name: &str) {
         if self.nodes.remove(name).is_some() {
             self.broadcast(&Input::NodeGone { name: name.to_owned() });
         }
+    }
+
+    pub fn record_deleted(&mut self, instance: &InstanceId) {
+        self.doomed.remove(instance);
+        self.broadcast(&Input::InterruptionGone { instance: instance.clone() });
     }
 
     /// The uid of another object.

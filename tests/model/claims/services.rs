@@ -68,6 +68,7 @@ impl Api {
             Effect::List => Input::Listed {
                 claims: self.claims.values().cloned().collect(),
                 launches: self.launches.values().cloned().collect(),
+                unread: Vec::new(),
             },
             Effect::WriteClaim { name, uid, status } => {
                 let claim = self.claims.get_mut(name).filter(|claim| claim.uid == *uid);
@@ -200,6 +201,8 @@ impl Ec2 {
         let described = |one: &Running| Instance {
             id: one.id.clone(),
             alive: one.died.is_none(),
+            addresses: Default::default(),
+            block: None,
             offering: one.offering.clone(),
             subnets: Vec::new(),
             template: None,
