@@ -23,6 +23,7 @@ mod pooling;
 mod reading;
 mod remembering;
 mod retire;
+mod sharing;
 mod tidy;
 mod unheard;
 mod unused;
@@ -46,7 +47,7 @@ use super::risk::Risks;
 use super::shortage::Shortages;
 use super::templates::Templates;
 use super::writes::Writes;
-use super::{Because, Claim, Doomed, Effect, Input, Instance, NodeView, Replacement, Settings};
+use super::{Because, Doomed, Effect, Input, Instance, NodeView, Replacement, Settings};
 use crate::api::node_claim::{ClaimPhase, Recipe};
 use crate::domain::notice::InstanceId;
 use crate::domain::offering::Catalog;
@@ -127,6 +128,7 @@ pub struct Provisioner {
     looks: Looks,
     /// What EC2 took while nobody heard of it.
     nameless: Nameless,
+    sharing: sharing::Sharing,
     /// NodeClaims that cannot be read, by name: what they name is not known.
     unread: BTreeSet<String>,
     unheard: Unheard,
@@ -189,6 +191,7 @@ impl Provisioner {
             collecting: collect::Collecting::default(),
             looks,
             nameless: Nameless::default(),
+            sharing: sharing::Sharing::default(),
             unread: BTreeSet::new(),
             unheard: Unheard::default(),
             said: BTreeSet::new(),
@@ -231,42 +234,6 @@ impl Provisioner {
 
     fn say(&mut self, about: &str, because: Because, effects: &mut Vec<Effect>) {
         effects.push(Effect::Decided { about: about.to_owned(), because });
-    }
-
-    /// A claim that somebody else made or deleted.
-    fn claim_seen(&mut self, now: Instant, claim: &Claim) {
-        self.unread.remove(&claim.name);
-        match self.term {
-            Term::Leading => {}
-            Term::Listing { .. } => return self.claims.misses(&claim.name, Some(claim)),
-            Term::Following => return,
-        }
-        match self.claims.get_mut(&claim.name) {
-            // Ours, and written faster than it is seen: only what others may do to it is taken from here.
-            Some(run) if run.uid() == Some(&claim.uid) => {
-                run.deleting |= claim.deleting;
-                run.writes.seen(now, &claim.status);
-            }
-            // What the watch shows late of one that went before ours. A younger one has taken its name while nobody looked.
-            Some(run) if run.uid().is_some() && claim.created <= run.wanted_since => {}
-            _ => {
-                let run = claim::Run::resume(now, claim, self.settings.registration);
-                self.claims.insert(claim.name.clone(), run);
-            }
-        }
-    }
-
-    fn claim_gone(&mut self, name: &str) {
-        self.unread.remove(name);
-        if matches!(self.term, Term::Listing { .. }) {
-            return self.claims.misses(name, None);
-        }
-        let run = self.claims.remove(name);
-        if let Some(of) = run.and_then(|run| run.spec.replaces) {
-            self.replacements.remove(&of.instance_id);
-            self.found.unwritten.remove(&of.instance_id);
-            self.doomed.touch(&of.instance_id);
-        }
     }
 
     /// Brings what is to what should be. `changed`: something of the world may have changed, rather than that one of our
@@ -473,6 +440,7 @@ impl Provisioner {
             reading,
             term_ends,
             self.bucket_wakeup(),
+            self.sharing.wakeup(),
             self.tidy.wakeup(),
             self.retire_wakeup(),
             self.returns.wakeup(),

@@ -1,4 +1,4 @@
-//! Beginning to lead, listing what there is, and no longer leading.
+//! Beginning to lead, listing what there is, what others do to it meanwhile, and no longer leading.
 
 use super::{AGAIN, Copies, Provisioner, Reading, Templates, Term, Tidy, bridge, collect, gone};
 use crate::api::node_claim::Purpose;
@@ -74,6 +74,42 @@ impl Provisioner {
         self.looks_at_all();
         self.probes_on_their_way(now);
         self.seek_all(now);
+    }
+
+    /// A claim that somebody else made or deleted.
+    pub(super) fn claim_seen(&mut self, now: Instant, claim: &Claim) {
+        self.unread.remove(&claim.name);
+        match self.term {
+            Term::Leading => {}
+            Term::Listing { .. } => return self.claims.misses(&claim.name, Some(claim)),
+            Term::Following => return,
+        }
+        match self.claims.get_mut(&claim.name) {
+            // Ours, and written faster than it is seen: only what others may do to it is taken from here.
+            Some(run) if run.uid() == Some(&claim.uid) => {
+                run.deleting |= claim.deleting;
+                run.writes.seen(now, &claim.status);
+            }
+            // What the watch shows late of one that went before ours. A younger one has taken its name while nobody looked.
+            Some(run) if run.uid().is_some() && claim.created <= run.wanted_since => {}
+            _ => {
+                let run = claim::Run::resume(now, claim, self.settings.registration);
+                self.claims.insert(claim.name.clone(), run);
+            }
+        }
+    }
+
+    pub(super) fn claim_gone(&mut self, name: &str) {
+        self.unread.remove(name);
+        if matches!(self.term, Term::Listing { .. }) {
+            return self.claims.misses(name, None);
+        }
+        let run = self.claims.remove(name);
+        if let Some(of) = run.and_then(|run| run.spec.replaces) {
+            self.replacements.remove(&of.instance_id);
+            self.found.unwritten.remove(&of.instance_id);
+            self.doomed.touch(&of.instance_id);
+        }
     }
 
     /// These claims are there, and are not understood: as long as they are, no instance counts as nobody's.
