@@ -190,12 +190,24 @@ pub struct Record {
     pub latest: Option<Timestamp>,
     /// `spec.providerID`.
     pub provider_id: String,
+    /// The first of the pods that keep its node from being empty, and what keeps it there.
+    pub blocked: Option<String>,
 }
 
 impl Doomed {
-    /// Our own request that its node be drained, where it has one.
-    pub fn request(&self) -> Option<Request> {
-        self.notices.iter().find_map(Request::of)
+    /// Our own requests that its node be drained: where the reason has changed, two for a while.
+    pub fn requests(&self) -> impl Iterator<Item = Request> {
+        self.notices.iter().filter_map(Request::of)
+    }
+
+    /// Whether its drain is asked for.
+    pub fn is_requested(&self) -> bool {
+        self.requests().next().is_some()
+    }
+
+    /// The request for this reason.
+    pub fn requested_for(&self, why: retire::Reason) -> Option<Request> {
+        self.requests().find(|request| request.event_id == why.as_str())
     }
 }
 
@@ -239,6 +251,8 @@ pub struct NodeView {
     pub workloads: bool,
     /// One of these has a volume, which keeps it in this zone.
     pub bound_to_zone: bool,
+    /// One of these is never asked to go (`spotkeeper.dev/on-interruption: stay`).
+    pub stays: bool,
 }
 
 /// An instance as EC2 describes it.
@@ -348,7 +362,7 @@ pub enum Input {
         all: bool,
         instances: Vec<Instance>,
     },
-    InstancesFailed(String),
+    InstancesFailed(witness::NotSeen),
     /// [`Effect::Look`] was answered; an instance that EC2 does not know is not among these.
     Looked(Result<Vec<Sight>, witness::NotSeen>),
     /// [`Effect::Copy`] was answered.
@@ -383,6 +397,10 @@ pub enum Input {
     LaunchWritten {
         name: String,
         outcome: Outcome,
+    },
+    /// [`Effect::WriteLaunch`] was answered: the record is not there any more, or another has its name.
+    LaunchGone {
+        name: String,
     },
     LaunchDeleted {
         name: String,

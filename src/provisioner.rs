@@ -74,7 +74,12 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), P
     let address = admin.local_addr().map(|address| address.to_string()).unwrap_or_default();
     tracing::info!(address, "serving /livez, /readyz and /metrics");
     tokio::spawn(serve::serve(admin, observer.admin().router(), Limits::default()));
-    let kubernetes = Kubernetes::connect(observer.metrics().common).await?;
+    let heard = observer.clone();
+    let kubernetes = Kubernetes::connect(observer.metrics().common).await?.heard_by(std::sync::Arc::new(
+        move |verb: &'static str, resource: &'static str, denied: Option<&str>| {
+            heard.asked_kubernetes(verb, resource, denied);
+        },
+    ));
     tokio::pin!(stop);
     let cluster = tokio::select! {
         cluster = cluster_id(&kubernetes, &observer) => cluster,

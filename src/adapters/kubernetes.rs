@@ -27,6 +27,7 @@ pub mod supply;
 pub mod watches;
 pub mod wire;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::{GetParams, Patch, PatchParams};
@@ -75,7 +76,12 @@ pub struct Kubernetes {
     connection: Connection,
     pods: Client,
     metrics: Common,
+    hearer: Option<Hearer>,
 }
+
+/// Is told of every call that was done or denied: the verb, the resource and, where it was denied, what the API server
+/// says.
+pub type Hearer = Arc<dyn Fn(&'static str, &'static str, Option<&str>) + Send + Sync>;
 
 /// The node of an Interruption, as its record names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +104,7 @@ impl Kubernetes {
     pub fn with(config: Config, metrics: Common) -> Result<Self, ConnectError> {
         let connection = Connection::new(config)?;
         let own = connection.own()?;
-        Ok(Self { pods: own.clone(), own, connection, metrics })
+        Ok(Self { pods: own.clone(), own, connection, metrics, hearer: None })
     }
 
     /// A client that speaks of pods as `system:node:<node>` (constrained impersonation).
@@ -109,6 +115,12 @@ impl Kubernetes {
     /// Speaks of pods through `client` from now on.
     pub fn with_pod_client(mut self, client: Client) -> Self {
         self.pods = client;
+        self
+    }
+
+    /// Tells `hearer` of what is denied from now on.
+    pub fn heard_by(mut self, hearer: Hearer) -> Self {
+        self.hearer = Some(hearer);
         self
     }
 
@@ -298,6 +310,13 @@ impl Kubernetes {
             Err(_) => "connection".to_owned(),
         };
         self.metrics.api_asked(ApiRequest { verb, resource, result: code }, began.elapsed());
+        match (&self.hearer, &result) {
+            (Some(hearer), Ok(_)) => hearer(verb, resource, None),
+            (Some(hearer), Err(kube::Error::Api(status))) if matches!(status.code, 401 | 403) => {
+                hearer(verb, resource, Some(&status.message));
+            }
+            _ => {}
+        }
         result
     }
 }
@@ -340,6 +359,11 @@ fn budget_in(message: &str) -> Option<String> {
     let rest = message.split_once("disruption budget ")?.1;
     let name = rest.split_whitespace().next()?;
     (!name.is_empty()).then(|| name.trim_matches('"').to_owned())
+}
+
+/// Whether a write on an object of a certain uid found none, or another one of its name.
+pub fn is_gone<T>(result: &Result<T, kube::Error>) -> bool {
+    matches!(result, Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409))
 }
 
 /// How a write ended, as the core wants to know it.

@@ -124,6 +124,9 @@ pub struct Catalog {
     /// How many instances a reservation still holds, by type and zone.
     #[serde(skip)]
     pub reserved: BTreeMap<(String, String), u32>,
+    /// How often that was read: what was launched since is not in it.
+    #[serde(skip)]
+    pub reserved_readings: u64,
 }
 
 impl Catalog {

@@ -43,6 +43,8 @@ pub enum Because {
     Asking { capacity: CapacityType, count: usize, offerings: usize },
     /// An instance came.
     Launched { instance: InstanceId, offering: Offering },
+    /// An instance is paid for otherwise than was asked for.
+    TurnedOut { instance: InstanceId, offering: Offering },
     /// A rung gave nothing: the next one follows at once.
     FellThrough { from: CapacityType, why: String, next: Option<CapacityType> },
     /// A rung was passed over.
@@ -97,6 +99,8 @@ pub enum Because {
     Returns { node: String },
     /// That has failed, and has changed nothing.
     ReturnFailed { node: String, why: String, again_in: Duration },
+    /// A node is still not empty long after its spot node was Ready.
+    ReturnHeld { node: String, by: String },
     /// The group has replaced its node itself: the stand-in is not needed any more.
     BridgeEnds { group: String, by: InstanceId },
     /// Its instance has ended for good: the Node is to go.
@@ -111,6 +115,8 @@ pub enum Because {
     Collected,
     /// A spot pool is being interrupted.
     Risky { what: String },
+    /// What a claim is launched with has changed since it was given up.
+    LooksAgain,
     /// It is not wanted any more.
     NoLongerWanted { why: &'static str },
     /// This replica leads from now on.
@@ -165,6 +171,7 @@ impl Because {
             Self::Billed(_) => "Billed",
             Self::Asking { .. } => "Asking",
             Self::Launched { .. } => "Launched",
+            Self::TurnedOut { .. } => "TurnedOut",
             Self::FellThrough { .. } => "FellThrough",
             Self::Skipped { .. } => "Skipped",
             Self::Exhausted { .. } => "Exhausted",
@@ -192,6 +199,7 @@ impl Because {
             Self::Ends { .. } => "Ends",
             Self::Returns { .. } => "Returns",
             Self::ReturnFailed { .. } => "ReturnFailed",
+            Self::ReturnHeld { .. } => "ReturnHeld",
             Self::BridgeEnds { .. } => "BridgeEnds",
             Self::NodeGone { .. } => "NodeGone",
             Self::OutOfService { .. } => "OutOfService",
@@ -199,6 +207,7 @@ impl Because {
             Self::Contradicts { .. } => "Contradicts",
             Self::Collected => "Collected",
             Self::Risky { .. } => "Risky",
+            Self::LooksAgain => "LooksAgain",
             Self::NoLongerWanted { .. } => "NoLongerWanted",
             Self::Leads => "Leads",
             Self::Follows => "Follows",
@@ -235,6 +244,7 @@ impl Because {
                 | Self::Surplus { .. }
                 | Self::Leaked { .. }
                 | Self::TooManyLeaks { .. }
+                | Self::ReturnHeld { .. }
                 | Self::Contradicts { .. }
                 | Self::TakenUnheard { .. }
                 | Self::NotEnded { .. }
@@ -286,6 +296,12 @@ impl fmt::Display for Because {
                 write!(f, "EC2 is asked for {count} × {capacity} out of {offerings} offerings")
             }
             Self::Launched { instance, offering } => write!(f, "{instance} was launched: {offering}"),
+            Self::TurnedOut { instance, offering } if offering.capacity_type == CapacityType::Reserved => {
+                write!(f, "{instance} runs in a capacity reservation: it is {offering}")
+            }
+            Self::TurnedOut { instance, offering } => {
+                write!(f, "{instance} runs in no capacity reservation, these were used up: it is {offering}")
+            }
             Self::FellThrough { from, why, next: Some(next) } => write!(f, "{from}: {why}; {next} is next"),
             Self::FellThrough { from, why, next: None } => write!(f, "{from}: {why}; that was the last rung"),
             Self::Skipped { capacity, why } => write!(f, "{capacity} is passed over: {why}"),
@@ -324,7 +340,7 @@ impl fmt::Display for Because {
             Self::RecipeNeverRegisters { template } => write!(
                 f,
                 "two instances of {template} in a row never became a Ready node: look at its user data, \
-                 security groups, role and device plugins; then delete this claim"
+                 security groups, role and device plugins; then delete this claim: it is made anew"
             ),
             Self::InstanceGone { instance } => write!(f, "{instance} has ended"),
             Self::NeverReady { instance, node, within } => write!(
@@ -360,6 +376,11 @@ impl fmt::Display for Because {
             Self::ReturnFailed { node, why, again_in } => {
                 write!(f, "{node} stays on-demand ({why}); tried again after {} s of quiet", again_in.as_secs())
             }
+            Self::ReturnHeld { node, by } => write!(
+                f,
+                "{node} is not empty an hour after its spot node was Ready ({by}): other returns do not wait for it any \
+                 more"
+            ),
             Self::BridgeEnds { group, by } => write!(f, "{by} has come to group {group} in the place of its node"),
             Self::NodeGone { node, instance } => write!(f, "{instance} has ended for good: Node {node} is to go"),
             Self::OutOfService { node, volumes } => {
@@ -373,6 +394,7 @@ impl fmt::Display for Because {
             }
             Self::Collected => f.write_str("it is over, and old or one of too many: the record is deleted"),
             Self::Risky { what } => write!(f, "{what} is being interrupted: new nodes go elsewhere first"),
+            Self::LooksAgain => f.write_str("what it is launched with has changed: it is tried again"),
             Self::NoLongerWanted { why } => write!(f, "no longer wanted: {why}"),
             Self::Leads => f.write_str("this replica leads"),
             Self::Follows => f.write_str("this replica does not lead any more"),

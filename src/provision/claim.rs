@@ -1,18 +1,21 @@
 //! One claim's life: from the wish to the Ready node.
 
+mod object;
+
 use std::time::Duration;
 
 use super::retire::Reason;
 use super::writes::Writes;
-use super::{Because, Claim, Created, Launch};
+use super::{Because, Claim, Created, Launch, failure};
 use crate::api::launch::Launched;
 use crate::api::node_claim::{
     ATTEMPT_BECAUSE_MAX, ATTEMPTS_MAX, Attempt, BECAUSE_MAX, ClaimPhase, NodeClaimSpec, NodeClaimStatus, Purpose,
 };
 use crate::domain::notice::InstanceId;
-use crate::domain::offering::{CapacityType, MicroDollars};
+use crate::domain::offering::{CapacityType, MicroDollars, Offering};
 use crate::domain::quantity::in_dollars;
 use crate::domain::time::{Epoch, Instant};
+pub(super) use object::Object;
 
 /// How long a claim waits after a full pass over the ladder that left nothing to believe in, and the longest.
 const PASS_FIRST: Duration = Duration::from_secs(15);
@@ -20,6 +23,8 @@ const PASS_MAX: Duration = Duration::from_secs(600);
 
 /// How long a claim waits where the request itself is wrong.
 const WRONG_FIRST: Duration = Duration::from_secs(60);
+/// The first of these pauses where it is the credentials: they are renewed by somebody, as a rule in seconds.
+const PASSING_FIRST: Duration = Duration::from_secs(5);
 const WRONG_MAX: Duration = Duration::from_secs(1_800);
 
 /// How many instances in a row may fail to become a Node.
@@ -32,25 +37,6 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// The text of a reason, as much of it as a status takes: EC2's messages of missing permissions are longer.
 fn in_short(because: &Because, most: usize) -> String {
     because.to_string().chars().take(most).collect()
-}
-
-/// What is being done about the object itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Object {
-    /// It is to be created; tried again then.
-    Missing {
-        again: Option<Instant>,
-        on_its_way: bool,
-    },
-    There {
-        uid: String,
-    },
-    /// It is to go; tried again then.
-    Going {
-        uid: String,
-        again: Option<Instant>,
-        on_its_way: bool,
-    },
 }
 
 /// A claim, and how far it has come.
@@ -84,6 +70,8 @@ pub(super) struct Run {
     passes: u32,
     /// Times in a row that the request itself was wrong.
     wrong: u32,
+    /// The last time for a permission or a credential.
+    forbidden: bool,
     /// Times in a row that it could not be created.
     uncreated: u32,
     changes: u64,
@@ -111,6 +99,7 @@ impl Run {
             register_by: None,
             passes: 0,
             wrong: 0,
+            forbidden: false,
             uncreated: 0,
             // What is known of the Interruption may be of an earlier leader's: it is looked at once.
             changes: 1,
@@ -198,8 +187,17 @@ impl Run {
         self.status.because = Some(in_short(because, BECAUSE_MAX));
     }
 
+    /// Its phase stays as it is, and there is something to be said of it.
+    pub(super) fn says(&mut self, because: &Because) {
+        self.set(self.phase(), because);
+    }
+
     /// What stood in its way may be gone: it looks for capacity from the first rung on.
     pub(super) fn look_again(&mut self) {
+        if self.phase() == ClaimPhase::Failed && !self.deleting {
+            self.status.never_registered = 0;
+            self.set(ClaimPhase::Pending, &Because::LooksAgain);
+        }
         if self.looks() {
             (self.rung, self.not_before) = (0, None);
             (self.for_floor, self.capped_at) = (false, None);
@@ -303,6 +301,13 @@ impl Run {
         because
     }
 
+    /// EC2 shows its instance to be paid for otherwise than was asked for.
+    pub(super) fn turned_out(&mut self, offering: Offering, price: Option<MicroDollars>) {
+        self.changes += 1;
+        self.status.offering = Some(offering);
+        self.status.hourly_price = price.map(in_dollars);
+    }
+
     /// The rung gave nothing: the next one.
     pub(super) fn fell_through(&mut self, why: String) -> Because {
         let from = self.status.attempts.last().map(|attempt| attempt.capacity_type);
@@ -337,7 +342,9 @@ impl Run {
 
     /// The request cannot work as it is: asked again rarely, from the first rung on.
     pub(super) fn misconfigured(&mut self, now: Instant, code: String, message: String) -> Because {
-        let again_in = WRONG_FIRST.saturating_mul(1 << self.wrong.min(8)).min(WRONG_MAX);
+        let first = if failure::is_passing(&code) { PASSING_FIRST } else { WRONG_FIRST };
+        let again_in = first.saturating_mul(1 << self.wrong.min(10)).min(WRONG_MAX);
+        self.forbidden = failure::forbids(&code);
         self.wrong = self.wrong.saturating_add(1);
         let because = Because::Misconfigured { code, message, again_in };
         self.close_attempt(&because);
@@ -357,6 +364,13 @@ impl Run {
     pub(super) fn righted(&mut self, now: Instant) {
         if self.wrong > 0 && self.looks() {
             self.not_before = Some(now);
+        }
+    }
+
+    /// Somebody's call was allowed.
+    pub(super) fn allowed(&mut self, now: Instant) {
+        if std::mem::take(&mut self.forbidden) {
+            self.righted(now);
         }
     }
 
@@ -413,8 +427,19 @@ impl Run {
         None
     }
 
+    /// Whether it has given up: what it launches never becomes a Node. It still has when somebody deletes it therefore.
+    pub(super) fn has_failed(&self) -> bool {
+        self.status.never_registered >= NEVER_REGISTERED_MAX && self.status.instance_id.is_none()
+    }
+
     /// It is not wanted any more.
     pub(super) fn unwanted(&mut self, why: &'static str) -> Because {
+        self.status.never_registered = 0;
+        self.goes(why)
+    }
+
+    /// It is to go, and what it stood for may still be wanted.
+    pub(super) fn goes(&mut self, why: &'static str) -> Because {
         let because = Because::NoLongerWanted { why };
         self.deleting = true;
         self.set(ClaimPhase::Terminating, &because);

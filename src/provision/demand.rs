@@ -32,7 +32,7 @@ pub(super) fn wants(doomed: &Doomed, settings: &Settings) -> bool {
     };
     // An instance that is gone is still to be replaced, where that was not asked for while it was there.
     // Whatever we retire has somebody in its place, or needs nobody, also when it is taken meanwhile.
-    taken && doomed.request().is_none() && (confirmed || doomed.phase == Phase::Gone)
+    taken && !doomed.is_requested() && (confirmed || doomed.phase == Phase::Gone)
 }
 
 /// Whether its node is going, as far as is known.

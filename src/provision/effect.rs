@@ -1,5 +1,7 @@
 //! What core 2 wants done. An effect leaves nothing to decide.
 
+use jiff::Timestamp;
+
 use super::memory::Memory;
 use super::templates::OurTemplate;
 use super::{Because, Replacement, labels};
@@ -96,6 +98,8 @@ pub enum Effect {
         provider_id: String,
         event_id: String,
         action: Option<String>,
+        /// Since when it is asked for: the same however often it is sent.
+        since: Timestamp,
     },
     /// Take that notice back: the agent undoes what it did to the node. Answered by [`Input::Withdrawn`].
     Withdraw {

@@ -84,6 +84,11 @@ pub fn forbids(code: &str) -> bool {
     )
 }
 
+/// Whether it is the credentials that such a code speaks of, which may be others in a moment.
+pub fn is_passing(code: &str) -> bool {
+    forbids(code) && !matches!(code, "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException")
+}
+
 /// Whether a set-up error stands in the way of spot alone: on-demand may still work.
 pub fn spot_only(code: &str) -> bool {
     code == "AuthFailure.ServiceLinkedRoleCreationNotPermitted"

@@ -7,14 +7,16 @@
 use std::time::Duration;
 
 use super::Effect;
+use super::writes::Pause;
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
 
 /// How long the attachments of its volumes are waited for.
 const DETACHED_WITHIN: Duration = Duration::from_secs(60);
 
-/// How often they are looked at, and a write that failed is tried again.
+/// How often they are looked at, and how soon what failed is tried again, and the longest.
 const AGAIN: Duration = Duration::from_secs(2);
+const AGAIN_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -37,13 +39,13 @@ pub(super) struct Run {
     stage: Stage,
     again: Instant,
     on_its_way: bool,
-    /// The last write failed.
-    failing: bool,
+    /// Of what fails.
+    pause: Pause,
 }
 
 impl Run {
     pub(super) fn new(now: Instant, node: String, uid: String) -> Self {
-        Self { node, uid, stage: Stage::Looking, again: now, on_its_way: false, failing: false }
+        Self { node, uid, stage: Stage::Looking, again: now, on_its_way: false, pause: Pause::default() }
     }
 
     /// What is to be done now.
@@ -65,21 +67,22 @@ impl Run {
         })
     }
 
-    /// How many volumes are attached. Returns whether that sets the taint going.
-    pub(super) fn attachments(&mut self, now: Instant, found: Result<usize, String>) -> Option<usize> {
+    /// How many volumes are attached. Returns how many there are where that sets the taint going; what went wrong, the
+    /// first time in a row.
+    pub(super) fn attachments(&mut self, now: Instant, found: Result<usize, String>) -> Result<Option<usize>, String> {
         self.on_its_way = false;
         self.again = now + AGAIN;
         match (found, self.stage) {
-            (Ok(0), Stage::Looking | Stage::Detaching { .. }) => {
-                (self.stage, self.again) = (Stage::Deleting, now);
-                None
-            }
+            (Err(why), _) => return self.failed(now, why).map_or(Ok(None), Err),
+            (Ok(0), Stage::Looking | Stage::Detaching { .. }) => (self.stage, self.again) = (Stage::Deleting, now),
             (Ok(some), Stage::Looking) => {
-                (self.stage, self.again) = (Stage::Tainting, now);
-                Some(some)
+                (self.stage, self.again, self.pause) = (Stage::Tainting, now, Pause::default());
+                return Ok(Some(some));
             }
-            _ => None,
+            _ => {}
         }
+        self.pause = Pause::default();
+        Ok(None)
     }
 
     /// How the taint was answered. Returns what went wrong, the first time in a row.
@@ -89,10 +92,10 @@ impl Run {
         match outcome {
             Outcome::Done => {
                 self.stage = Stage::Detaching { until: now + DETACHED_WITHIN };
-                self.failing = false;
+                self.pause = Pause::default();
                 None
             }
-            Outcome::Refused(why) | Outcome::Failed(why) => self.failed(why),
+            Outcome::Refused(why) | Outcome::Failed(why) => self.failed(now, why),
         }
     }
 
@@ -102,15 +105,17 @@ impl Run {
         self.again = now + AGAIN * 5;
         match outcome {
             Outcome::Done => {
-                self.failing = false;
+                self.pause = Pause::default();
                 None
             }
-            Outcome::Refused(why) | Outcome::Failed(why) => self.failed(why),
+            Outcome::Refused(why) | Outcome::Failed(why) => self.failed(now, why),
         }
     }
 
-    fn failed(&mut self, why: String) -> Option<String> {
-        (!std::mem::replace(&mut self.failing, true)).then_some(why)
+    fn failed(&mut self, now: Instant, why: String) -> Option<String> {
+        let first = self.pause.is_new();
+        self.again = now + self.pause.next(AGAIN, AGAIN_MAX);
+        first.then_some(why)
     }
 
     pub(super) fn wakeup(&self) -> Option<Instant> {
@@ -142,7 +147,7 @@ mod tests {
     fn a_node_without_volumes_goes_at_once() {
         let mut run = run();
         assert!(looks(&mut run, at(0)) && run.advance(at(0)).is_none(), "one at a time");
-        assert_eq!(run.attachments(at(1), Ok(0)), None);
+        assert_eq!(run.attachments(at(1), Ok(0)), Ok(None));
         assert_eq!(run.advance(at(1)), Some(Effect::DeleteNode { node: "n".into(), uid: "u".into() }));
     }
 
@@ -151,13 +156,13 @@ mod tests {
         for never in [false, true] {
             let mut run = run();
             assert!(looks(&mut run, at(0)));
-            assert_eq!(run.attachments(at(0), Ok(2)), Some(2));
+            assert_eq!(run.attachments(at(0), Ok(2)), Ok(Some(2)));
             assert_eq!(run.advance(at(0)), Some(Effect::TaintOutOfService { node: "n".into(), uid: "u".into() }));
             assert_eq!(run.tainted(at(1), Outcome::Done), None);
             let mut now = at(3);
             while now < at(61) {
                 assert!(looks(&mut run, now), "{now:?}");
-                run.attachments(now, Ok(if never || now < at(30) { 1 } else { 0 }));
+                assert!(run.attachments(now, Ok(if never || now < at(30) { 1 } else { 0 })).is_ok());
                 if !never && now >= at(30) {
                     break;
                 }
@@ -172,12 +177,14 @@ mod tests {
     fn what_could_not_be_read_or_written_is_tried_again() {
         let mut run = run();
         assert!(looks(&mut run, at(0)));
-        assert_eq!(run.attachments(at(0), Err("busy".into())), None);
+        assert_eq!(run.attachments(at(0), Err("denied".into())), Err("denied".into()));
         assert!(run.advance(at(1)).is_none() && looks(&mut run, at(2)));
-        run.attachments(at(2), Ok(1));
-        run.advance(at(2));
-        assert_eq!(run.tainted(at(3), Outcome::Refused("no".into())), Some("no".into()));
-        assert_eq!(run.advance(at(5)), Some(Effect::TaintOutOfService { node: "n".into(), uid: "u".into() }));
-        assert_eq!(run.tainted(at(6), Outcome::Refused("no".into())), None, "said once");
+        assert_eq!(run.attachments(at(2), Err("denied".into())), Ok(None), "said once, and tried more and more rarely");
+        assert!(run.advance(at(5)).is_none() && looks(&mut run, at(6)));
+        assert_eq!(run.attachments(at(6), Ok(1)), Ok(Some(1)));
+        run.advance(at(6));
+        assert_eq!(run.tainted(at(7), Outcome::Refused("no".into())), Some("no".into()));
+        assert_eq!(run.advance(at(9)), Some(Effect::TaintOutOfService { node: "n".into(), uid: "u".into() }));
+        assert_eq!(run.tainted(at(10), Outcome::Refused("no".into())), None, "said once");
     }
 }

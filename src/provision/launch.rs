@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::writes::Writes;
+use super::writes::{Pause, Writes};
 use super::{Answer, Because, Created, Effect, FleetError, Launch};
 use crate::api::launch::{LaunchOutcome, LaunchSpec, LaunchStatus, Launched};
 use crate::domain::time::{Epoch, Instant};
@@ -34,7 +34,7 @@ enum Stage {
     /// Its fate is known.
     Answered,
     /// Its claims know; the record is to go.
-    Settled { again: Option<Instant>, on_its_way: bool },
+    Settled { again: Option<Instant>, on_its_way: bool, pause: Pause },
 }
 
 #[derive(Clone, Debug)]
@@ -349,7 +349,7 @@ impl Run {
     pub(super) fn settle(&mut self, now: Instant) {
         self.closed_at.get_or_insert(now);
         if self.may_settle(now) && self.stage == Stage::Answered && self.told {
-            self.stage = Stage::Settled { again: None, on_its_way: false };
+            self.stage = Stage::Settled { again: None, on_its_way: false, pause: Pause::default() };
         }
     }
 
@@ -361,7 +361,7 @@ impl Run {
     }
 
     pub(super) fn delete(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        if let (Stage::Settled { again, on_its_way }, Some(uid)) = (&mut self.stage, &self.uid)
+        if let (Stage::Settled { again, on_its_way, .. }, Some(uid)) = (&mut self.stage, &self.uid)
             && !*on_its_way
             && again.is_none_or(|at| at <= now)
         {
@@ -370,15 +370,24 @@ impl Run {
         }
     }
 
-    pub(super) fn not_deleted(&mut self, now: Instant) {
-        self.stage = Stage::Settled { again: Some(now + WRITE_AGAIN), on_its_way: false };
+    /// Its record could not be deleted. Returns whether that is news.
+    pub(super) fn not_deleted(&mut self, now: Instant) -> bool {
+        let Stage::Settled { again, on_its_way, pause } = &mut self.stage else { return false };
+        let first = pause.is_new();
+        (*again, *on_its_way) = (Some(now + pause.next(WRITE_AGAIN, WRITE_MAX)), false);
+        first
+    }
+
+    /// Its record is not there any more: nobody reads what would be written, so that counts as written.
+    pub(super) fn record_is_gone(&mut self) {
+        self.writes = Writes::from(Some(self.status.clone()));
     }
 
     /// When something is due. A call that is due already waits for a token, not for a time.
     pub(super) fn wakeup(&self, now: Instant) -> Option<Instant> {
         let look_up = self.look_up.filter(|_| self.is_open() && !self.looking);
         let stage = match &self.stage {
-            Stage::Unwritten { again, on_its_way: false } | Stage::Settled { again, on_its_way: false } => *again,
+            Stage::Unwritten { again, on_its_way: false } | Stage::Settled { again, on_its_way: false, .. } => *again,
             Stage::Due { again } => again.filter(|at| *at > now),
             Stage::Called { give_up } => Some(*give_up),
             _ => None,

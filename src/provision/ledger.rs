@@ -144,12 +144,13 @@ impl Ledger {
         self.on_demand.add(Some(self.rates.on_demand), time);
         let mut bills = Vec::new();
         for (instance, offering) in std::mem::take(&mut self.news) {
-            match offering {
-                Some(offering) if !self.lives.contains_key(&instance) => {
-                    self.begins(instance, Life::new(now, offering, catalog));
+            match (offering, self.lives.get(&instance)) {
+                (Some(offering), None) => self.begins(instance, Life::new(now, offering, catalog)),
+                (Some(offering), Some(life)) if life.offering != offering => {
+                    self.becomes(now, instance, offering, catalog);
                 }
-                Some(_) => {}
-                None => bills.extend(self.ends(now, instance)),
+                (Some(_), Some(_)) => {}
+                (None, _) => bills.extend(self.ends(now, instance)),
             }
         }
         bills
@@ -175,6 +176,17 @@ impl Ledger {
             self.unpriced.insert(instance.clone());
         }
         self.lives.insert(instance, life);
+    }
+
+    /// It has turned out to be paid for otherwise.
+    fn becomes(&mut self, now: Instant, instance: InstanceId, offering: Offering, catalog: &Catalog) {
+        let Some(mut life) = self.lives.remove(&instance) else { return };
+        self.rates.remove(&life);
+        self.unpriced.remove(&instance);
+        life.count(now);
+        life.prices = Life::prices(&offering, catalog);
+        life.offering = offering;
+        self.begins(instance, life);
     }
 
     fn ends(&mut self, now: Instant, instance: InstanceId) -> Option<Bill> {

@@ -66,19 +66,34 @@ struct Sent {
     on_its_way: bool,
     again: Option<Instant>,
     tries: u32,
-    done: bool,
+    /// When it was acknowledged.
+    done: Option<Instant>,
 }
 
 impl Sent {
+    /// Whether it is to be sent, where the record does not show it. What was acknowledged is given time to be shown; after
+    /// that somebody has undone it.
     fn is_due(&self, now: Instant) -> bool {
-        !self.done && !self.on_its_way && self.again.is_none_or(|at| at <= now)
+        let again = match self.done {
+            Some(at) => Some(at + CORDONED_WITHIN),
+            None => self.again,
+        };
+        !self.on_its_way && again.is_none_or(|at| at <= now)
+    }
+
+    fn sends(&mut self, now: Instant) -> bool {
+        let due = self.is_due(now);
+        if due {
+            *self = Self { on_its_way: true, tries: self.tries, ..Self::default() };
+        }
+        due
     }
 
     fn answered(&mut self, now: Instant, outcome: Outcome) -> Option<String> {
         self.on_its_way = false;
         match outcome {
             Outcome::Done => {
-                self.done = true;
+                (self.done, self.tries) = (Some(now), 0);
                 None
             }
             Outcome::Refused(why) | Outcome::Failed(why) => {
@@ -90,7 +105,7 @@ impl Sent {
     }
 
     fn wakeup(&self) -> Option<Instant> {
-        self.again.filter(|_| !self.on_its_way && !self.done)
+        self.again.filter(|_| !self.on_its_way && self.done.is_none())
     }
 }
 
@@ -102,11 +117,18 @@ pub(super) struct Run {
     since: Instant,
     withdrawn: bool,
     sent: Sent,
+    /// The withdrawal of what was asked for another reason before.
+    former: Sent,
 }
 
 impl Run {
     pub(super) fn new(now: Instant, why: Reason, action: Option<String>) -> Self {
-        Self { why, action, since: now, withdrawn: false, sent: Sent::default() }
+        Self { why, action, since: now, withdrawn: false, sent: Sent::default(), former: Sent::default() }
+    }
+
+    /// Since when it is to go for this reason.
+    pub(super) fn since(&self) -> Instant {
+        self.since
     }
 
     /// Whether the request is being taken back.
@@ -132,17 +154,19 @@ impl Run {
 
     /// Whether the write is to be sent now; `said`: the record has the request.
     pub(super) fn sends(&mut self, now: Instant, said: bool) -> bool {
-        // What was acknowledged and is not in the record has been removed by somebody: it is asked for again.
-        let again = self.sent.done && said == self.withdrawn && now.since(self.since) >= CORDONED_WITHIN;
-        if said == self.withdrawn && (self.sent.is_due(now) || again) {
-            self.sent = Sent { on_its_way: true, tries: self.sent.tries, ..Sent::default() };
-            return true;
-        }
-        false
+        said == self.withdrawn && self.sent.sends(now)
+    }
+
+    /// Whether a request for a former reason, which the record shows, is to be taken back now.
+    pub(super) fn drops(&mut self, now: Instant) -> bool {
+        !self.withdrawn && self.former.sends(now)
     }
 
     /// Takes in the answer. `withdrawal`: it was one. Returns what went wrong, the first time it does.
     pub(super) fn answered(&mut self, now: Instant, withdrawal: bool, outcome: Outcome) -> Option<String> {
+        if withdrawal && !self.withdrawn && self.former.on_its_way {
+            return self.former.answered(now, outcome);
+        }
         if withdrawal == self.withdrawn {
             return self.sent.answered(now, outcome);
         }
@@ -163,7 +187,8 @@ impl Run {
 
     pub(super) fn wakeup(&self, now: Instant) -> Option<Instant> {
         let cordoned = Some(self.since + CORDONED_WITHIN).filter(|at| *at > now && !self.withdrawn);
-        [self.sent.wakeup().filter(|at| *at > now), cordoned].into_iter().flatten().min()
+        let sent = [self.sent.wakeup(), self.former.wakeup()].into_iter().flatten().filter(|at| *at > now);
+        sent.chain(cordoned).min()
     }
 }
 

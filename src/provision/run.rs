@@ -22,6 +22,7 @@ mod nameless;
 mod pooling;
 mod reading;
 mod remembering;
+mod reserved;
 mod retire;
 mod sharing;
 mod tidy;
@@ -53,7 +54,6 @@ use crate::domain::notice::InstanceId;
 use crate::domain::offering::Catalog;
 use crate::domain::time::{Epoch, Instant};
 use crate::engine::Core;
-use crate::interruption::Outcome;
 use claims::Claims;
 use confirming::Looks;
 use found::Found;
@@ -110,6 +110,7 @@ pub struct Provisioner {
     templates: Templates,
     classes_synced: bool,
     shortages: Shortages,
+    reserved: reserved::Reserved,
     bucket: Bucket,
     tidy: Tidy,
     ledger: Ledger,
@@ -178,6 +179,7 @@ impl Provisioner {
             templates: Templates::new(settings.template_grace),
             classes_synced: false,
             shortages: Shortages::believing(belief),
+            reserved: reserved::Reserved::default(),
             bucket: Bucket::new(size, per_sec),
             tidy: Tidy::default(),
             ledger: Ledger::default(),
@@ -372,11 +374,7 @@ impl Provisioner {
             Input::TemplatesRead(all) => self.templates_read(now, all, effects),
             Input::TemplatesFailed(why) => self.templates_failed(now, why, effects),
             Input::TemplateDeleted { of, outcome } => self.template_deleted(&of, outcome, effects),
-            Input::CatalogRead(catalog) => {
-                self.pools.offered(&catalog);
-                self.catalog = catalog;
-                self.looks_at_all();
-            }
+            Input::CatalogRead(catalog) => self.catalog_read(now, catalog),
             Input::InterruptionSeen(doomed) => self.interruption_seen(now, doomed),
             Input::InterruptionGone { instance } => self.interruption_gone(now, &instance),
             Input::NodeSeen(node) => self.node_seen(now, node),
@@ -394,15 +392,11 @@ impl Provisioner {
             }
             Input::ClaimCreated { name, outcome } => self.claim_created(now, &name, outcome, effects),
             Input::ClaimWritten { name, outcome } => self.claim_written(now, &name, outcome, effects),
-            Input::ClaimDeleted { name, outcome } => self.claim_deleted(now, &name, outcome),
+            Input::ClaimDeleted { name, outcome } => self.claim_deleted(now, &name, outcome, effects),
             Input::LaunchCreated { name, outcome } => self.launch_created(now, &name, outcome, effects),
-            Input::LaunchWritten { name, outcome } => {
-                self.launches.get_mut(&name).and_then(|run| run.writes.answered(now, outcome));
-            }
-            Input::LaunchDeleted { name, outcome: Outcome::Done } => drop(self.launches.remove(&name)),
-            Input::LaunchDeleted { name, .. } => {
-                self.launches.get_mut(&name).into_iter().for_each(|run| run.not_deleted(now));
-            }
+            Input::LaunchWritten { name, outcome } => self.launch_written(now, &name, outcome, effects),
+            Input::LaunchGone { name } => self.launch_gone(&name),
+            Input::LaunchDeleted { name, outcome } => self.launch_deleted(now, &name, outcome, effects),
             Input::ReplacementWritten { instance, outcome } => self.replacement_written(now, &instance, outcome),
             Input::Called { launch, answer } => self.called(now, &launch, answer, effects),
             Input::LookedUp { launch, found } => self.looked_up(now, &launch, &found),
@@ -429,7 +423,7 @@ impl Provisioner {
             let recalls = self.remembering_wakeup();
             return again.filter(|_| !on_its_way).into_iter().chain(term_ends).chain(recalls).min();
         }
-        let reading = (!self.reading.on_its_way).then_some(self.reading.next);
+        let reading = (!self.reading.on_its_way).then_some(self.reading.due());
         let launches = self.launches.values().filter_map(|run| {
             let unwritten = run.status.outcome.and_then(|_| run.writes.wakeup(&run.status));
             [run.wakeup(self.now), unwritten].into_iter().flatten().min()

@@ -11,6 +11,26 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// For how long a watch may show something else than what was acknowledged: it is behind, as a rule.
 const BEHIND_MAX: Duration = Duration::from_secs(2);
 
+/// The pause between two tries of what fails: it doubles.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pause {
+    tries: u32,
+}
+
+impl Pause {
+    /// Whether nothing has failed since it last went well.
+    pub(super) fn is_new(&self) -> bool {
+        self.tries == 0
+    }
+
+    /// It has failed: how long to wait.
+    pub(super) fn next(&mut self, first: Duration, longest: Duration) -> Duration {
+        let pause = first.saturating_mul(1 << self.tries.min(16)).min(longest);
+        self.tries = self.tries.saturating_add(1);
+        pause
+    }
+}
+
 /// What was written of a `T`, and what is on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Writes<T> {

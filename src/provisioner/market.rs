@@ -150,8 +150,9 @@ impl Market {
                 && reserved.due <= now
                 && let Ok(read) = reserved.took(now, self.ec2.reserved().await, &self.observer)
             {
-                news |= catalog.reserved != read;
-                catalog.reserved = read;
+                // Also where it says the same: what was launched since the last one is in it.
+                (catalog.reserved, catalog.reserved_readings) = (read, catalog.reserved_readings + 1);
+                news = true;
             }
             if news {
                 self.tell(&catalog, &spot, &inputs).await;

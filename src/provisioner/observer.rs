@@ -21,6 +21,28 @@ const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// Longer than the longest pause between two tries of what is refused.
 const FORBIDDEN_FOR: Duration = Duration::from_secs(45 * 60);
 
+/// So many requests in a row that EC2 does not answer are no accident: there are no credentials, or no way to it.
+const UNANSWERED_MAX: u32 = 3;
+
+/// Whether EC2 can be asked, as far as is known.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    /// Whether it says what there is; `None`: not looked at yet.
+    offers: Option<Result<(), String>>,
+    /// How many requests in a row were not answered, and why the last one was not.
+    unanswered: u32,
+    why: String,
+}
+
+impl Asked {
+    fn state(&self) -> Option<Result<(), String>> {
+        match self.unanswered {
+            0..UNANSWERED_MAX => self.offers.clone(),
+            times => Some(Err(format!("{times} requests in a row were not answered: {}", self.why))),
+        }
+    }
+}
+
 /// Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Observer {
@@ -32,8 +54,9 @@ pub struct Observer {
     leads: watch::Sender<bool>,
     /// How many launches were refused for their template.
     refusals: watch::Sender<u64>,
-    /// The actions that EC2 has refused for a missing permission: since when, and what it said.
-    forbidden: Arc<Mutex<HashMap<&'static str, (std::time::Instant, String)>>>,
+    /// What EC2 or the API server has refused for a missing permission: since when, and what it said.
+    forbidden: Arc<Mutex<HashMap<String, (std::time::Instant, String)>>>,
+    asked: Arc<Mutex<Asked>>,
 }
 
 impl Observer {
@@ -52,6 +75,7 @@ impl Observer {
             leads: watch::Sender::new(false),
             refusals: watch::Sender::new(0),
             forbidden,
+            asked: Arc::default(),
         }
     }
 
@@ -70,7 +94,15 @@ impl Observer {
 
     /// Whether EC2 says what there is.
     pub fn ec2(&self, answered: Result<(), String>) {
-        self.set(Condition::Ec2, answered);
+        self.ec2_is(|asked| asked.offers = Some(answered));
+    }
+
+    fn ec2_is(&self, change: impl FnOnce(&mut Asked)) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut asked);
+        if let Some(state) = asked.state() {
+            self.set(Condition::Ec2, state);
+        }
     }
 
     /// Whether it is known who leads.
@@ -85,25 +117,47 @@ impl Observer {
         };
     }
 
-    /// A request to EC2 has ended. A missing permission makes this replica not ready until the action is allowed again.
-    pub fn asked_ec2<T>(&self, action: &'static str, result: &Result<T, Ec2Error>, took: Duration) {
-        let (word, denial) = match result {
-            Ok(_) => ("ok", None),
-            Err(error @ Ec2Error::Refused { code, .. }) => ("refused", forbids(code).then(|| one_line(error))),
-            Err(_) => ("unknown", None),
+    /// A call of the API server was done, or denied. A missing right makes this replica not ready until it is granted.
+    pub fn asked_kubernetes(&self, verb: &'static str, resource: &'static str, denied: Option<&str>) {
+        let why = |why: &str| {
+            format!(
+                "the API server denies to {verb} {resource}: {why}; grant it (manifests/components/provisioner/rbac.yaml)"
+            )
         };
-        self.admin.metrics.ec2_asked(Ec2Request { action, result: word }, took);
+        self.permitted(&format!("{verb} {resource}"), Some(denied.map(why)));
+    }
+
+    /// What came of something that needs a permission; `None`: nobody knows.
+    fn permitted(&self, what: &str, denial: Option<Option<String>>) {
         let mut forbidden = self.forbidden.lock().unwrap_or_else(PoisonError::into_inner);
         // What is not asked for any more says nothing of what would be allowed by now.
         forbidden.retain(|_, (since, _)| since.elapsed() < FORBIDDEN_FOR);
         match denial {
-            Some(why) => drop(forbidden.insert(action, (std::time::Instant::now(), why))),
-            None if word != "unknown" => drop(forbidden.remove(action)),
+            Some(Some(why)) => drop(forbidden.insert(what.to_owned(), (std::time::Instant::now(), why))),
+            Some(None) => drop(forbidden.remove(what)),
             None => {}
         }
         let mut denials: Vec<&str> = forbidden.values().map(|(_, why)| why.as_str()).collect();
         denials.sort_unstable();
         self.set(Condition::Permissions, if denials.is_empty() { Ok(()) } else { Err(denials.join("; ")) });
+    }
+
+    /// A request to EC2 has ended. A missing permission makes this replica not ready until the action is allowed again; so
+    /// do several in a row that were not answered, until one is.
+    pub fn asked_ec2<T>(&self, action: &'static str, result: &Result<T, Ec2Error>, took: Duration) {
+        let (word, denial) = match result {
+            Ok(_) => ("ok", Some(None)),
+            Err(error @ Ec2Error::Refused { code, .. }) => ("refused", Some(forbids(code).then(|| one_line(error)))),
+            Err(_) => ("unknown", None),
+        };
+        self.admin.metrics.ec2_asked(Ec2Request { action, result: word }, took);
+        self.permitted(action, denial);
+        self.ec2_is(|asked| match result {
+            Err(error) if word == "unknown" => {
+                (asked.unanswered, asked.why) = (asked.unanswered.saturating_add(1), one_line(error));
+            }
+            _ => asked.unanswered = 0,
+        });
     }
 
     /// The main loop went round.
@@ -204,5 +258,38 @@ mod tests {
             asked("ec2:CreateFleet", Some("InvalidAMIID.NotFound")).is_some_and(|why| !why.contains("CreateFleet"))
         );
         assert_eq!(asked("ec2:TerminateInstances", None), None);
+    }
+    fn unmet(observer: &Observer, of: Condition) -> Option<String> {
+        let unmet = observer.admin.readiness.unmet_conditions().into_iter();
+        unmet.filter(|(condition, _)| *condition == of).map(|(_, why)| why).next()
+    }
+
+    #[test]
+    fn a_right_that_the_api_server_denies_is_no_readiness_until_it_is_granted() {
+        let observer = Observer::new();
+        let denied = "nodeclaims.spotkeeper.dev is forbidden";
+        observer.asked_kubernetes("create", "nodeclaims", Some(denied));
+        observer.asked_kubernetes("list", "nodeclaims", None);
+        let why = unmet(&observer, Condition::Permissions).unwrap();
+        assert!(why.contains("denies to create nodeclaims") && why.contains(denied), "{why}");
+        observer.asked_kubernetes("create", "nodeclaims", None);
+        assert_eq!(unmet(&observer, Condition::Permissions), None);
+    }
+
+    #[test]
+    fn ec2_that_does_not_answer_three_times_in_a_row_is_no_readiness_until_it_does() {
+        let observer = Observer::new();
+        let silent = || Err(Ec2Error::NoAnswer { action: "ec2:DescribeInstances", why: "no credentials".into() });
+        let asked = |result: Result<(), Ec2Error>| observer.asked_ec2("ec2:DescribeInstances", &result, Duration::ZERO);
+        observer.ec2(Ok(()));
+        asked(silent());
+        asked(silent());
+        assert_eq!(unmet(&observer, Condition::Ec2), None);
+        asked(silent());
+        // What an earlier run has left of types and zones does not make up for it.
+        observer.ec2(Ok(()));
+        assert!(unmet(&observer, Condition::Ec2).unwrap().contains("3 requests in a row were not answered"));
+        asked(Ok(()));
+        assert_eq!(unmet(&observer, Condition::Ec2), None);
     }
 }

@@ -12,7 +12,7 @@ use super::templates::Templates;
 use crate::adapters::ec2::view::Subnets;
 use crate::adapters::ec2::witness::sights;
 use crate::adapters::ec2::{Ec2, Ec2Error};
-use crate::adapters::kubernetes::{Kubernetes, Subject, one_line, outcome};
+use crate::adapters::kubernetes::{Kubernetes, Subject, is_gone, one_line, outcome};
 use crate::domain::notice::InstanceId;
 use crate::domain::offering::CapacityType;
 use crate::domain::time::Instant;
@@ -245,6 +245,11 @@ fn denied(answer: &Answer) -> Option<Ec2Error> {
     Some(Ec2Error::Refused { action: "ec2:RunInstances", code, message })
 }
 
+fn not_seen(error: &Ec2Error) -> NotSeen {
+    let throttled = matches!(error, Ec2Error::Refused { code, .. } if class(code) == Class::Throttle);
+    NotSeen { throttled, why: one_line(error) }
+}
+
 fn decided(about: &str, because: &Because) {
     let (reason, text) = (because.reason(), because.to_string());
     if because.is_warning() {
@@ -289,7 +294,7 @@ impl Surroundings<Provisioner> for Performer {
             Effect::ReadInstances { of } => self.start(async move {
                 Some(match shared.instances(&of).await {
                     Ok(instances) => Input::InstancesRead { all: true, instances },
-                    Err(error) => Input::InstancesFailed(one_line(&error)),
+                    Err(error) => Input::InstancesFailed(not_seen(&error)),
                 })
             }),
             Effect::Copy { instance, not_after } => self.start(async move {
@@ -347,8 +352,11 @@ impl Surroundings<Provisioner> for Performer {
                 Some(Input::PoolWritten { name, outcome })
             }),
             Effect::WriteLaunch { name, uid, status } => self.start(async move {
-                let outcome = outcome(&shared.kubernetes.write_launch(&name, &uid, &status).await);
-                Some(Input::LaunchWritten { name, outcome })
+                let written = shared.kubernetes.write_launch(&name, &uid, &status).await;
+                Some(match is_gone(&written) {
+                    true => Input::LaunchGone { name },
+                    false => Input::LaunchWritten { name, outcome: outcome(&written) },
+                })
             }),
             Effect::DeleteLaunch { name, uid } => self.start(async move {
                 let outcome = outcome(&shared.kubernetes.delete_launch(&name, &uid).await);
@@ -396,10 +404,7 @@ impl Surroundings<Provisioner> for Performer {
             }),
             Effect::Look { of, reservations } => self.start(async move {
                 let seen = shared.look(&of, reservations).await;
-                Some(Input::Looked(seen.map_err(|error| NotSeen {
-                    throttled: matches!(&error, Ec2Error::Refused { code, .. } if class(code) == Class::Throttle),
-                    why: one_line(&error),
-                })))
+                Some(Input::Looked(seen.map_err(|error| not_seen(&error))))
             }),
             Effect::WriteNotice { instance, node, provider_id, entry } => self.start(async move {
                 let of = Subject { instance: instance.clone(), node, provider_id, node_uid: None };
@@ -417,9 +422,9 @@ impl Surroundings<Provisioner> for Performer {
                 };
                 Some(Input::TakenRecorded { instance, outcome })
             }),
-            Effect::Request { instance, node, provider_id, event_id, action } => self.start(async move {
+            Effect::Request { instance, node, provider_id, event_id, action, since } => self.start(async move {
                 let of = Subject { instance: instance.clone(), node, provider_id, node_uid: None };
-                let outcome = outcome(&shared.kubernetes.request_drain(&of, &event_id, action).await);
+                let outcome = outcome(&shared.kubernetes.request_drain(&of, &event_id, action, since).await);
                 Some(Input::Requested { instance, outcome })
             }),
             Effect::Withdraw { instance, event_id } => self.start(async move {

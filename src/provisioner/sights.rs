@@ -12,7 +12,7 @@ use super::classes::Sight;
 use super::observer::Observer;
 use super::stand_ins;
 use crate::adapters::kubernetes::supply::{
-    FleetPod, claim, doomed, is_bound_to_zone, keeps_busy, node_view, pool, read,
+    FleetPod, claim, doomed, is_bound_to_zone, keeps_busy, node_view, pool, read, stays,
 };
 use crate::adapters::kubernetes::{Kubernetes, watches};
 use crate::api::interruption::{Interruption, Phase};
@@ -89,23 +89,54 @@ struct Fleet {
 #[derive(Default)]
 struct Seen {
     nodes: BTreeMap<String, NodeView>,
-    /// The Node of each such pod and whether a volume keeps it in the zone, by its uid.
-    pods: HashMap<String, (Rc<str>, bool)>,
-    /// How many there are on a Node, and how many of these a volume keeps in the zone.
-    busy: HashMap<Rc<str>, (usize, usize)>,
+    /// The Node of each such pod and how it is bound there, by its uid.
+    pods: HashMap<String, (Rc<str>, Bound)>,
+    busy: HashMap<Rc<str>, Busy>,
     pods_listed: bool,
+}
+
+/// What binds a pod to where it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Bound {
+    /// A volume keeps it in the zone.
+    to_zone: bool,
+    /// It is never asked to go.
+    stays: bool,
+}
+
+/// How many pods there are on a Node, how many of these a volume keeps in the zone, and how many are never asked to go.
+#[derive(Clone, Copy, Debug, Default)]
+struct Busy {
+    pods: usize,
+    to_zone: usize,
+    stay: usize,
+}
+
+impl Busy {
+    fn comes(&mut self, bound: Bound) {
+        self.pods += 1;
+        self.to_zone += usize::from(bound.to_zone);
+        self.stay += usize::from(bound.stays);
+    }
+
+    fn goes(&mut self, bound: Bound) {
+        self.pods = self.pods.saturating_sub(1);
+        self.to_zone = self.to_zone.saturating_sub(usize::from(bound.to_zone));
+        self.stay = self.stay.saturating_sub(usize::from(bound.stays));
+    }
 }
 
 impl Seen {
     /// Until all pods have been listed every node counts as busy.
     fn is_busy(&self, node: &str) -> bool {
-        !self.pods_listed || self.busy.get(node).is_some_and(|(pods, _)| *pods > 0)
+        !self.pods_listed || self.busy.get(node).is_some_and(|busy| busy.pods > 0)
     }
 
     /// The node as it is now, where the core does not know it so.
     fn changed(&mut self, mut node: NodeView) -> Option<NodeView> {
         node.workloads = self.is_busy(&node.name);
-        node.bound_to_zone = self.busy.get(node.name.as_str()).is_some_and(|(_, bound)| *bound > 0);
+        let busy = self.busy.get(node.name.as_str()).copied().unwrap_or_default();
+        (node.bound_to_zone, node.stays) = (busy.to_zone > 0, busy.stay > 0);
         if self.nodes.get(&node.name) == Some(&node) {
             return None;
         }
@@ -120,27 +151,23 @@ impl Seen {
     }
 
     /// Puts a pod on its node, or takes it off. Returns the nodes whose pods have changed.
-    fn pod(&mut self, uid: &str, on: Option<(&str, bool)>) -> Vec<Rc<str>> {
+    fn pod(&mut self, uid: &str, on: Option<(&str, Bound)>) -> Vec<Rc<str>> {
         if self.pods.get(uid).map(|(node, bound)| (&**node, *bound)) == on {
             return Vec::new();
         }
         let mut touched = Vec::new();
         if let Some((old, bound)) = self.pods.remove(uid) {
-            self.busy.entry(old.clone()).and_modify(|(pods, those)| {
-                *pods = pods.saturating_sub(1);
-                *those = those.saturating_sub(usize::from(bound));
-            });
+            self.busy.entry(old.clone()).and_modify(|busy| busy.goes(bound));
             touched.push(old);
         }
         if let Some((name, bound)) = on {
             // One text for all pods of a node.
             let name: Rc<str> = self.busy.get_key_value(name).map_or_else(|| name.into(), |(key, _)| key.clone());
-            let (pods, those) = self.busy.entry(name.clone()).or_default();
-            (*pods, *those) = (*pods + 1, *those + usize::from(bound));
+            self.busy.entry(name.clone()).or_default().comes(bound);
             self.pods.insert(uid.to_owned(), (name.clone(), bound));
             touched.push(name);
         }
-        self.busy.retain(|_, (pods, _)| *pods > 0);
+        self.busy.retain(|_, busy| busy.pods > 0);
         touched
     }
 }
@@ -238,7 +265,8 @@ async fn pods(kubernetes: Kubernetes, fleet: Rc<Fleet>) {
     };
     let apply = |pod: FleetPod| {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        let on = keeps_busy(&pod).map(|node| (node, is_bound_to_zone(&pod)));
+        let bound = Bound { to_zone: is_bound_to_zone(&pod), stays: stays(&pod) };
+        let on = keeps_busy(&pod).map(|node| (node, bound));
         let touched = fleet.seen.borrow_mut().pod(&uid, on);
         tell(touched)
     };
@@ -351,13 +379,14 @@ mod tests {
         assert_eq!(seen.changed(node.clone()), None, "that is no news");
         seen.pods_listed = true;
         assert!(!seen.changed_pods("n").unwrap().workloads);
-        assert_eq!(seen.pod("u1", Some(("n", true))).len(), 1);
+        let bound = Bound { to_zone: true, stays: true };
+        assert_eq!(seen.pod("u1", Some(("n", bound))).len(), 1);
         let node = seen.changed_pods("n").unwrap();
-        assert!(node.workloads && node.bound_to_zone);
-        assert!(seen.pod("u1", Some(("n", true))).is_empty(), "that is no news");
-        assert_eq!(seen.pod("u1", Some(("m", false))).len(), 2, "it left one and came to another");
+        assert!(node.workloads && node.bound_to_zone && node.stays);
+        assert!(seen.pod("u1", Some(("n", bound))).is_empty(), "that is no news");
+        assert_eq!(seen.pod("u1", Some(("m", Bound::default()))).len(), 2, "it left one and came to another");
         let node = seen.changed_pods("n").unwrap();
-        assert!(!node.workloads && !node.bound_to_zone);
+        assert!(!node.workloads && !node.bound_to_zone && !node.stays);
         seen.pod("u1", None);
         assert!(seen.busy.is_empty() && seen.pods.is_empty());
         assert_eq!(seen.changed_pods("nobody"), None);

@@ -15,6 +15,7 @@ pub(super) mod cloud;
 mod draw;
 mod lost;
 mod memories;
+mod mishaps;
 mod pools;
 mod replicas;
 pub mod scenario;
@@ -65,11 +66,15 @@ pub struct Figures {
     /// Of these, by `[spot, on-demand, reserved]`.
     pub calls_of: [u64; 3],
     pub throttled: u64,
+    /// How often the list of instances was throttled.
+    pub throttled_reads: u64,
     /// How often EC2 was asked about notices.
     pub looks: u64,
     pub launched: u64,
     pub ready: u64,
     pub ended: u64,
+    /// How often a drain was asked for.
+    pub requests: u64,
     pub takeovers: u64,
     pub unknown: u64,
     /// Returns to spot that were begun, and that were completed.
@@ -89,10 +94,12 @@ impl Figures {
             calls: self.calls + other.calls,
             calls_of,
             throttled: self.throttled + other.throttled,
+            throttled_reads: self.throttled_reads + other.throttled_reads,
             looks: self.looks + other.looks,
             launched: self.launched + other.launched,
             ready: self.ready + other.ready,
             ended: self.ended + other.ended,
+            requests: self.requests + other.requests,
             takeovers: self.takeovers + other.takeovers,
             unknown: self.unknown + other.unknown,
             returns: self.returns + other.returns,

@@ -1,7 +1,14 @@
 //! Stand-ins for nodes of Auto Scaling groups, and for nodes that stay after all (acceptance list F8).
 
+use std::time::Duration;
+
+use spotkeeper::api::interruption::Phase;
+use spotkeeper::domain::notice::Kind;
+use spotkeeper::provision::{Doomed, Effect, Input, NodeView, Record, Replacement};
 use spotkeeper::sim::supply::Report;
 use spotkeeper::sim::supply::scenario::{Step, Supply, a_cluster};
+
+use super::leader::{Leader, id, seen};
 
 const MINUTE: u64 = 60_000;
 
@@ -63,4 +70,34 @@ fn a_stand_in_whose_node_stays_after_all_is_retired_after_ten_minutes() {
     let asked = report.story.iter().find(|line| line.contains("its drain is asked for")).unwrap();
     let secs: f64 = asked.trim().split(' ').next().unwrap().parse().unwrap();
     assert!(secs > 660.0, "{asked}");
+}
+
+/// Its agent drains it, and does not wait for a replacement of ours.
+#[test]
+fn f8_a_node_of_karpenters_is_drained_only() {
+    let labels = [("karpenter.sh/nodepool".to_owned(), "default".to_owned())].into();
+    let node = NodeView { name: "n".into(), instance: Some(id(1)), ready: true, labels, ..NodeView::default() };
+    let mut leader = Leader::of(Vec::new(), Vec::new(), vec![node]);
+    leader.reads(vec![seen(&id(1), None)]);
+    leader.hears(Input::InterruptionSeen(Doomed {
+        instance: id(1),
+        node: "n".into(),
+        episode: 1,
+        phase: Phase::Confirmed,
+        kind: Some(Kind::SpotInterruption),
+        policy: None,
+        kept_in_zone: false,
+        notices: Vec::new(),
+        settled: Vec::new(),
+        replacement: Replacement::default(),
+        record: Record::default(),
+    }));
+    leader.later(Duration::from_secs(600));
+    assert_eq!(leader.said("LeftToKarpenter"), 1, "{:?}", leader.done);
+    let none_comes = |e: &Effect| matches!(e, Effect::WriteReplacement { replacement, .. } if replacement.none_comes);
+    assert!(leader.done.iter().any(none_comes), "{:?}", leader.done);
+    let acts = |e: &Effect| {
+        matches!(e, Effect::CreateClaim { .. } | Effect::Call { .. } | Effect::End { .. } | Effect::Request { .. })
+    };
+    assert!(!leader.done.iter().any(acts), "{:?}", leader.done);
 }

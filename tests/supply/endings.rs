@@ -146,7 +146,7 @@ fn what_cannot_be_collected_is_said_once() {
 }
 
 /// A launch that is over, of a claim with this uid.
-fn over(name: &str, claim_uid: &str) -> Launch {
+pub(super) fn over(name: &str, claim_uid: &str) -> Launch {
     let of = claim("c", claim_uid, NodeClaimStatus::default());
     let spec = LaunchSpec {
         claims: vec![ClaimRef { name: "c".into(), uid: claim_uid.into() }],

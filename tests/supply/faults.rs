@@ -44,6 +44,31 @@ fn f1_a_missing_permission_stops_the_claim_says_so_and_is_no_loop() {
     assert!(report.figures.calls <= 10, "{} calls in two hours", report.figures.calls);
 }
 
+/// EC2 refuses everything with this code until then.
+fn forbidden(supply: Supply, code: &'static str, until: u64) -> Supply {
+    [Spot, OnDemand].into_iter().fold(supply, |supply, capacity| {
+        let supply = supply.at(1_000, Step::Refuse { capacity, code: Some(code) });
+        supply.at(until, Step::Refuse { capacity, code: None })
+    })
+}
+
+#[test]
+fn f1_credentials_that_have_expired_for_a_moment_cost_seconds_of_the_two_minutes() {
+    for code in ["ExpiredToken", "RequestExpired"] {
+        let report = holds(forbidden(a_cluster(1).at(2_000, Step::Doom { node: 0 }), code, 10_000));
+        let claim = report.claims.values().next().unwrap();
+        assert!(claim.ready_ms.is_some_and(|at| at - claim.wanted_ms < 90_000), "{code}: {}", report.told());
+    }
+}
+
+#[test]
+fn f1_a_permission_that_is_granted_is_noticed_by_all_with_the_first_call_that_succeeds() {
+    let supply = forbidden(a_cluster(2).at(2_000, Step::Doom { node: 0 }), "UnauthorizedOperation", 20 * MINUTE);
+    let report = holds(supply.at(21 * MINUTE, Step::Doom { node: 1 }));
+    let ready: Vec<u64> = report.claims.values().map(|claim| claim.ready_ms.unwrap() / MINUTE).collect();
+    assert!(ready.iter().all(|at| *at < 23), "{ready:?}: {}", report.told());
+}
+
 #[test]
 fn f2_an_answer_lost_after_success_is_asked_for_again_with_the_same_token() {
     let mut supply = a_cluster(3).at(5_000, Step::DoomMany { from: 0, count: 3 });
@@ -113,6 +138,17 @@ fn f13_a_call_that_is_done_long_after_it_was_given_up_leaves_no_second_instance(
         assert_eq!(report.figures.ready, 2, "seed {seed}: {}", report.told());
         let alive = report.figures.launched - report.figures.ended;
         assert_eq!(alive, 2, "seed {seed}: what came late has been ended: {}", report.told());
+    }
+}
+
+#[test]
+fn records_of_calls_that_somebody_deletes_while_their_outcome_is_not_known_hold_nobody_up() {
+    for seed in 0..40 {
+        let mut supply = a_cluster(3).at(5_000, Step::DoomMany { from: 0, count: 3 });
+        supply.seed = seed;
+        supply.faults.ec2_lost_one_in = Some(2);
+        let report = holds(supply.at(5_100 + seed * 300, Step::DeleteLaunches).until(60 * MINUTE));
+        assert_eq!(report.figures.ready, 3, "seed {seed}: {}", report.told());
     }
 }
 

@@ -85,6 +85,8 @@ pub struct Leader {
     pub lists: usize,
     pub claims: Vec<Claim>,
     pub launches: Vec<Launch>,
+    /// What is answered at once otherwise than with success.
+    pub instead: fn(&Effect) -> Option<Input>,
 }
 
 impl Leader {
@@ -94,11 +96,21 @@ impl Leader {
 
     /// It has seen these nodes before it leads.
     pub fn of(claims: Vec<Claim>, launches: Vec<Launch>, nodes: Vec<NodeView>) -> Self {
+        Self::that_knows(claims, launches, nodes, true)
+    }
+
+    /// One that has not seen all nodes yet.
+    pub fn unsynced() -> Self {
+        Self::that_knows(Vec::new(), Vec::new(), Vec::new(), false)
+    }
+
+    fn that_knows(claims: Vec<Claim>, launches: Vec<Launch>, nodes: Vec<NodeView>, synced: bool) -> Self {
         let epoch = Epoch(Timestamp::from_second(1_790_000_000).unwrap());
         let core = Provisioner::new(Settings::default(), epoch);
         let now = Instant::default();
         let done = Vec::new();
-        let mut leader = Self { core, now, done, refuses_launches: false, lists: 0, claims, launches };
+        let mut leader =
+            Self { core, now, done, refuses_launches: false, lists: 0, claims, launches, instead: |_| None };
         let of = |name: &str| InstanceType { name: name.into(), arch: "arm64".into(), vcpus: 2, ..Default::default() };
         let catalog = Catalog {
             types: TYPES.map(|name| (name.to_owned(), of(name))).into(),
@@ -107,7 +119,9 @@ impl Leader {
         };
         leader.hears(Input::CatalogRead(catalog.into()));
         nodes.into_iter().for_each(|node| leader.hears(Input::NodeSeen(node)));
-        leader.hears(Input::NodesSynced);
+        if synced {
+            leader.hears(Input::NodesSynced);
+        }
         leader.hears(Input::PoolsSynced);
         leader.hears(Input::LeaseHeld { until: Instant::from_millis(u64::MAX / 2) });
         leader
@@ -137,6 +151,7 @@ impl Leader {
     pub fn does(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             let answer = match &effect {
+                effect if (self.instead)(effect).is_some() => (self.instead)(effect),
                 Effect::List => {
                     self.lists += 1;
                     Some(Input::Listed {

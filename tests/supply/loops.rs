@@ -2,7 +2,7 @@
 //! printed.
 
 use spotkeeper::domain::offering::CapacityType::{OnDemand, Spot};
-use spotkeeper::sim::supply::scenario::{State, Step, Supply, a_cluster};
+use spotkeeper::sim::supply::scenario::{State, Step, Supply, a_cluster, a_pool};
 use spotkeeper::sim::supply::{ClaimAtEnd, Report};
 
 const MINUTE: u64 = 60_000;
@@ -63,6 +63,29 @@ fn a_recipe_that_never_becomes_a_node_is_given_up_after_two() {
     let report = holds(supply.until(3 * 60 * MINUTE));
     assert_eq!((report.figures.launched, report.figures.ended), (2, 2), "{}", report.told());
     assert!(report.says("never became a Ready node: look at its user data"));
+}
+
+/// What never became a Node until its recipe was put right.
+fn given_up(supply: Supply) -> Supply {
+    supply.at(1_000, Step::Join(false)).at(2_000, Step::Doom { node: 0 }).at(50 * MINUTE, Step::Join(true))
+}
+
+#[test]
+fn a_claim_that_was_given_up_and_is_deleted_is_made_anew() {
+    let report = holds(given_up(a_cluster(1)).at(60 * MINUTE, Step::DeleteFailed).until(90 * MINUTE));
+    assert!(first(&report).ready_ms.is_some_and(|at| at < 63 * MINUTE), "{}", report.told());
+    assert_eq!((report.figures.launched, report.claims_left.len()), (3, 1), "{}", report.told());
+}
+
+#[test]
+fn a_claim_that_was_given_up_is_tried_again_when_its_pool_or_its_class_changes() {
+    for change in [Step::Pool("general", Box::new(a_pool().nodes_max(9))), Step::ClassMoves] {
+        let mut supply = given_up(a_cluster(1).of("general", a_pool()));
+        supply.inline_class = true;
+        let report = holds(supply.at(60 * MINUTE, change).until(90 * MINUTE));
+        assert!(first(&report).ready_ms.is_some_and(|at| at < 63 * MINUTE), "{}", report.told());
+        assert_eq!(report.figures.launched, 3, "{}", report.told());
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use spotkeeper::domain::offering::CapacityType::{self, OnDemand, Spot};
 use spotkeeper::sim::supply::Report;
-use spotkeeper::sim::supply::scenario::{Step, Supply, a_cluster};
+use spotkeeper::sim::supply::scenario::{State, Step, Supply, a_cluster};
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -201,4 +201,68 @@ fn a_return_that_fails_while_nobody_leads_is_taken_back_by_the_next_leader() {
     assert_eq!(report.figures.returned, 0, "{}", report.told());
     assert_eq!(report.claims_left, ["i-00000000000000001-1"], "{}", report.told());
     assert!(report.cordoned.is_empty(), "{:?}: {}", report.cordoned, report.told());
+}
+
+#[test]
+fn a_node_that_cannot_be_emptied_holds_up_no_other_for_longer_than_an_hour() {
+    let supply = fell_back(2).at(5 * MINUTE, back()).at(31 * MINUTE, Step::Block(true));
+    let report = holds(supply.until(150 * MINUTE));
+    let tried = minutes(&report, TRIED);
+    assert!(tried.len() == 2 && (60..=64).contains(&(tried[1] - tried[0])), "{tried:?}: {}", report.told());
+    assert!(report.says("an hour after its spot node was Ready (shop/web-0 by shop/web)"), "{}", report.told());
+}
+
+#[test]
+fn a_node_on_which_a_pod_stays_is_not_moved() {
+    let report = holds(fell_back(1).at(5 * MINUTE, back()).at(10 * MINUTE, Step::Stay).until(2 * HOUR));
+    assert_eq!(report.figures.returns, 0, "{}", report.told());
+}
+
+/// The request for the return stood first in the record, and was taken for the only one: the other was sent again and
+/// again, as fast as the API server answered.
+#[test]
+fn a_claim_that_is_deleted_while_its_return_is_held_up_is_asked_for_once() {
+    let supply = fell_back(1).at(5 * MINUTE, back()).at(31 * MINUTE, Step::Block(true));
+    let supply = supply.at(40 * MINUTE, Step::DeleteClaim).at(2 * HOUR, Step::Block(false));
+    let report = holds(supply);
+    assert!((2..5).contains(&report.figures.requests), "{} requests", report.figures.requests);
+    assert_eq!(report.figures.ended, 1, "{}", report.told());
+    assert_eq!(report.claims_left, ["i-00000000000000002-return-1"], "{}", report.told());
+}
+
+/// A return whose spot node boots in the twelfth minute.
+fn on_its_way() -> Supply {
+    let mut supply = fell_back(1).at(5 * MINUTE, back());
+    supply.settings.returns.min_stay = Duration::ZERO;
+    supply.boot_ms = 120_000;
+    supply
+}
+
+#[test]
+fn a_return_whose_node_goes_otherwise_before_it_is_ready_leaves_nothing() {
+    // A person deletes its claim; somebody ends its instance.
+    for gone in [Step::DeleteClaim, Step::Shut { node: 1 }] {
+        let report = holds(on_its_way().at(11 * MINUTE, gone).until(2 * HOUR));
+        assert_eq!((report.figures.returns, report.figures.launched), (1, 2), "{}", report.told());
+        assert!(report.claims_left.is_empty(), "{:?}: {}", report.claims_left, report.told());
+    }
+}
+
+#[test]
+fn a_return_that_gives_nothing_when_its_node_has_gone_leaves_nothing() {
+    let supply = on_its_way().at(10 * MINUTE, Step::Ec2(State::Away)).at(12 * MINUTE, Step::DeleteClaim);
+    let report = holds(supply.at(13 * MINUTE, dry()).at(14 * MINUTE, Step::Ec2(State::Well)).until(2 * HOUR));
+    assert_eq!((report.figures.returns, report.figures.launched), (1, 1), "{}", report.told());
+    assert!(report.claims_left.is_empty(), "{:?}: {}", report.claims_left, report.told());
+}
+
+#[test]
+fn a_node_is_not_emptied_towards_a_spot_node_that_is_not_ready_any_more() {
+    let supply = fell_back(1).at(5 * MINUTE, back()).at(31 * MINUTE, Step::Block(true));
+    let supply = supply.at(35 * MINUTE, Step::SpotStandInIs { ready: false }).at(36 * MINUTE, Step::Block(false));
+    let report = holds(supply.clone().until(50 * MINUTE));
+    assert_eq!((report.figures.returned, report.figures.ended), (0, 0), "{}", report.told());
+    assert!(report.cordoned.is_empty(), "its agent has undone the cordon: {:?}", report.cordoned);
+    let report = holds(supply.at(50 * MINUTE, Step::SpotStandInIs { ready: true }));
+    assert_eq!((report.figures.returned, report.figures.ended), (1, 1), "{}", report.told());
 }

@@ -84,12 +84,12 @@ fn what_is_reserved_is_used_first_then_spot_then_on_demand() {
 }
 
 #[test]
-fn a_reservation_that_another_uses_up_costs_one_call_and_nothing_else() {
-    // The provisioner has read that one is left; it is gone when it asks.
+fn a_reservation_that_another_uses_up_gives_an_on_demand_node_that_is_known_as_one() {
+    // The provisioner has read that one is left; it is gone when it asks, and EC2 launches a plain one.
     let gone = Step::Pools { of: Pools::of(Reserved), left: Some(0), takes_percent: 0 };
     let world = reserving(1).at(30_500, gone).interrupts(31_000, Which::Node(0)).until(20 * MINUTE);
     let outcome = holds(world).outcome;
-    assert_eq!((types(&outcome), outcome.calls.reserved), (vec![Some(Spot)], 1));
+    assert_eq!((types(&outcome), outcome.calls.reserved), (vec![Some(OnDemand)], 1));
 }
 
 #[test]

@@ -10,22 +10,29 @@ use crate::domain::notice::{InstanceId, Kind, Source};
 use crate::provision::witness;
 
 /// The notice that asks for a drain.
-fn request(event_id: &str, action: Option<String>) -> NoticeEntry {
+fn request(event_id: &str, action: Option<String>, since: Option<Timestamp>) -> NoticeEntry {
     NoticeEntry {
         source: Source::Provisioner,
         kind: Kind::Requested,
         event_id: event_id.to_owned(),
         action,
         reporter: None,
-        noticed_at: Some(Timestamp::now()),
+        noticed_at: since,
         deadline: None,
     }
 }
 
 impl Kubernetes {
-    /// Asks for the drain of a node, in the record of its instance, which is made where it is missing.
-    pub async fn request_drain(&self, of: &Subject, event_id: &str, action: Option<String>) -> Result<(), kube::Error> {
-        self.apply_notice(of, &request(event_id, action)).await
+    /// Asks for the drain of a node, in the record of its instance, which is made where it is missing. Sent again it changes
+    /// nothing.
+    pub async fn request_drain(
+        &self,
+        of: &Subject,
+        event_id: &str,
+        action: Option<String>,
+        since: Timestamp,
+    ) -> Result<(), kube::Error> {
+        self.apply_notice(of, &request(event_id, action, Some(since))).await
     }
 
     /// Takes that notice out of the record: an apply of its field manager without it. A record that is gone has none.
@@ -43,7 +50,7 @@ impl Kubernetes {
                 "nodeName": found.spec.node_name,
             },
         });
-        let params = PatchParams::apply(&field_manager(&request(event_id, None))).force();
+        let params = PatchParams::apply(&field_manager(&request(event_id, None, None))).force();
         let call = async { self.interruptions().patch(name, &params, &Patch::Apply(&apply)).await.map(drop) };
         self.timed("apply", "interruptions", call).await
     }

@@ -18,6 +18,7 @@ use crate::api::node_claim::{NodeClaim, NodeClaimSpec, NodeClaimStatus};
 use crate::api::node_pool::{NodePool, NodePoolStatus};
 use crate::domain::node::Taint;
 use crate::domain::notice::InstanceId;
+use crate::domain::pod::{DO_NOT_DISRUPT, ON_INTERRUPTION, OnInterruption};
 use crate::domain::time::Instant;
 use crate::driver::Clock;
 use crate::provision::{Claim, Created, Doomed, Launch, NodeView, Pool, Record, Replacement};
@@ -102,6 +103,7 @@ pub fn node_view(object: FleetNode) -> NodeView {
         taints: object.spec.taints.into_iter().map(taint).collect(),
         workloads: true,
         bound_to_zone: false,
+        stays: false,
         name,
     }
 }
@@ -156,6 +158,13 @@ pub fn is_bound_to_zone(pod: &FleetPod) -> bool {
     wire::keeps_in_zone(&pod.spec.volumes)
 }
 
+/// Whether a pod is never asked to go.
+pub fn stays(pod: &FleetPod) -> bool {
+    let annotation = |key: &str| pod.metadata.annotations.as_ref()?.get(key).map(String::as_str);
+    let policy = OnInterruption::from_annotations(annotation(ON_INTERRUPTION), annotation(DO_NOT_DISRUPT));
+    policy == OnInterruption::Stay
+}
+
 /// An Interruption in the words of the core.
 pub fn doomed(object: Interruption) -> Doomed {
     let status = object.status.unwrap_or_default();
@@ -169,6 +178,7 @@ pub fn doomed(object: Interruption) -> Doomed {
         owned: object.metadata.owner_references.is_some_and(|owners| !owners.is_empty()),
         latest,
         provider_id: object.spec.provider_id,
+        blocked: status.pods.blocked.first().map(|one| format!("{} by {}", one.pod, one.by)),
     };
     let replacement = status.replacement.unwrap_or_default();
     Doomed {

@@ -75,6 +75,10 @@ impl Provisioner {
         match fate {
             Fate::Known => {
                 self.bucket.answered();
+                let denied = |run: &launch::Run| run.errors.iter().any(|error| failure::forbids(&error.code));
+                if self.launches.get(name).is_some_and(|run| !denied(run)) {
+                    self.claims.all_quietly().for_each(|run| run.allowed(now));
+                }
                 self.learnt(now, name, effects);
             }
             Fate::Throttled(code) => {
@@ -128,6 +132,7 @@ impl Provisioner {
             }
         }
         self.shortages.over(name);
+        self.reserved_came(now, spec.capacity_type, &status);
         if recovered {
             self.ask_again(now, spec.capacity_type);
         }

@@ -119,12 +119,14 @@ impl Provisioner {
             if self.waits_for_company(now, alike, names.len()) {
                 return moved;
             }
-            let count = names.len().min(self.settings.share_max);
+            let count = names.len().min(self.settings.share_max).min(self.slots(alike.capacity, &overrides));
             let (count, overrides) = match self.within(alike, count, overrides, effects) {
                 Ok(Some(room)) => room,
                 Ok(None) => return moved,
                 Err(because) => return self.held_back(&names, because, effects) || moved,
             };
+            // What the pool has room for may be what is reserved least.
+            let count = count.min(self.slots(alike.capacity, &overrides));
             let rest = names.split_off(count);
             self.launch(now, alike, &recipe, &names, overrides, effects);
             self.asked_together(now, alike);

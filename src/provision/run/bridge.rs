@@ -55,8 +55,9 @@ impl Provisioner {
     fn recall_bridges(&mut self) {
         let claims = &self.claims;
         self.bridges.ended.retain(|name, _| claims.contains_key(name));
-        for (id, request) in self.found.asked.iter().filter_map(|id| Some((id, self.doomed.get(id)?.request()?))) {
-            let by = Some(request).filter(|of| of.event_id == Reason::BridgeEnded.as_str()).and_then(|of| of.action);
+        for id in &self.found.asked {
+            let request = self.doomed.get(id).and_then(|doomed| doomed.requested_for(Reason::BridgeEnded));
+            let by = request.and_then(|of| of.action);
             if let Some(by) = by.and_then(|by| by.parse::<InstanceId>().ok()) {
                 for run in self.claims.of_instance(id) {
                     self.bridges.ended.entry(run.name.clone()).or_insert_with(|| by.clone());
@@ -71,8 +72,7 @@ impl Provisioner {
 
     /// The instances that have taken over from some claim, also from those that are gone.
     fn spoken_for(&self) -> BTreeSet<InstanceId> {
-        let asked = self.found.asked.iter().filter_map(|id| self.doomed.get(id)?.request());
-        let asked = asked.filter(|request| request.event_id == Reason::BridgeEnded.as_str());
+        let asked = self.found.asked.iter().filter_map(|id| self.doomed.get(id)?.requested_for(Reason::BridgeEnded));
         let asked = asked.filter_map(|request| request.action?.parse().ok());
         asked.chain(self.bridges.ended.values().cloned()).collect()
     }
@@ -142,8 +142,8 @@ impl Provisioner {
     pub(super) fn stood_in_for_nothing(&self) -> Vec<(InstanceId, Reason, Option<String>)> {
         let idle = self.bridges.idle.iter().filter_map(|(name, since)| {
             let instance = self.claims.get(name)?.instance()?;
-            let asked = self.doomed.get(instance).and_then(|doomed| doomed.request());
-            let due = self.now.since(*since) >= KEPT || asked.is_some_and(|of| of.event_id == Reason::Surplus.as_str());
+            let asked = self.doomed.get(instance).is_some_and(|doomed| doomed.requested_for(Reason::Surplus).is_some());
+            let due = self.now.since(*since) >= KEPT || asked;
             due.then(|| (instance.clone(), Reason::Surplus, None))
         });
         idle.collect()

@@ -1,6 +1,6 @@
 //! On-demand nodes that move back to spot: a spot node first, then the drain, and nothing where the first fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::claims::That;
@@ -17,12 +17,15 @@ use crate::provision::demand::claim_name;
 use crate::provision::ladder::{self, Choice, Rung, Wanted};
 use crate::provision::retire::Reason;
 use crate::provision::shortage::Standing;
-use crate::provision::{Because, Doomed, Effect};
+use crate::provision::{Because, Doomed, Effect, NodeView};
 
 /// How long a return may wait to be asked for.
 const ASKED_WITHIN: Duration = Duration::from_secs(120);
 
 const HOUR: Duration = Duration::from_secs(3_600);
+
+/// How long a node may take to be empty once its spot node is Ready, before other returns do not wait for it any more.
+const EMPTY_WITHIN: Duration = HOUR;
 
 /// What is remembered of returns beside what the claims say.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +34,8 @@ pub(super) struct Returns {
     begun: Vec<(Instant, Scope)>,
     /// When a node's return failed, by its claim.
     failed: BTreeMap<String, Instant>,
+    /// Those that others do not wait for any more, by the claim of the spot node.
+    held: BTreeSet<String>,
     wakeup: Option<Instant>,
 }
 
@@ -93,6 +98,9 @@ impl Provisioner {
     pub(super) fn rung(&self, now: Instant, spec: &NodeClaimSpec, recipe: &Recipe, capacity: CapacityType) -> Rung {
         let (catalog, max) = (&self.catalog, self.settings.overrides_max);
         let wanted = Wanted { requirements: &spec.requirements, recipe };
+        if capacity == CapacityType::Reserved {
+            return self.reserved_rung(now, wanted);
+        }
         if capacity != CapacityType::Spot {
             return ladder::rung(now, wanted, capacity, catalog, &self.shortages, max);
         }
@@ -156,11 +164,27 @@ impl Provisioner {
             .collect()
     }
 
-    /// The on-demand instances whose spot node is Ready, and stays.
+    /// Returns whose on-demand node has gone otherwise, before the spot node could take its place: nobody wants that one.
+    /// One that stands in for a node that was taken is wanted.
+    fn orphaned(&self) -> Vec<String> {
+        let early = self.claims.that(That::Returns).filter(|run| !run.deleting && run.phase() != ClaimPhase::Ready);
+        let orphaned = early.filter(|run| {
+            let Some(of) = run.spec.replaces.as_ref().map(|of| &of.instance_id) else { return true };
+            let stays = self.claims.of_instance(of).any(|old| !old.deleting);
+            !stays && !(run.has_instance() && self.taken(of))
+        });
+        orphaned.map(|run| run.name.clone()).collect()
+    }
+
+    /// The on-demand instances whose spot node has become Ready, is so now, and stays.
     pub(super) fn returned(&self) -> Vec<InstanceId> {
+        let there = |back: &claim::Run| {
+            let node = back.instance().and_then(|instance| self.node_of(instance));
+            !self.nodes_synced || node.is_some_and(|node| node.ready)
+        };
         let ready = |one: &OnItsWay| {
             let back = self.claims.get(&one.back)?;
-            (back.phase() == ClaimPhase::Ready && !back.deleting).then_some(())?;
+            (back.phase() == ClaimPhase::Ready && !back.deleting && there(back)).then_some(())?;
             self.claims.get(&one.old)?.instance().cloned()
         };
         self.on_their_way().iter().filter_map(ready).collect()
@@ -175,6 +199,14 @@ impl Provisioner {
     /// Begins returns, and gives up those that have failed.
     pub(super) fn come_back(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.claims.index(now);
+        for name in self.orphaned() {
+            let gave_up = self.claims.get_mut(&name).map(|run| {
+                run.leaves = Some(Reason::Surplus);
+                run.unwanted("the on-demand node that it was to follow has gone")
+            });
+            gave_up.into_iter().for_each(|because| self.say(&name, because, effects));
+        }
+        self.claims.index(now);
         let on_their_way = self.on_their_way();
         for one in &on_their_way {
             if let Some(why) = self.why_not(now, one) {
@@ -184,8 +216,44 @@ impl Provisioner {
         // Until its instance is ended one that failed holds its place.
         let mut busy: BTreeMap<Scope, u64> = BTreeMap::new();
         self.claims.index(now);
-        on_their_way.into_iter().for_each(|one| *busy.entry(one.scope).or_default() += 1);
-        self.begin_returns(now, busy, effects);
+        let mut due: Option<Instant> = None;
+        for one in on_their_way {
+            match self.empty_by(now, &one) {
+                Some(by) if by <= now => self.is_held(&one, effects),
+                by => {
+                    due = due.into_iter().chain(by).min();
+                    *busy.entry(one.scope).or_default() += 1;
+                }
+            }
+        }
+        self.claims.index(now);
+        self.begin_returns(now, busy, due, effects);
+    }
+
+    /// Until when the others wait for a return whose spot node is Ready.
+    fn empty_by(&self, now: Instant, one: &OnItsWay) -> Option<Instant> {
+        let back = self.claims.get(&one.back).filter(|back| back.phase() == ClaimPhase::Ready && !back.deleting)?;
+        let ready = self.epoch.ago(back.status.ready_at?, now);
+        Some(now + EMPTY_WITHIN.saturating_sub(ready))
+    }
+
+    /// Something keeps a node from being empty for long: that is said, with what it is, and others go on.
+    fn is_held(&mut self, one: &OnItsWay, effects: &mut Vec<Effect>) {
+        if !self.returns.held.insert(one.back.clone()) {
+            return;
+        }
+        let Some(old) = self.claims.get(&one.old) else { return };
+        let node = old.status.node_name.clone().unwrap_or_default();
+        let blocked = old.instance().and_then(|of| self.doomed.get(of)).and_then(|of| of.record.blocked.clone());
+        let stays = self.nodes.get(&node).is_some_and(|node| node.stays);
+        let by = match blocked {
+            Some(blocked) => blocked,
+            None if stays => "a pod on it stays (spotkeeper.dev/on-interruption)".to_owned(),
+            None => "its pods have not gone".to_owned(),
+        };
+        let because = Because::ReturnHeld { node, by };
+        self.claims.get_mut(&one.old).into_iter().for_each(|run| run.says(&because));
+        self.say(&one.old, because, effects);
     }
 
     /// How the nodes of a pool, or those of none, return.
@@ -239,22 +307,30 @@ impl Provisioner {
     }
 
     /// Begins as many returns as may be on their way, those first that have stayed longest.
-    fn begin_returns(&mut self, now: Instant, mut busy: BTreeMap<Scope, u64>, effects: &mut Vec<Effect>) {
-        self.returns.wakeup = None;
+    fn begin_returns(
+        &mut self,
+        now: Instant,
+        mut busy: BTreeMap<Scope, u64>,
+        mut due: Option<Instant>,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.returns.wakeup = due;
         self.returns.begun.retain(|(at, _)| now.since(*at) < HOUR);
         let claims = &self.claims;
         self.returns.failed.retain(|name, _| claims.contains_key(name));
+        self.returns.held.retain(|name| claims.contains_key(name));
         if self.catalog.is_empty() || !self.nodes_synced {
             return;
         }
-        let mut due: Option<Instant> = None;
         let mut later = |at: Instant| due = Some(due.map_or(at, |due| due.min(at)));
         let mut ready = Vec::new();
         for run in self.claims.that(That::MayReturn) {
             let policy = self.return_policy(&run.spec.node_pool);
             let full = busy.get(&run.spec.node_pool).is_some_and(|busy| *busy >= policy.surge);
             let Some(at) = comeback::stayed(run, &policy, now, &self.epoch).filter(|_| !full) else { continue };
-            let here = run.instance().is_some_and(|of| !self.taken(of) && self.node_of(of).is_some_and(|n| n.ready));
+            // A pod that stays would keep it here, and its spot node beside it.
+            let movable = |node: &NodeView| node.ready && !node.stays;
+            let here = run.instance().is_some_and(|of| !self.taken(of) && self.node_of(of).is_some_and(movable));
             if !here || self.retires_for_good(run) || !self.floor_allows(&run.spec.node_pool) {
                 continue;
             }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::watched::Watched;
 use super::{Provisioner, Term};
+use crate::api::node_claim::NodeClaimSpec;
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
 use crate::provision::demand::{dooms, withdrawn};
@@ -27,6 +28,8 @@ pub(super) struct Found {
     pub(super) unmet: BTreeSet<InstanceId>,
     /// What is on its way to their records, or failed to get there.
     pub(super) unwritten: BTreeSet<InstanceId>,
+    /// Whose claim had failed and was deleted by a person, and what it asked for: it is made anew.
+    pub(super) failed: BTreeMap<InstanceId, NodeClaimSpec>,
     /// Instances of ours that live, and that no claim names.
     pub(super) orphans: BTreeSet<InstanceId>,
 }
@@ -53,6 +56,7 @@ impl Found {
     pub(super) fn forget(&mut self) {
         self.unmet.clear();
         self.unwritten.clear();
+        self.failed.clear();
         self.orphans.clear();
     }
 }
@@ -67,7 +71,7 @@ impl Provisioner {
             true => set.insert(doomed.instance.clone()),
             false => set.remove(&doomed.instance),
         };
-        mark(&mut self.found.asked, doomed.request().is_some());
+        mark(&mut self.found.asked, doomed.is_requested());
         mark(&mut self.found.withdrawn, withdrawn(&doomed));
         self.doomed.insert(doomed.instance.clone(), doomed);
     }
@@ -85,6 +89,7 @@ impl Provisioner {
             set.remove(instance);
         }
         found.unwritten.remove(instance);
+        found.failed.remove(instance);
         // What was said of its claims may be said again of another's.
         let of = format!("{instance}-");
         let said: Vec<String> =

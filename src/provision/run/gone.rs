@@ -95,10 +95,13 @@ impl Provisioner {
         found: Result<usize, String>,
         effects: &mut Vec<Effect>,
     ) {
-        let attached = self.gone.nodes.get_mut(node).and_then(|run| run.attachments(now, found));
-        if let Some(volumes) = attached {
-            self.say(node, Because::OutOfService { node: node.to_owned(), volumes }, effects);
-        }
+        let Some(run) = self.gone.nodes.get_mut(node) else { return };
+        let because = match run.attachments(now, found) {
+            Ok(None) => return,
+            Ok(Some(volumes)) => Because::OutOfService { node: node.to_owned(), volumes },
+            Err(why) => Because::ReadFailed { what: "the list of VolumeAttachments", why },
+        };
+        self.say(node, because, effects);
     }
 
     pub(super) fn node_tainted(&mut self, now: Instant, node: &str, outcome: Outcome, effects: &mut Vec<Effect>) {

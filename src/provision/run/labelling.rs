@@ -78,6 +78,26 @@ impl Provisioner {
         self.tell_policies();
     }
 
+    /// What a claim's instance is has turned out to be another capacity type than its Node says.
+    pub(super) fn relabel(&mut self, name: &str) {
+        let Some(run) = self.claims.get_mut(name) else { return };
+        if run.phase() < ClaimPhase::Ready {
+            run.labelled = false;
+            let waits = |of: &Labelling| of.claim.as_deref() == Some(name);
+            self.labelling.retain(|_, of| !waits(of));
+            return;
+        }
+        let capacity = run.status.offering.as_ref().map(|offering| offering.capacity_type);
+        let node = run.instance().and_then(|instance| self.found.node_of(&self.nodes, instance));
+        let Some((capacity, node)) = capacity.zip(node) else { return };
+        let (NodePatch { labels, .. }, _) = at_registration(node, capacity, None);
+        let wanted = NodePatch { labels, ..NodePatch::default() };
+        if !wanted.is_empty() {
+            let labelling = Labelling { wanted, writes: Writes::from(None), claim: None };
+            self.labelling.insert(node.name.clone(), labelling);
+        }
+    }
+
     /// Every Node of a pool says how the pool has it treated, whoever launched it.
     fn tell_policies(&mut self) {
         let mut names = self.nodes.to_look_at(Pace::Changed);

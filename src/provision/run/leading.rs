@@ -105,7 +105,11 @@ impl Provisioner {
             return self.claims.misses(name, None);
         }
         let run = self.claims.remove(name);
-        if let Some(of) = run.and_then(|run| run.spec.replaces) {
+        let failed = run.as_ref().is_some_and(claim::Run::has_failed);
+        if let Some((of, spec)) = run.and_then(|run| Some((run.spec.replaces.clone()?, run.spec))) {
+            if failed {
+                self.found.failed.insert(of.instance_id.clone(), spec);
+            }
             self.replacements.remove(&of.instance_id);
             self.found.unwritten.remove(&of.instance_id);
             self.doomed.touch(&of.instance_id);

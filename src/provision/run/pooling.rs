@@ -105,10 +105,16 @@ impl Provisioner {
         let mut counted = self.leaving();
         counted.extend(gone);
         let catalog = &self.catalog;
-        let claimed = self
-            .claims
-            .values()
-            .filter_map(|run| Some((run.spec.node_pool.as_deref()?, run.instance()?, run.status.offering.clone()?)));
+        // Until EC2 shows what came of a reservation it may be a plain on-demand instance.
+        let at_worst = |offering: Offering, seen: bool| match offering.capacity_type {
+            CapacityType::Reserved if !seen => Offering { capacity_type: CapacityType::OnDemand, ..offering },
+            _ => offering,
+        };
+        let claimed = self.claims.values().filter_map(|run| {
+            let (instance, offering) = (run.instance()?, run.status.offering.clone()?);
+            let offering = at_worst(offering, self.instances.contains_key(instance));
+            Some((run.spec.node_pool.as_deref()?, instance, offering))
+        });
         let shown = self.instances.values().filter(|one| one.alive);
         let tagged = shown.filter_map(|one| Some((one.pool.as_deref()?, &one.id, one.offering.clone())));
         let labelled = self.nodes.values().filter_map(|node| {
@@ -128,7 +134,10 @@ impl Provisioner {
         }
         for launch in self.launches.values().filter(|launch| !launch.told) {
             if let Some(usage) = launch.spec.node_pool.as_deref().and_then(|pool| all.get_mut(pool)) {
-                let capacity = launch.spec.capacity_type;
+                let capacity = match launch.spec.capacity_type {
+                    CapacityType::Reserved => CapacityType::OnDemand,
+                    capacity => capacity,
+                };
                 let size = Size::largest(&launch.spec.overrides, capacity, catalog);
                 usage.add(capacity, size, u64::try_from(launch.spec.count).unwrap_or(0));
             }

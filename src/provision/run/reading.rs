@@ -1,16 +1,21 @@
 //! EC2's list of instances, read again and again, and at once where somebody needs it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::{NOT_SHOWN_YET, Provisioner, READ_AGAIN};
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
+use crate::provision::witness::NotSeen;
+use crate::provision::writes::Pause;
 use crate::provision::{Because, Effect, Instance};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reading {
     pub(super) on_its_way: bool,
-    failing: bool,
+    pause: Pause,
+    /// EC2 asks for fewer calls: nothing before this, whoever needs it.
+    closed_until: Instant,
     pub(super) next: Instant,
     /// Doomed instances that nothing is known about yet.
     pub(super) wanted: BTreeSet<InstanceId>,
@@ -22,7 +27,16 @@ pub(super) struct Reading {
     pub(super) all_at: Option<Instant>,
 }
 
+/// The longest pause after a reading that failed, and after one that was throttled.
+const FAILED_MAX: Duration = Duration::from_secs(8);
+const THROTTLED_MAX: Duration = Duration::from_secs(60);
+
 impl Reading {
+    /// When the next one is due.
+    pub(super) fn due(&self) -> Instant {
+        self.next.max(self.closed_until)
+    }
+
     /// Whether EC2 has not shown it for so long that it does not know it.
     pub(super) fn is_unknown(&self, now: Instant, instance: &InstanceId) -> bool {
         self.missing.get(instance).is_some_and(|since| now.since(*since) >= NOT_SHOWN_YET)
@@ -31,7 +45,7 @@ impl Reading {
 
 impl Provisioner {
     pub(super) fn read(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        if self.reading.on_its_way || now < self.reading.next {
+        if self.reading.on_its_way || now < self.reading.due() {
             return;
         }
         self.reading.on_its_way = true;
@@ -48,7 +62,7 @@ impl Provisioner {
         instances: Vec<Instance>,
         effects: &mut Vec<Effect>,
     ) {
-        (self.reading.on_its_way, self.reading.failing) = (false, false);
+        (self.reading.on_its_way, self.reading.pause) = (false, Pause::default());
         self.reading.next = now + self.settings.resync;
         self.reading.all_were_read |= all;
         if all {
@@ -60,6 +74,7 @@ impl Provisioner {
             self.instances.clear();
         }
         self.instances.extend(instances.into_iter().map(|instance| (instance.id.clone(), instance)));
+        self.reclassify(now, effects);
         self.reading.missing.retain(|id, _| wanted.contains(id));
         for id in wanted.into_iter().filter(|id| !self.instances.contains_key(id)) {
             self.reading.missing.entry(id).or_insert(now);
@@ -77,10 +92,20 @@ impl Provisioner {
         self.looks_at_all();
     }
 
-    pub(super) fn instances_failed(&mut self, now: Instant, why: String, effects: &mut Vec<Effect>) {
+    pub(super) fn instances_failed(
+        &mut self,
+        now: Instant,
+        NotSeen { throttled, why }: NotSeen,
+        effects: &mut Vec<Effect>,
+    ) {
         self.reading.on_its_way = false;
-        self.reading.next = now + READ_AGAIN;
-        if !std::mem::replace(&mut self.reading.failing, true) {
+        let first = self.reading.pause.is_new();
+        let longest = if throttled { THROTTLED_MAX } else { FAILED_MAX };
+        self.reading.next = now + self.reading.pause.next(READ_AGAIN, longest);
+        if throttled {
+            self.reading.closed_until = self.reading.next;
+        }
+        if first {
             self.say("", Because::ReadFailed { what: "the list of instances", why }, effects);
         }
     }

@@ -10,7 +10,7 @@ use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
 use crate::provision::claim::Run;
-use crate::provision::retire::{self, Reason};
+use crate::provision::retire::{self, Reason, Request};
 use crate::provision::{Because, Effect};
 
 /// Why a node is to go, and the particulars.
@@ -76,7 +76,7 @@ impl Provisioner {
     fn recall_returns(&mut self, now: Instant, wanted: &BTreeMap<InstanceId, Why>) {
         let asked = self.found.asked.iter().filter_map(|id| self.doomed.get(id));
         for doomed in asked.filter(|doomed| !wanted.contains_key(&doomed.instance)) {
-            let request = doomed.request().filter(|of| of.event_id == Reason::ReturnToSpot.as_str());
+            let request = doomed.requested_for(Reason::ReturnToSpot);
             if request.is_some() && self.node_of(&doomed.instance).is_some() {
                 let run = || retire::Run::new(now, Reason::ReturnToSpot, None);
                 self.retiring.entry(doomed.instance.clone()).or_insert_with(run);
@@ -92,7 +92,7 @@ impl Provisioner {
             if self.claims.get(&name).is_some_and(is_new)
                 && let Some(run) = self.claims.get_mut(&name)
             {
-                said.push((run.name.clone(), run.unwanted(Reason::ClaimDeleted.words())));
+                said.push((run.name.clone(), run.goes(Reason::ClaimDeleted.words())));
             }
         }
         said.into_iter().for_each(|(name, because)| self.say(&name, because, effects));
@@ -101,30 +101,34 @@ impl Provisioner {
     fn send_requests(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let mut over = Vec::new();
         for (instance, run) in &mut self.retiring {
-            let request = self.doomed.get(instance).and_then(|doomed| doomed.request());
-            let said = match run.is_withdrawn() {
-                true => request.is_some(),
-                false => request.as_ref().is_some_and(|request| request.event_id == run.why.as_str()),
+            let (said, former): (Vec<_>, Vec<_>) = match (self.doomed.get(instance), run.is_withdrawn()) {
+                (Some(doomed), true) => (doomed.requests().collect(), Vec::new()),
+                (Some(doomed), false) => doomed.requests().partition(|of| of.event_id == run.why.as_str()),
+                (None, _) => (Vec::new(), Vec::new()),
             };
             let Some(node) = self.found.node_of(&self.nodes, instance) else {
                 over.push(instance.clone());
                 continue;
             };
-            if run.is_over(said) {
+            let withdraws =
+                |of: &Request| Effect::Withdraw { instance: instance.clone(), event_id: of.event_id.clone() };
+            if run.is_over(!said.is_empty()) {
                 over.push(instance.clone());
-            } else if run.sends(now, said) {
-                effects.push(match (run.is_withdrawn(), request) {
-                    (true, Some(request)) => {
-                        Effect::Withdraw { instance: instance.clone(), event_id: request.event_id }
-                    }
+            } else if run.sends(now, !said.is_empty()) {
+                effects.push(match (run.is_withdrawn(), said.first()) {
+                    (true, Some(request)) => withdraws(request),
                     _ => Effect::Request {
                         instance: instance.clone(),
                         node: node.name.clone(),
                         provider_id: node.provider_id.clone().unwrap_or_default(),
                         event_id: run.why.as_str().to_owned(),
                         action: run.action.clone(),
+                        since: self.epoch.wall(run.since()),
                     },
                 });
+            } else if let Some(former) = former.first().filter(|_| !said.is_empty() && run.drops(now)) {
+                // The reason is another one by now, and that stands in the record.
+                effects.push(withdraws(former));
             }
         }
         over.into_iter().for_each(|instance| drop(self.retiring.remove(&instance)));

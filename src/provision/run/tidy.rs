@@ -259,7 +259,7 @@ impl Provisioner {
             true => BTreeMap::new(),
             false => self.launches.values().filter_map(|run| Some((run.uid.as_deref()?, !run.told))).collect(),
         };
-        let mut leaks = Vec::new();
+        let (mut leaks, mut busy) = (Vec::new(), 0);
         let mut surplus = std::mem::take(&mut self.tidy.surplus);
         surplus.retain(|id, (_, since)| !self.claims.has(id) && self.may_live(now, id, *since));
         for instance in self.found.orphans.iter().filter_map(|id| self.instances.get(id)) {
@@ -271,12 +271,13 @@ impl Provisioner {
                 None if surplus.contains_key(&instance.id) || self.is_surplus(&instance.id) => {
                     surplus.entry(instance.id.clone()).or_insert((launch.clone(), now));
                 }
-                None if self.tidy.ending.contains_key(&instance.id) || self.is_busy(&instance.id) => {}
+                None if self.tidy.ending.contains_key(&instance.id) => {}
+                None if self.is_busy(&instance.id) => busy += 1,
                 None => leaks.push((instance.id.clone(), launch.clone())),
             }
         }
         self.tidy.surplus = surplus;
-        self.leaks(now, leaks, effects);
+        self.leaks(now, leaks, busy, effects);
     }
 
     /// Whether an instance is alive, or may not be shown yet.
@@ -286,19 +287,19 @@ impl Provisioner {
 
     /// Whether an earlier leader has asked for its drain, because it is one too many.
     fn is_surplus(&self, instance: &InstanceId) -> bool {
-        let request = self.doomed.get(instance).and_then(|doomed| doomed.request());
-        request.is_some_and(|request| request.event_id == Reason::Surplus.as_str())
+        self.doomed.get(instance).is_some_and(|doomed| doomed.requested_for(Reason::Surplus).is_some())
     }
 
-    fn leaks(&mut self, now: Instant, leaks: Vec<(InstanceId, String)>, effects: &mut Vec<Effect>) {
+    /// `busy`: so many more are not named either, and run workloads.
+    fn leaks(&mut self, now: Instant, leaks: Vec<(InstanceId, String)>, busy: usize, effects: &mut Vec<Effect>) {
         let there: BTreeSet<&InstanceId> = leaks.iter().map(|(instance, _)| instance).collect();
         self.tidy.leaked.retain(|instance, _| there.contains(instance));
         for (instance, _) in &leaks {
             self.tidy.leaked.entry(instance.clone()).or_insert(now);
         }
-        if leaks.len() >= LEAKS_ALARM {
+        if leaks.len() + busy >= LEAKS_ALARM {
             if !std::mem::replace(&mut self.tidy.alarmed, true) {
-                let because = Because::TooManyLeaks { instances: leaks.len() };
+                let because = Because::TooManyLeaks { instances: leaks.len() + busy };
                 effects.push(Effect::Decided { about: String::new(), because });
             }
             return;

@@ -172,7 +172,7 @@ impl Provisioner {
         let over = state == InstanceState::Terminated;
         let said = || doomed.notices.iter().any(witness::is_unheard);
         match doomed.phase {
-            _ if doomed.request().is_some() => true,
+            _ if doomed.is_requested() => true,
             Phase::Cancelled | Phase::Refuted => !over && said(),
             // What was over long ago was another life of it: it was stopped and started again.
             Phase::Gone => said() || doomed.record.latest.is_none_or(|at| self.epoch.ago(at, now) < REMEMBERED),

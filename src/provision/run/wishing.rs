@@ -24,7 +24,7 @@ impl Provisioner {
                 if withdrawn(doomed) && early && !run.deleting {
                     wanted.push((name, None));
                 }
-            } else if wants(doomed, &self.settings) && !is_served(doomed, &name) && !self.said.contains(&name) {
+            } else if wants(doomed, &self.settings) && !self.is_served(doomed, &name) && !self.said.contains(&name) {
                 // Until there is a claim, or a word that there will be none.
                 self.found.unmet.insert(doomed.instance.clone());
                 if self.retires(&doomed.instance) || self.comes_back(&doomed.instance) {
@@ -36,12 +36,13 @@ impl Provisioner {
                 }
                 let of = self.instances.get(&doomed.instance);
                 // What stands in for another was launched by a claim: the next one is like it.
-                let ours = self.claims.of_instance(&doomed.instance).next();
+                let ours = self.claims.of_instance(&doomed.instance).next().map(|run| &run.spec);
+                let ours = ours.or_else(|| self.found.failed.get(&doomed.instance));
                 let node = self.nodes.get(&doomed.node).or_else(|| self.gone_nodes.get(&doomed.node));
                 let node = node.or_else(|| self.unheard.node(&doomed.node));
                 let wish = match ours {
                     _ if !self.pools.are_known(now, self.leads_since) => Wish::Later,
-                    Some(run) if self.is_up_to_date(&run.spec) => Wish::like(&run.spec, doomed, &self.settings),
+                    Some(spec) if self.is_up_to_date(spec) => Wish::like(spec, doomed, &self.settings),
                     _ => wish(
                         doomed,
                         node,
@@ -63,6 +64,7 @@ impl Provisioner {
                     because.into_iter().for_each(|because| self.say(&name, because, effects));
                 }
                 Some((doomed, Wish::Claim(spec))) => {
+                    self.found.failed.remove(&doomed.instance);
                     self.say(&name, Because::Wanted { node: doomed.node.clone(), kind: doomed.kind }, effects);
                     self.claims.insert(name.clone(), claim::Run::new(now, name, *spec));
                 }
@@ -90,6 +92,14 @@ impl Provisioner {
         }
     }
 
+    /// Whether its record names the claim that serves it: its own, or that of which it was an instance. One that had failed,
+    /// and that a person has deleted, is made anew.
+    fn is_served(&self, doomed: &Doomed, name: &str) -> bool {
+        let said = &doomed.replacement;
+        let failed = (said.claim == name && said.none_comes) || self.found.failed.contains_key(&doomed.instance);
+        !failed && (said.claim == name || (said.episode == doomed.episode && !said.claim.is_empty()))
+    }
+
     pub(super) fn node_seen(&mut self, now: Instant, node: NodeView) {
         let mut node = self.named(now, node);
         if let Some(known) = self.nodes.get(&node.name).filter(|known| known.bound_to_zone) {
@@ -100,10 +110,4 @@ impl Provisioner {
         }
         self.set_node(node);
     }
-}
-
-/// Whether its record names the claim that serves it: its own, or that of which it was an instance.
-fn is_served(doomed: &Doomed, name: &str) -> bool {
-    let said = &doomed.replacement;
-    said.claim == name || (said.episode == doomed.episode && !said.claim.is_empty())
 }

@@ -1,5 +1,7 @@
 //! What the provisioner writes to the API server: its claims, and what they and the Interruptions say.
 
+use std::time::Duration;
+
 use super::watched::Pace;
 use super::{AGAIN, Provisioner};
 use crate::api::node_claim::ClaimPhase;
@@ -7,8 +9,11 @@ use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
 use crate::provision::claim::Object;
-use crate::provision::writes::Writes;
+use crate::provision::writes::{Pause, Writes};
 use crate::provision::{Because, Created, Effect, Replacement};
+
+/// The longest pause between two tries to delete a claim.
+const GONE_AGAIN_MAX: Duration = Duration::from_secs(60);
 
 impl Provisioner {
     /// Creates claims, and removes those that are done with.
@@ -22,11 +27,12 @@ impl Provisioner {
                     effects.push(Effect::CreateClaim { name: run.name.clone(), spec: Box::new(run.spec.clone()) });
                 }
                 Object::There { uid } if run.deleting && run.launch.is_none() && run.status.instance_id.is_none() => {
-                    run.object = Object::Going { uid: uid.clone(), again: None, on_its_way: false };
+                    let (uid, pause) = (uid.clone(), Pause::default());
+                    run.object = Object::Going { uid, again: None, on_its_way: false, pause };
                 }
                 _ => {}
             }
-            if let Object::Going { uid, again, on_its_way } = &mut run.object
+            if let Object::Going { uid, again, on_its_way, .. } = &mut run.object
                 && !*on_its_way
                 && again.is_none_or(|at| at <= now)
             {
@@ -93,7 +99,7 @@ impl Provisioner {
                 claim: run.name.clone(),
                 capacity_type: run.status.offering.as_ref().map(|offering| offering.capacity_type),
                 ready: run.phase() == ClaimPhase::Ready,
-                none_comes: run.phase() == ClaimPhase::Failed,
+                none_comes: run.has_failed(),
                 episode: of.episode,
                 because: run.status.because.clone().unwrap_or_default(),
             };
@@ -126,17 +132,41 @@ impl Provisioner {
         }
     }
 
-    pub(super) fn claim_deleted(&mut self, now: Instant, name: &str, outcome: Outcome) {
-        match outcome {
-            Outcome::Done => self.claim_gone(name),
-            Outcome::Refused(_) | Outcome::Failed(_) => {
-                if let Some(Object::Going { again, on_its_way, .. }) =
-                    self.claims.get_mut(name).map(|run| &mut run.object)
-                {
-                    (*again, *on_its_way) = (Some(now + AGAIN), false);
-                }
-            }
+    pub(super) fn claim_deleted(&mut self, now: Instant, name: &str, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let (Outcome::Refused(why) | Outcome::Failed(why)) = outcome else { return self.claim_gone(name) };
+        let Some(Object::Going { again, on_its_way, pause, .. }) = self.claims.get_mut(name).map(|run| &mut run.object)
+        else {
+            return;
+        };
+        let first = pause.is_new();
+        (*again, *on_its_way) = (Some(now + pause.next(AGAIN, GONE_AGAIN_MAX)), false);
+        if first {
+            self.say(name, Because::WriteFailed { what: format!("the end of NodeClaim {name}"), why }, effects);
         }
+    }
+
+    /// How the API server answered the deletion of a Launch.
+    pub(super) fn launch_deleted(&mut self, now: Instant, name: &str, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let (Outcome::Refused(why) | Outcome::Failed(why)) = outcome else {
+            self.launches.remove(name);
+            return;
+        };
+        if self.launches.get_mut(name).is_some_and(|run| run.not_deleted(now)) {
+            self.say(name, Because::WriteFailed { what: format!("the end of Launch {name}"), why }, effects);
+        }
+    }
+
+    pub(super) fn launch_written(&mut self, now: Instant, name: &str, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let why = self.launches.get_mut(name).and_then(|run| run.writes.answered(now, outcome));
+        if let Some(why) = why {
+            self.say(name, Because::WriteFailed { what: format!("the status of Launch {name}"), why }, effects);
+        }
+    }
+
+    /// Somebody has deleted the record of a call: nothing can be written down there any more, and its claims are told from
+    /// memory.
+    pub(super) fn launch_gone(&mut self, name: &str) {
+        self.launches.get_mut(name).into_iter().for_each(|run| run.record_is_gone());
     }
 
     pub(super) fn claim_created(&mut self, now: Instant, name: &str, outcome: Created, effects: &mut Vec<Effect>) {

@@ -101,7 +101,14 @@ impl World {
     }
 
     /// The provisioner asks for a drain.
-    pub fn asked_to_drain(&mut self, instance: &InstanceId, event_id: String, action: Option<String>) {
+    pub fn asked_to_drain(
+        &mut self,
+        instance: &InstanceId,
+        event_id: String,
+        action: Option<String>,
+        since: jiff::Timestamp,
+    ) {
+        self.figures.requests += 1;
         let Some(index) = self.find(instance) else { return };
         self.unwanted.insert(instance.to_string());
         let node = self.cloud.instances[index].node();
@@ -119,17 +126,21 @@ impl World {
             record: Default::default(),
         };
         let doomed = self.doomed.entry(instance.clone()).or_insert(fresh);
+        let before = doomed.clone();
         let begins = doomed.phase.ends_episode();
-        doomed.notices.retain(|entry| Request::of(entry).is_none_or(|known| known.event_id != event_id));
-        doomed.notices.push(NoticeEntry {
+        let entry = NoticeEntry {
             source: Source::Provisioner,
             kind: Kind::Requested,
             event_id,
             action,
             reporter: None,
-            noticed_at: None,
+            noticed_at: Some(since),
             deadline: None,
-        });
+        };
+        match doomed.notices.iter_mut().find(|known| known.key() == entry.key()) {
+            Some(known) => *known = entry,
+            None => doomed.notices.push(entry),
+        }
         if begins {
             doomed.episode += 1;
             doomed.phase = Phase::Confirmed;
@@ -137,7 +148,10 @@ impl World {
             doomed.replacement = Replacement::default();
         }
         let episode = doomed.episode;
-        self.doomed_changed(instance);
+        // An apply of what is there already is no change.
+        if *doomed != before {
+            self.doomed_changed(instance);
+        }
         if begins {
             let later = self.now + 100 + self.below(2_000);
             self.schedule(later, Event::Cordons { instance: index, episode });
@@ -164,7 +178,10 @@ impl World {
     }
 
     pub fn empties(&mut self, index: usize, episode: i64) {
-        if self.blocked {
+        if let Some(by) = self.held_by(index) {
+            let id = self.cloud.instances[index].id.clone();
+            self.doomed.get_mut(&id).into_iter().for_each(|doomed| doomed.record.blocked = Some(by.to_owned()));
+            self.doomed_changed(&id);
             self.schedule(self.now + 5_000, Event::Empties { instance: index, episode });
         } else if self.reaches(index, episode, Phase::Drained) {
             self.node_is(index, |node| node.workloads = false);
@@ -172,13 +189,13 @@ impl World {
     }
 
     /// The request is taken back: the agent undoes what it did, unless there is more than the request.
-    pub fn left_alone(&mut self, instance: &InstanceId) {
+    pub fn left_alone(&mut self, instance: &InstanceId, event_id: &str) {
         if self.told.is_some() {
             return;
         }
         let Some(doomed) = self.doomed.get_mut(instance) else { return };
-        doomed.notices.retain(|entry| Request::of(entry).is_none());
-        let over = doomed.kind == Some(Kind::Requested) && !doomed.phase.ends_episode();
+        doomed.notices.retain(|entry| Request::of(entry).is_none_or(|of| of.event_id != event_id));
+        let over = !doomed.is_requested() && doomed.kind == Some(Kind::Requested) && !doomed.phase.ends_episode();
         if over {
             doomed.phase = Phase::Cancelled;
         }
@@ -199,8 +216,9 @@ impl World {
 
     /// P-6: no instance of ours is ended that runs workload pods. P-9: nor one for a return to spot that has not come.
     pub fn check_empty(&mut self, instance: &InstanceId) {
-        let request = self.doomed.get(instance).and_then(|doomed| doomed.request());
-        if request.is_some_and(|request| request.event_id == "return-to-spot") {
+        let requests = || self.doomed.get(instance).into_iter().flat_map(|doomed| doomed.requests());
+        // Where it is to go anyhow no spot node is waited for.
+        if requests().count() == 1 && requests().all(|request| request.event_id == "return-to-spot") {
             // By what was launched for it: that its claim has it may not be written yet.
             let prefix = format!("{instance}-return-");
             let tokens =

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::scenario::{DEVICE, STARTING, State};
 use super::world::{Event, Told, World};
-use crate::api::launch::{LaunchSpec, Launched};
+use crate::api::launch::{LaunchSpec, Launched, Override};
 use crate::api::node_claim::Subnet;
 use crate::domain::node::Taint;
 use crate::domain::notice::{Action, InstanceId, InstanceState};
@@ -187,7 +187,7 @@ impl World {
             return Answer::Refused { code: "InvalidLaunchTemplateName.NotFoundException".into(), message };
         };
         if let Some(code) = self.cloud.refuses.get(&spec.capacity_type).copied() {
-            let whole = code.starts_with("Invalid") || code.starts_with("Unauthorized");
+            let whole = code.starts_with("Invalid") || crate::provision::failure::forbids(code);
             if whole {
                 return Answer::Refused { code: code.into(), message: "as the scenario has it".into() };
             }
@@ -202,20 +202,21 @@ impl World {
         }
         let mut instances = Vec::new();
         let mut dry = Vec::new();
+        if spec.capacity_type == CapacityType::Reserved {
+            self.fill_from_reservations(token, spec, &template, &mut instances);
+        }
         let start = self.rng.usize(..spec.overrides.len().max(1));
         for step in 0..spec.overrides.len() {
             let one = &spec.overrides[(start + step) % spec.overrides.len()];
-            let offering = crate::provision::ladder::offering(one, spec.capacity_type);
             while (instances.len() as i64) < spec.count {
-                match self.cloud.pools.get_mut(&offering) {
-                    Some(Some(left)) if *left > 0 => *left -= 1,
-                    Some(None) => {}
-                    _ => {
-                        dry.push(one.clone());
-                        break;
-                    }
-                }
-                instances.push(self.start(offering.clone(), Some(token.to_owned()), Some(template.clone())));
+                let Some(offering) = self.take(one, spec.capacity_type) else {
+                    dry.push(one.clone());
+                    break;
+                };
+                let got = self.start(offering, Some(token.to_owned()), Some(template.clone()));
+                // Whether it runs in a reservation only its description tells.
+                let offering = crate::provision::ladder::offering(one, spec.capacity_type);
+                instances.push(Launched { offering, ..got });
             }
         }
         let short = (instances.len() as i64) < spec.count;
@@ -229,6 +230,39 @@ impl World {
         });
         instances.sort();
         Answer::Fleet { instances, errors: errors.collect() }
+    }
+
+    /// Takes one out of a pool. What is not spot runs in an open reservation where one is free, and that is asked for
+    /// first where it is asked for; where none is, it is plain on-demand.
+    fn take(&mut self, one: &Override, capacity: CapacityType) -> Option<Offering> {
+        let pools: &[CapacityType] = match capacity {
+            CapacityType::Spot => &[CapacityType::Spot],
+            CapacityType::OnDemand | CapacityType::Reserved => &[CapacityType::Reserved, CapacityType::OnDemand],
+        };
+        pools.iter().map(|of| crate::provision::ladder::offering(one, *of)).find(|offering| {
+            match self.cloud.pools.get_mut(offering) {
+                Some(Some(left)) if *left > 0 => {
+                    *left -= 1;
+                    true
+                }
+                Some(None) => true,
+                _ => false,
+            }
+        })
+    }
+
+    /// `use-capacity-reservations-first`: what is free of them, and the rest is launched on demand as ever.
+    fn fill_from_reservations(&mut self, token: &str, spec: &LaunchSpec, template: &str, got: &mut Vec<Launched>) {
+        for one in &spec.overrides {
+            let offering = crate::provision::ladder::offering(one, CapacityType::Reserved);
+            while (got.len() as i64) < spec.count
+                && let Some(Some(left)) = self.cloud.pools.get_mut(&offering)
+                && *left > 0
+            {
+                *left -= 1;
+                got.push(self.start(offering.clone(), Some(token.to_owned()), Some(template.to_owned())));
+            }
+        }
     }
 
     pub fn in_group(&mut self, node: usize, group: usize) {
@@ -249,7 +283,7 @@ impl World {
     }
 
     /// An instance starts.
-    fn start(&mut self, offering: Offering, token: Option<String>, template: Option<String>) -> Launched {
+    pub fn start(&mut self, offering: Offering, token: Option<String>, template: Option<String>) -> Launched {
         let id = self.instance_id();
         let joins = self.cloud.joins && !self.chance(self.supply.faults.never_joins_one_in);
         let shown_ms = self.now + self.below(self.supply.faults.shown_after_ms);
@@ -362,11 +396,10 @@ impl World {
             (offering.capacity_type == CapacityType::Reserved).then(|| (key, left.unwrap_or(u32::MAX)))
         };
         let reserved = self.cloud.pools.iter().filter_map(reserved).collect();
-        if self.catalog.reserved != reserved {
-            Arc::make_mut(&mut self.catalog).reserved = reserved;
-            let read = Input::CatalogRead(self.catalog.clone());
-            self.broadcast(&read);
-        }
+        let catalog = Arc::make_mut(&mut self.catalog);
+        (catalog.reserved, catalog.reserved_readings) = (reserved, catalog.reserved_readings + 1);
+        let read = Input::CatalogRead(self.catalog.clone());
+        self.broadcast(&read);
         self.schedule(self.now + RESERVATIONS_MS, Event::Reservations);
     }
 

@@ -59,6 +59,7 @@ impl Supply {
             }
         }
         supply.draw_templates(seed, at);
+        supply.draw_reservations(seed, at);
         supply.script.sort_by_key(|(at, _)| *at);
         let last = supply.script.last().map_or(at, |(at, _)| *at);
         if seed % 5 == 3 {
@@ -101,6 +102,29 @@ fn witnessed(seed: u64, nodes: usize, last: u64) -> Vec<(u64, Step)> {
 }
 
 impl Supply {
+    /// Capacity that is reserved, asked for first, and used by others as well.
+    fn draw_reservations(&mut self, seed: u64, last: u64) {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x2e5e_27ed);
+        if rng.u8(..5) > 0 {
+            return;
+        }
+        self.reserved = rng.u32(1..5);
+        let order = vec![CapacityType::Reserved, CapacityType::Spot, CapacityType::OnDemand];
+        self.settings.order.clone_from(&order);
+        let pools = self.script.iter_mut().filter_map(|(_, step)| match step {
+            Step::Pool(_, pool) => Some(&mut **pool),
+            _ => None,
+        });
+        for pool in self.pools.values_mut().chain(pools).filter(|_| rng.u8(..4) > 0) {
+            pool.fallback.get_or_insert_default().order = Some(order.clone());
+        }
+        for _ in 0..rng.usize(..3) {
+            let left = Some(rng.u32(..3));
+            let step = Step::Left { capacity: CapacityType::Reserved, zone: None, left };
+            self.script.push((rng.u64(..last.max(5 * MINUTE)), step));
+        }
+    }
+
     /// Nodes without a launch template, a class that moves, and somebody who deletes what is ours.
     fn draw_templates(&mut self, seed: u64, last: u64) {
         // Of its own: what the worlds have else is as it was before there was this.

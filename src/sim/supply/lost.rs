@@ -12,7 +12,7 @@ pub(super) fn failed(effect: &Effect, why: &str) -> Option<Input> {
         Effect::List => Input::ListFailed(why.to_owned()),
         Effect::Recall => Input::Recalled { found: Err(why.to_owned()) },
         Effect::Remember { .. } => Input::Remembered { outcome: outcome() },
-        Effect::ReadInstances { .. } => Input::InstancesFailed(why.to_owned()),
+        Effect::ReadInstances { .. } => Input::InstancesFailed(NotSeen { throttled: false, why: why.to_owned() }),
         Effect::CreateClaim { name, .. } => Input::ClaimCreated { name, outcome: created() },
         Effect::WriteClaim { name, .. } => Input::ClaimWritten { name, outcome: outcome() },
         Effect::DeleteClaim { name, .. } => Input::ClaimDeleted { name, outcome: outcome() },

@@ -6,6 +6,7 @@ use crate::engine::Core;
 use crate::interruption::Outcome;
 use crate::provision::invariants::Witness;
 use crate::provision::leadership::CALL_TIMEOUT;
+use crate::provision::witness::NotSeen;
 use crate::provision::{Claim, Created, Effect, Input, Launch, Provisioner};
 
 use super::agents::patched;
@@ -42,6 +43,11 @@ pub(in crate::sim) struct Call {
     pub effect: Effect,
     /// Its answer will be lost.
     pub lost: bool,
+}
+
+/// Whether the API server changes something by it.
+fn writes(effect: &Effect) -> bool {
+    !matches!(effect, Effect::List | Effect::Recall | Effect::ReadAttachments { .. })
 }
 
 impl World {
@@ -207,6 +213,7 @@ impl World {
             self.unsure.insert(token.clone());
         }
         let timeout = if ec2 { CALL_TIMEOUT.as_millis() as u64 } else { API_TIMEOUT };
+        let refused = refused || (!ec2 && self.api == State::Refuses && writes(&effect));
         if away || refused {
             let of_memory = matches!(effect, Effect::Recall | Effect::Remember { .. });
             let wait = if away {
@@ -264,6 +271,10 @@ impl World {
             Effect::Remember { memory } => {
                 self.memories.push(memory.to_string());
                 Input::Remembered { outcome: Outcome::Done }
+            }
+            Effect::ReadInstances { .. } if self.cloud.state == State::Throttles => {
+                self.figures.throttled_reads += 1;
+                Input::InstancesFailed(NotSeen { throttled: true, why: "RequestLimitExceeded".into() })
             }
             Effect::ReadInstances { of } => Input::InstancesRead { all: true, instances: self.describe(&of) },
             Effect::CreateClaim { name, spec } => {
@@ -352,14 +363,13 @@ impl World {
                 Input::PoolWritten { name, outcome }
             }
             Effect::WriteLaunch { name, uid, status } => {
-                let outcome = match self.launches.get_mut(&name).filter(|launch| launch.uid == uid) {
+                match self.launches.get_mut(&name).filter(|launch| launch.uid == uid) {
                     Some(launch) => {
                         launch.status = *status;
-                        Outcome::Done
+                        Input::LaunchWritten { name, outcome: Outcome::Done }
                     }
-                    None => Outcome::Refused("404".into()),
-                };
-                Input::LaunchWritten { name, outcome }
+                    None => Input::LaunchGone { name },
+                }
             }
             Effect::DeleteLaunch { name, uid } => {
                 if self.launches.get(&name).is_some_and(|launch| launch.uid == uid) {
@@ -404,11 +414,11 @@ impl World {
                 self.record_deleted(&instance);
                 Input::RecordWritten { instance, outcome: Outcome::Done }
             }
-            Effect::Request { instance, event_id, action, .. } => {
+            Effect::Request { instance, event_id, action, since, .. } => {
                 if self.told.is_some() {
                     self.outward(Told::Requested { instance: instance.clone(), event_id, action });
                 } else {
-                    self.asked_to_drain(&instance, event_id, action);
+                    self.asked_to_drain(&instance, event_id, action, since);
                 }
                 Input::Requested { instance, outcome: Outcome::Done }
             }
@@ -426,7 +436,7 @@ impl World {
                 Input::TakenRecorded { instance, outcome: Outcome::Done }
             }
             Effect::Withdraw { instance, event_id } => {
-                self.left_alone(&instance);
+                self.left_alone(&instance, &event_id);
                 self.outward(Told::Withdrawn { instance: instance.clone(), event_id });
                 Input::Withdrawn { instance, outcome: Outcome::Done }
             }

@@ -19,6 +19,8 @@ pub struct Supply {
     /// How many spot and on-demand instances each pool holds; `None` without end.
     pub spot: Option<u32>,
     pub on_demand: Option<u32>,
+    /// How many instances a reservation of the first type in the first zone holds; 0: there is none.
+    pub reserved: u32,
     pub boot_ms: u64,
     /// How much longer than that a boot may take.
     pub boot_spread_ms: u64,
@@ -172,6 +174,20 @@ pub enum Step {
     DeleteClaim,
     /// Budgets allow no eviction from now on, or do again.
     Block(bool),
+    /// A pod that is never asked to go runs on the first stand-in.
+    Stay,
+    /// The Node of the first spot stand-in says that it is Ready, or that it is not.
+    SpotStandInIs {
+        ready: bool,
+    },
+    /// A person deletes the NodeClaims that have failed.
+    DeleteFailed,
+    /// Somebody deletes every Launch.
+    DeleteLaunches,
+    /// An instance turns up of the first call that there was.
+    TurnsUp,
+    /// All NodeClaims and Launches are gone: somebody has deleted the CRDs, or restored an older etcd.
+    LoseRecords,
     /// Somebody writes this where leaders leave what they know.
     Memory(&'static str),
 }
@@ -184,6 +200,8 @@ pub enum State {
     Away,
     /// Calls are throttled.
     Throttles,
+    /// Every write is refused; what is read is answered.
+    Refuses,
 }
 
 /// The EC2NodeClass of all pools.
@@ -241,6 +259,7 @@ pub fn a_cluster(nodes: usize) -> Supply {
         nodes,
         spot: None,
         on_demand: None,
+        reserved: 0,
         boot_ms: 45_000,
         boot_spread_ms: 10_000,
         drain_ms: 20_000,

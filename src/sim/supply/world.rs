@@ -116,7 +116,12 @@ pub(in crate::sim) fn epoch() -> Epoch {
 
 impl World {
     pub fn new(supply: Supply, telling: bool) -> Self {
-        let catalog = cloud::catalog(supply.types, supply.zones);
+        let mut catalog = cloud::catalog(supply.types, supply.zones);
+        if supply.reserved > 0
+            && let Some(name) = catalog.types.keys().next().cloned()
+        {
+            catalog.reserved.insert((name, cloud::zone(0)), supply.reserved);
+        }
         Self::with_catalog(supply, catalog, telling)
     }
 
@@ -369,6 +374,12 @@ impl World {
             Step::DeleteRecord { node } => self.record_deleted(&self.cloud.instances[node].id.clone()),
             Step::DeleteClaim => self.delete_claim(),
             Step::Block(blocked) => self.block(blocked),
+            Step::Stay => self.pod_stays(),
+            Step::SpotStandInIs { ready } => self.spot_stand_in_is(ready),
+            Step::DeleteFailed => self.delete_failed(),
+            Step::DeleteLaunches => self.launches.clear(),
+            Step::TurnsUp => self.turns_up(),
+            Step::LoseRecords => self.lose_records(),
             Step::Memory(text) => self.memories.push(text.to_owned()),
         }
     }
@@ -457,6 +468,6 @@ fn wanted(doomed: &Doomed, settings: &Settings) -> bool {
             let replaces = doomed.policy.is_some_and(|policy| policy.rebalance == Rebalance::Replace);
             replaces || settings.replace_on_rebalance
         }
-        kind => kind.is_some() && doomed.request().is_none(),
+        kind => kind.is_some() && !doomed.is_requested(),
     }
 }

@@ -8,6 +8,7 @@ use spotkeeper::domain::notice::InstanceId;
 use spotkeeper::domain::offering::{CapacityType, Catalog, InstanceType, Offering};
 use spotkeeper::interruption::Outcome;
 use spotkeeper::provision::invariants::Lived;
+use spotkeeper::provision::witness::NotSeen;
 use spotkeeper::provision::{Answer, Claim, Created, Effect, FleetError, Input, Instance, Launch};
 
 use crate::explore::at;
@@ -247,7 +248,7 @@ pub fn failed(effect: &Effect) -> Option<Input> {
     let outcome = || Outcome::Failed(why());
     Some(match effect.clone() {
         Effect::List => Input::ListFailed(why()),
-        Effect::ReadInstances { .. } => Input::InstancesFailed(why()),
+        Effect::ReadInstances { .. } => Input::InstancesFailed(NotSeen { throttled: false, why: why() }),
         Effect::WriteClaim { name, .. } => Input::ClaimWritten { name, outcome: outcome() },
         Effect::CreateLaunch { name, .. } => Input::LaunchCreated { name, outcome: Created::Failed(why()) },
         Effect::WriteLaunch { name, .. } => Input::LaunchWritten { name, outcome: outcome() },
