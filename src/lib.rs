@@ -27,6 +27,7 @@
 //! | `provisioner` | wiring and performer of `spotkeeper-provisioner` (feature `provisioner`) |
 //! | `plan` | what would happen to a cluster that exists, by the simulator (feature `cli`) |
 //! | `cli` | `spotkeeper`, the command: `rehearse`, `plan`, `trace` (feature `cli`) |
+//! | `prices` | the file of `--prices` (features `cli`, `provisioner`) |
 //! | `config`, `telemetry` | flags and environment; the log (feature `runtime`) |
 //!
 //! The cores compile alone (`cargo check --lib --no-default-features`): no async runtime and no SDK is within their
@@ -44,6 +45,9 @@ pub mod sim;
 
 #[cfg(feature = "cli")]
 pub mod plan;
+
+#[cfg(any(feature = "cli", feature = "provisioner"))]
+pub mod prices;
 
 #[cfg(feature = "runtime")]
 pub mod adapters;

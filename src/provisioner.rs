@@ -43,6 +43,7 @@ use crate::adapters::leader::{self, Candidate, Look};
 use crate::adapters::serve::{self, BindError, Limits};
 use crate::domain::offering::CapacityType;
 use crate::driver::{self, Clock};
+use crate::prices::{self, OnDemandPrices, PricesError};
 use crate::provision::leadership::CALL_TIMEOUT;
 use crate::provision::{Input, Provisioner};
 
@@ -62,13 +63,13 @@ pub enum ProvisionerError {
     #[error(transparent)]
     Ec2(#[from] Ec2Error),
     #[error(transparent)]
-    Prices(#[from] market::PricesError),
+    Prices(#[from] PricesError),
 }
 
 /// Runs until `stop` is done.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), ProvisionerError> {
     let clock = Clock::with_past();
-    let prices = config.prices.as_deref().map(market::read_prices).transpose()?.unwrap_or_default();
+    let prices = config.prices.as_deref().map(prices::read).transpose()?.unwrap_or_default();
     let observer = Observer::new();
     let admin = serve::bind(config.admin_listen).await.map_err(ProvisionerError::Admin)?;
     let address = admin.local_addr().map(|address| address.to_string()).unwrap_or_default();
@@ -97,7 +98,7 @@ async fn provide(
     clock: Clock,
     kubernetes: Kubernetes,
     ec2: Ec2,
-    prices: market::OnDemandPrices,
+    prices: OnDemandPrices,
     observer: Observer,
     stop: impl Future<Output = ()>,
 ) {

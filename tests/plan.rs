@@ -2,6 +2,8 @@
 
 #[path = "plan/changed.rs"]
 mod changed;
+#[path = "plan/missing.rs"]
+mod missing;
 #[path = "plan/mutated.rs"]
 mod mutated;
 #[path = "plan/rights.rs"]
@@ -137,6 +139,10 @@ fn what_cannot_be_read_is_named_and_ends_with_65() {
         (br#"{"a": 1}"#, "no `kind`"),
         (br#"{"kind": "List", "items": 7}"#, "no list"),
         (br#"{"kind": "List", "items": []}"#, "no Node"),
+        (br#"{"kind": "List", "items": null}"#, "no Node"),
+        (b"{", "spotkeeper: standard input: it is no complete JSON"),
+        (b"\xff\xfe{\0", "spotkeeper: standard input: it is UTF-16"),
+        (b"{}\n\xff", "spotkeeper: standard input: line 2: it is no text"),
     ] {
         let output = plan_of(input, &["--all-spot", "--allow-incomplete"]);
         assert_eq!(output.status.code(), Some(65), "{named}: {}", said(&output));
@@ -164,10 +170,81 @@ fn a_question_that_cannot_be_asked_ends_with_64() {
         (&["--all-spot", "--order", "magic"], "--order"),
         (&["--all-spot", "--drain", "Later"], "--drain"),
         (&["--all-spot", "--node-boot", "1h"], "--node-boot"),
+        (&["--all-spot", "--margin", "-5s"], "`-5s` is not a duration"),
+        (&["--all-spot", "--seed", "-1"], "'-1' for '--seed <N>'"),
     ] {
         let output = plan_of(quiet.as_bytes(), args);
         assert_eq!(output.status.code(), Some(64), "{args:?}: {}", said(&output));
         assert!(said(&output).contains(named), "{args:?}: {}", said(&output));
+    }
+}
+
+/// All fields of a JSON value, however deep; capacity types, which are data, left out.
+fn fields(of: &Value, all: &mut std::collections::BTreeSet<String>) {
+    match of {
+        Value::Object(map) => map.iter().for_each(|(name, value)| {
+            all.insert(name.clone());
+            if !["byCapacityType", "askedMs"].contains(&name.as_str()) {
+                fields(value, all);
+            }
+        }),
+        Value::Array(items) => items.iter().for_each(|item| fields(item, all)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_page_of_the_docs_has_every_field_and_every_code() {
+    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/plan.md")).unwrap();
+    let (rest, json) = docs.split_once("## The JSON").expect("it is described");
+    let plan = planned(&cluster("shop.json"), &["--all-spot"]);
+    let mut all = std::collections::BTreeSet::new();
+    fields(&plan, &mut all);
+    let words: Vec<&str> = json.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    let missing: Vec<&String> = all.iter().filter(|name| !words.contains(&name.as_str())).collect();
+    assert!(all.len() > 50 && missing.is_empty(), "docs/plan.md does not mention {missing:?}");
+    let source = include_str!("../src/plan/outcome.rs");
+    let codes = source.split_once("pub enum Code {").and_then(|(_, rest)| rest.split_once('}')).expect("the codes").0;
+    let codes = codes.lines().filter_map(|line| line.trim().strip_suffix(',')).filter(|line| !line.contains(' '));
+    let mut seen = 0;
+    for code in codes {
+        let name = code.chars().flat_map(|c| c.is_ascii_uppercase().then_some('-').into_iter().chain(c.to_lowercase()));
+        let name: String = name.collect();
+        assert!(rest.contains(&format!("`{}`", &name[1..])), "docs/plan.md does not mention {}", &name[1..]);
+        seen += 1;
+    }
+    assert!(seen > 20, "{seen} codes");
+}
+
+#[test]
+fn a_price_file_or_a_list_of_types_with_nonsense_in_it_is_named_and_ends_with_65() {
+    let (dir, quiet) = (tempfile::tempdir().unwrap(), cluster("quiet.json").to_string());
+    let file = dir.path().join("it.json");
+    for (flag, text, named) in [
+        ("--prices", r#"{"m7g.large": "cheap"}"#, "not a JSON object of instance types and dollars an hour"),
+        ("--prices", r#"{"m7g.large": "cheap"}"#, "expected f64 at line 1 column 21"),
+        ("--prices", r#"{"m7g.large": -1}"#, "m7g.large costs -1"),
+        ("--instance-types", "{}", "missing field `InstanceTypes` at line 1 column 2"),
+        ("--instance-types", r#"{"InstanceTypes": []}"#, "there is no instance type in it"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let output = plan_of(quiet.as_bytes(), &["--all-spot", flag, file.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(65), "{text}: {}", said(&output));
+        assert!(said(&output).contains(named) && said(&output).contains(&format!("{flag} ")), "{}", said(&output));
+    }
+    let nowhere = plan_of(quiet.as_bytes(), &["--all-spot", "--prices", "no/such/file"]);
+    assert!(said(&nowhere).contains("--prices no/such/file cannot be read: No such file"), "{}", said(&nowhere));
+}
+
+#[test]
+fn a_reader_that_has_read_enough_changes_nothing_of_the_verdict() {
+    for (name, output, verdict) in [("shop.json", "text", 1), ("shop.json", "json", 1), ("quiet.json", "json", 0)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spotkeeper"));
+        command.args(["plan", "--all-spot", "--output", output, "--from"]).arg(fixture(name));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary is built");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.code() == Some(verdict) && output.stderr.is_empty(), "{name}: {output:?}");
     }
 }
 

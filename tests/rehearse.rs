@@ -1,7 +1,10 @@
 //! The command `spotkeeper rehearse`: what is shipped, what it says, and what it makes of mistakes.
 
+#[path = "rehearse/mistakes.rs"]
+mod mistakes;
+
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use spotkeeper::cli::{scenario, shipped};
 
@@ -74,7 +77,7 @@ fn a_page_is_written_where_it_is_asked_for() {
     assert!(std::fs::read_to_string(&file).expect("it is there").contains("<title>Rehearsal</title>"));
     let nowhere = rehearse(&["single-notice", "--html", "/nowhere/page.html"]);
     assert_eq!(nowhere.status.code(), Some(74));
-    assert!(text(&nowhere.stderr).contains("--html /nowhere/page.html"));
+    assert!(text(&nowhere.stderr).contains("--html /nowhere/page.html") && nowhere.stdout.is_empty(), "{nowhere:?}");
 }
 
 /// The comparison of a shipped scenario as JSON, by policy.
@@ -127,6 +130,78 @@ fn a_comparison_is_labelled_and_what_it_cannot_say_has_a_reason() {
     assert!(page.contains("karpenter (model)") && page.contains("capacity missing"));
 }
 
+/// All fields of a JSON value, however deep; names that are data (capacity types, what is not said of a policy) left out.
+fn fields(of: &serde_json::Value, all: &mut std::collections::BTreeSet<String>) {
+    match of {
+        serde_json::Value::Object(map) => map.iter().for_each(|(name, value)| {
+            all.insert(name.clone());
+            if !["byCapacityType", "askedMs", "unsaid"].contains(&name.as_str()) {
+                fields(value, all);
+            }
+        }),
+        serde_json::Value::Array(items) => items.iter().for_each(|item| fields(item, all)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_page_of_the_docs_has_every_field_of_the_json() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rehearse.md");
+    let docs = std::fs::read_to_string(docs).expect("it is there");
+    let output = rehearse(&["gpu-training", "--against", "karpenter", "--output", "json"]);
+    let outcome = serde_json::from_slice(&output.stdout).expect("one object");
+    let mut all = std::collections::BTreeSet::new();
+    fields(&outcome, &mut all);
+    let says = |name: &&String| docs.contains(&format!("`{name}`")) || docs.contains(&format!("`{name}[]`"));
+    let missing: Vec<&String> = all.iter().filter(|name| !says(name)).collect();
+    assert!(all.len() > 60 && missing.is_empty(), "docs/rehearse.md does not mention {missing:?}");
+}
+
+/// The README's table has two scenarios; what it says of them is what comes.
+#[test]
+fn the_readme_shows_what_comes() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("it is there");
+    let time = |ms: &serde_json::Value| match ms.as_f64() {
+        None => "never".to_owned(),
+        Some(ms) if ms < 100_000.0 => format!("{:.1} s", ms / 1_000.0),
+        Some(ms) => format!("{:.0} min", ms / 60_000.0),
+    };
+    let both = |of: &serde_json::Value| match (of["halfReadyMs"].as_f64(), of["allReadyMs"].as_f64()) {
+        (Some(half), Some(all)) if all < 100_000.0 => format!("{:.0} / {:.0} s", half / 1_000.0, all / 1_000.0),
+        (Some(half), Some(all)) => format!("{:.0} / {:.0} min", half / 60_000.0, all / 60_000.0),
+        _ => "never".to_owned(),
+    };
+    let one = |of: &serde_json::Value| match of["allReadyMs"].as_f64() {
+        Some(ms) => format!("{:.0} s", ms / 1_000.0),
+        None => "never".to_owned(),
+    };
+    type Said<'a> = &'a dyn Fn(&serde_json::Value) -> String;
+    let asked: Said = &|of| time(&of["firstOnDemandMs"]);
+    let missing: Said = &|of| {
+        let seconds = of["missingNodeMs"].as_u64().expect("a number") / 1_000;
+        if seconds < 1_000 { seconds.to_string() } else { format!("{},{:03}", seconds / 1_000, seconds % 1_000) }
+    };
+    let calls: Said = &|of| {
+        let an_hour = of["launchCallsAnHour"].as_f64().expect("a number");
+        if an_hour == 0.0 { "0".to_owned() } else { format!("{an_hour:.1}") }
+    };
+    let of_outage: [(&str, Said); 4] = [
+        ("on-demand asked for after", asked),
+        ("half / all of them replaced after", &both),
+        ("node-seconds with nothing in the place of what was taken", missing),
+        ("launch calls an hour", calls),
+    ];
+    let of_tiers: [(&str, Said); 2] = [("on-demand asked for after", asked), ("replaced after", &one)];
+    for (scenario, rows) in [("spot-outage", &of_outage[..]), ("tier-starvation", &of_tiers)] {
+        let columns = compared(&[scenario]);
+        for (name, said) in rows {
+            let cells = ["spotkeeper", "cluster-autoscaler", "karpenter", "handler"].map(|of| said(&columns[of]));
+            let row = format!("| {name} | {} |", cells.join(" | "));
+            assert!(readme.contains(&row), "README.md shows another row for {scenario}: copy this one into it:\n{row}");
+        }
+    }
+}
+
 /// A scenario with this in the place of its steps.
 fn with(rest: &str) -> String {
     format!("description: a test\nduration: 5m\nnodes: [{{count: 3}}]\n{rest}\n")
@@ -138,67 +213,32 @@ fn pool(says: &str) -> String {
 }
 
 #[test]
-fn a_mistake_is_named_with_its_place_and_what_was_expected() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let file = dir.path().join("mine.yaml");
-    let interrupts = |nodes: &str| with(&format!("steps:\n- {{at: 5s, do: {{interrupt: {{nodes: {nodes}}}}}}}"));
-    for (yaml, expected) in [
-        (with("stepz: []"), "line 4, column 1: unknown field `stepz`, expected one of description, duration"),
-        (with("cloud: {boot: -5s}"), "line 4, column 15: `-5s` is not a duration; write it like 500ms, 5s, 10m or 1h"),
-        (interrupts("{zone: eu-west-9z}"), "there is no zone `eu-west-9z`; there are eu-west-1a, eu-west-1b"),
-        (interrupts("everything"), "line 5, column"),
-        (
-            with("steps:\n- {at: 5s, do: {pools: {capacityType: spot, instanceType: m9z.large, left: 0}}}"),
-            "line 5, column 59: there is no instance type `m9z.large`; there are m7g.2xlarge",
-        ),
-        (with("workloads: [{name: web, kind: Deployment, replicas: 2}]"), "`web`: write it as namespace/name"),
-        (with("workloads: [{name: a/b, kind: Provisioner, replicas: 2}]"), "the provisioner is there already"),
-        (with("cloud: {zones: [a, a]}"), "cloud.zones: at least one, none twice"),
-        (
-            with("steps:\n- {at: 1s, do: noFaults, repeat: {every: 0s, times: 3}}"),
-            "line 5, column 42: a step is repeated",
-        ),
-        (with("steps:\n- {at: 1s, do: {refuse: {capacityType: spot, code: Nonsense}}}"), "`Nonsense` is no error code"),
-        (with("steps:\n- {at: 1s, do: {killProvisioner: {replica: 7, down: 1s}}}"), "there is no replica 7"),
-        (pool("limits: {nodez: 3}"), "line 4, column 38: unknown field `nodez`, expected one of cpu, memory, nodes"),
-        (pool("limits: {cpu: -4}"), "line 4, column 43: NodePool general: limits.cpu: `-4`"),
-        (
-            pool("fallback: {onDemandFloor: some}"),
-            "line 4, column 55: NodePool general: fallback.onDemandFloor: `some`",
-        ),
-        (
-            pool("fallback: {order: [spot, spot]}"),
-            "line 4, column 47: NodePool general: fallback.order: names spot twice",
-        ),
-        (pool("fallback: {spotPatience: soon}"), "line 4, column 54: NodePool general: fallback.spotPatience: `soon`"),
-        (pool("fallback: {maxHourlyFallbackCost: $3}"), "line 4, column 63: NodePool general: fallback.maxHourly"),
-        (
-            pool("fallback: {returnToSpot: {surge: -1}}"),
-            "line 4, column 62: NodePool general: fallback.returnToSpot.surge",
-        ),
-        (
-            pool("interruption: {margin: 90s}"),
-            "line 4, column 52: NodePool general: interruption.margin: more than 60s",
-        ),
-        (
-            pool("requirements: [{key: kubernetes.io/arch, operator: In, values: [riscv64]}]"),
-            "line 4, column 44: NodePool general: requirements[0]: nothing that EC2 offers here meets it",
-        ),
-        (with("nodePools: [{name: a}, {name: a}]"), "line 4, column 31: `a`: every NodePool has a name of its own"),
-        (with("workloads: [{name: a/b, kind: Pod, replicas: 1, nodePool: gpu}]"), "there is no NodePool `gpu`"),
-        (
-            with("cloud: {reservations: [{instanceType: m9z.large, zone: eu-west-1a, left: 1}]}"),
-            "line 4, column 39: there",
-        ),
-        ("description: a test\nduration: 5m\nnodes: []".into(), "nodes: 0 in all; 1 to 20000"),
-        ("description: [".into(), "line 1"),
-    ] {
-        std::fs::write(&file, &yaml).expect("it can be written");
-        let output = rehearse(&[file.to_str().expect("UTF-8")]);
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(64), "{yaml}\n{said}");
-        assert!(said.contains("mine.yaml: ") && said.contains(expected), "{yaml}\n{said}");
+fn a_reader_that_has_read_enough_changes_nothing_of_the_verdict() {
+    for args in
+        [&["spot-outage"][..], &["spot-outage", "--output", "json"], &["single-notice", "--seeds", "2"], &["--list"]]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spotkeeper"));
+        let mut child = command
+            .arg("rehearse")
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary is built");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
     }
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let output = Command::new(env!("CARGO_BIN_EXE_spotkeeper"))
+        .args(["rehearse", "single-notice"])
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()
+        .and_then(std::process::Child::wait_with_output)
+        .expect("it ends");
+    assert_eq!(output.status.code(), Some(74));
+    assert!(text(&output.stderr).contains("standard output: No space left"), "{output:?}");
 }
 
 #[test]
@@ -263,6 +303,9 @@ fn the_page_of_the_docs_has_every_word_of_a_scenario() {
     expected_words(&with(&format!("steps: [{{at: 1s, do: {{rebalance: {{nodes: {nonsense}}}}}}}]")), &docs);
     let example = docs.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
     assert!(scenario::read("example", example).expect("it is valid").judge().outcome.findings.is_empty());
+    let pools = docs.split("```yaml\n").nth(2).and_then(|rest| rest.split("```").next()).expect("another one");
+    let pools = scenario::read("pools", &format!("{}{pools}", with(""))).expect("it is valid");
+    assert_eq!(pools.pools.len(), 1);
 }
 
 #[track_caller]

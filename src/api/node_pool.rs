@@ -256,7 +256,7 @@ pub struct OnInterruption {
 
 /// A number, or a text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a number or a text is expected")]
 pub enum IntOrString {
     Int(i64),
     String(String),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use spotkeeper::cli::{Cli, CliError, EXIT_DATA, EXIT_USAGE};
+use spotkeeper::cli::{Cli, CliError, EXIT_DATA, EXIT_FAILED, EXIT_USAGE};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
             match error {
                 CliError::Usage(_) => EXIT_USAGE.into(),
                 CliError::Data(_) => EXIT_DATA.into(),
-                CliError::Failed(_) => ExitCode::from(74),
+                CliError::Failed(_) => EXIT_FAILED.into(),
             }
         }
     }

@@ -4,15 +4,15 @@
 mod live;
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 
-use super::CliError;
-use super::rehearse::{Output, said};
-use crate::domain::offering::{CapacityType, InstanceType, MicroDollars};
+use super::rehearse::Output;
+use super::{CliError, input, said};
+use crate::domain::offering::{CapacityType, InstanceType};
 use crate::domain::policy::{DrainStart, MARGIN_MAX};
 use crate::domain::time::duration;
 use crate::interruption::Policy;
@@ -20,8 +20,9 @@ use crate::plan::outcome::Plan as Planned;
 use crate::plan::question::{Outage, Question};
 use crate::plan::reading::Objects;
 use crate::plan::snapshot::Snapshot;
-use crate::plan::text::text;
+use crate::plan::text::{GAPS_SHOWN_MAX, text};
 use crate::plan::types::described;
+use crate::prices::{self, OnDemandPrices};
 use crate::provision::Settings;
 use crate::provision::pools::PATIENCE_MAX;
 
@@ -77,7 +78,7 @@ pub struct Plan {
     pub instance_types: Option<PathBuf>,
 
     /// How long before the deadline pods should have ended (the agent's --margin).
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", allow_hyphen_values = true, value_parser = duration)]
     pub margin: Duration,
 
     /// When evictions begin: Immediate or CapacityFirst (the agent's --drain).
@@ -89,15 +90,15 @@ pub struct Plan {
     pub order: Vec<CapacityType>,
 
     /// How long spot is tried before the next (the provisioner's --spot-patience).
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "0s", allow_hyphen_values = true, value_parser = duration)]
     pub spot_patience: Duration,
 
     /// How long a new instance takes until its Node is there.
-    #[arg(long, value_name = "DURATION", default_value = "45s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "45s", allow_hyphen_values = true, value_parser = duration)]
     pub node_boot: Duration,
 
     /// How long a new pod takes until it is Ready.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", allow_hyphen_values = true, value_parser = duration)]
     pub pod_start: Duration,
 
     /// How the plan is written.
@@ -105,7 +106,7 @@ pub struct Plan {
     pub output: Output,
 
     /// What chance draws from.
-    #[arg(long, value_name = "N", default_value = "0")]
+    #[arg(long, value_name = "N", default_value = "0", allow_hyphen_values = true)]
     pub seed: u64,
 }
 
@@ -131,16 +132,29 @@ impl Plan {
         }
         let mut objects = Objects::default();
         for file in &self.from {
-            let from = file.display().to_string();
-            objects.read(&from, &bytes(file)?).map_err(|error| CliError::Data(error.to_string()))?;
+            let from = match file == Path::new(input::STDIN) {
+                true => input::named(file),
+                false => format!("--from {}", input::named(file)),
+            };
+            let text = input::text(file, INPUT_MAX);
+            let text = text.map_err(|error| CliError::Data(format!("{from}: {error}")))?;
+            objects.read(&from, text.as_bytes()).map_err(|error| CliError::Data(error.to_string()))?;
         }
         Ok(objects)
+    }
+
+    fn prices(&self) -> Result<OnDemandPrices, CliError> {
+        let prices = self.prices.as_deref().map(prices::read).transpose();
+        prices.map(Option::unwrap_or_default).map_err(|error| CliError::Data(input::chain(&error)))
     }
 
     fn answer(&self, objects: Objects, question: &Question) -> Result<Planned, CliError> {
         let snapshot = Snapshot::of(objects);
         let incomplete = |gaps: &[String]| {
-            let all = gaps.iter().map(|gap| format!("\n  - {gap}")).collect::<String>();
+            let mut all = gaps.iter().take(GAPS_SHOWN_MAX).map(|gap| format!("\n  - {gap}")).collect::<String>();
+            if gaps.len() > GAPS_SHOWN_MAX {
+                all.push_str(&format!("\n  and {} more", gaps.len() - GAPS_SHOWN_MAX));
+            }
             let what = format!("what was read is not complete; --allow-incomplete goes on without:{all}");
             if self.allow_incomplete { Ok(()) } else { Err(CliError::Data(what)) }
         };
@@ -187,47 +201,20 @@ impl Plan {
             without_spot: self.without_spot,
             starts_in_ms: millis(self.pod_start),
             boots_in_ms: millis(self.node_boot),
-            prices: self.prices.as_deref().map(prices).transpose()?.unwrap_or_default(),
+            prices: self.prices()?,
             types: self.instance_types.as_deref().map(types).transpose()?,
             seed: self.seed,
         })
     }
 }
 
-fn bytes(file: &Path) -> Result<Vec<u8>, CliError> {
-    let mut bytes = Vec::new();
-    let shown = file.display();
-    if file == Path::new("-") {
-        let read = io::stdin().lock().take(INPUT_MAX).read_to_end(&mut bytes);
-        return read.map(|_| bytes).map_err(|error| CliError::Data(format!("standard input: {error}")));
-    }
-    let open = std::fs::File::open(file).map_err(|error| CliError::Data(format!("--from {shown}: {error}")))?;
-    let read = open.take(INPUT_MAX).read_to_end(&mut bytes);
-    read.map(|_| bytes).map_err(|error| CliError::Data(format!("--from {shown}: {error}")))
-}
-
-fn prices(file: &Path) -> Result<BTreeMap<String, MicroDollars>, CliError> {
-    let shown = file.display();
-    let wrong = |what: String| CliError::Data(format!("--prices {shown}: {what}"));
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-    let all: BTreeMap<String, f64> = serde_json::from_str(&text).map_err(|error| {
-        wrong(format!(
-            "no JSON object of instance types and dollars an hour, such as {{\"m7g.large\": 0.0816}}: {error}"
-        ))
-    })?;
-    let price = |(name, dollars): (String, f64)| match dollars.is_finite() && (0.0..100_000.0).contains(&dollars) {
-        true => Ok((name, (dollars * 1e6).round() as MicroDollars)),
-        false => Err(wrong(format!("{name} costs {dollars}, which is no price in dollars an hour"))),
-    };
-    all.into_iter().map(price).collect()
-}
-
 fn types(file: &Path) -> Result<BTreeMap<String, InstanceType>, CliError> {
-    let shown = file.display();
+    let shown = input::named(file);
     let wrong = |what: String| CliError::Data(format!("--instance-types {shown}: {what}"));
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-    described(&text)
-        .map_err(|error| wrong(format!("not what `aws ec2 describe-instance-types --output json` writes: {error}")))
+    let text = input::text(file, INPUT_MAX).map_err(|error| wrong(error.to_string()))?;
+    let types = described(&text)
+        .map_err(|error| wrong(format!("not what `aws ec2 describe-instance-types --output json` writes: {error}")))?;
+    if types.is_empty() { Err(wrong("there is no instance type in it (InstanceTypes)".to_owned())) } else { Ok(types) }
 }
 
 fn drain_start(text: &str) -> Result<DrainStart, String> {

@@ -1,7 +1,7 @@
 //! `spotkeeper rehearse`: one world told from beginning to end, or many judged and summed up.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -11,13 +11,16 @@ use serde::Serialize;
 
 use self::against::Against;
 use self::verdict::{Sum, verdict};
-use super::{CliError, scenario, shipped};
+use super::{CliError, input, said, scenario, shipped};
 use crate::sim::page::page;
 use crate::sim::reference::comparison::{self, Column};
 use crate::sim::system::{Outcome, Scenario};
 
 mod against;
 mod verdict;
+
+/// How much a scenario, or a file that it names, may be.
+const SCENARIO_MAX: u64 = 256 << 20;
 
 /// How many worlds one command may run.
 const SEEDS_MAX: u64 = 1_000_000;
@@ -28,20 +31,22 @@ const SEEDS_MAX: u64 = 1_000_000;
 /// never happen.
 #[derive(Clone, Debug, Args)]
 pub struct Rehearse {
-    /// A shipped scenario by its name, or a YAML file (docs/rehearse.md describes it).
+    /// A shipped scenario by its name, or a YAML file (docs/rehearse.md describes it); - is standard input.
     #[arg(value_name = "SCENARIO", required_unless_present = "list")]
     pub scenario: Option<String>,
 
     /// What chance draws from.
-    #[arg(long, value_name = "N", default_value = "0")]
+    #[arg(long, value_name = "N", default_value = "0", allow_hyphen_values = true)]
     pub seed: u64,
 
     /// How many worlds, from --seed on: more than one are summed up.
-    #[arg(long, value_name = "M", default_value = "1", value_parser = clap::value_parser!(u64).range(1..=SEEDS_MAX))]
+    #[arg(long, value_name = "M", default_value = "1", allow_hyphen_values = true)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=SEEDS_MAX))]
     pub seeds: u64,
 
     /// So many times the scenario's nodes and pods.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value = "1", allow_hyphen_values = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub times: u32,
 
     /// Say which scenarios are shipped.
@@ -81,6 +86,15 @@ impl Rehearse {
             self.scenario.as_deref().map(load).transpose()?.unwrap_or_else(|| unreachable!("clap asks for it"));
         let scenario = scenario::times(scenario, self.times)
             .map_err(|mistake| CliError::Usage(format!("--times {}: {mistake}", self.times)))?;
+        if self.seed.checked_add(self.seeds - 1).is_none() {
+            let (seed, last) = (self.seed, u64::MAX);
+            return Err(CliError::Usage(format!("--seed {seed} --seeds {}: the last seed is {last}", self.seeds)));
+        }
+        // What cannot be written is said before the work rather than after.
+        if let Some(file) = &self.html {
+            let opened = std::fs::OpenOptions::new().create(true).append(true).open(file);
+            opened.map_err(|error| unwritable(file, &error))?;
+        }
         if self.seeds > 1 { self.many(&scenario, &mut out) } else { self.one(scenario, &mut out) }
     }
 
@@ -133,8 +147,12 @@ impl Rehearse {
         let Some(file) = &self.html else { return Ok(()) };
         let compared = compared.map(comparison::for_page);
         let page = page(outcome, compared.as_ref()).map_err(|error| CliError::Failed(error.to_string()))?;
-        std::fs::write(file, page).map_err(|error| CliError::Failed(format!("--html {}: {error}", file.display())))
+        std::fs::write(file, page).map_err(|error| unwritable(file, &error))
     }
+}
+
+fn unwritable(file: &Path, error: &io::Error) -> CliError {
+    CliError::Failed(format!("--html {}: {error}", file.display()))
 }
 
 /// A shipped scenario, or a file.
@@ -142,16 +160,21 @@ fn load(named: &str) -> Result<Scenario, CliError> {
     if let Some((name, text)) = shipped::ALL.iter().find(|(name, _)| *name == named) {
         return scenario::read(name, text).map_err(|mistake| CliError::Failed(format!("{name}: {mistake}")));
     }
-    let text = std::fs::read_to_string(named).map_err(|error| {
-        CliError::Usage(format!(
-            "{named}: {error}; it is no shipped scenario either: `spotkeeper rehearse --list` says them"
-        ))
+    let path = Path::new(named);
+    let shown = input::named(path);
+    let text = input::text(path, SCENARIO_MAX).map_err(|error| {
+        let shipped = match error.kind() {
+            io::ErrorKind::NotFound => "; it is no shipped scenario either: `spotkeeper rehearse --list` says them",
+            _ => "",
+        };
+        CliError::Usage(format!("{shown}: {error}{shipped}"))
     })?;
-    let name = std::path::Path::new(named).file_stem().map_or(named.into(), |stem| stem.to_string_lossy());
+    let stem = path.file_stem().filter(|stem| *stem != input::STDIN);
+    let name = stem.map_or(shown.as_str().into(), |stem| stem.to_string_lossy());
     // What it names is beside it.
-    let beside = std::path::Path::new(named).parent().map(PathBuf::from).unwrap_or_default();
-    let file = |name: &str| std::fs::read_to_string(beside.join(name)).map_err(|error| error.to_string());
-    scenario::read_with(&name, &text, &file).map_err(|mistake| CliError::Usage(format!("{named}: {mistake}")))
+    let beside = path.parent().map(PathBuf::from).unwrap_or_default();
+    let file = |name: &str| input::text(&beside.join(name), SCENARIO_MAX).map_err(|error| error.to_string());
+    scenario::read_with(&name, &text, &file).map_err(|mistake| CliError::Usage(format!("{shown}: {mistake}")))
 }
 
 /// An outcome, and the comparison where one was asked for.
@@ -165,11 +188,6 @@ struct Told<'a> {
 
 fn json(outcome: &Outcome, comparison: Option<&[Column]>) -> Result<String, CliError> {
     serde_json::to_string(&Told { outcome, comparison }).map_err(|error| CliError::Failed(error.to_string()))
-}
-
-/// Whoever reads may have gone: that is no failure of ours to hide, and none to crash of.
-pub(super) fn said(result: io::Result<()>) -> Result<(), CliError> {
-    result.map_err(|error| CliError::Failed(format!("standard output: {error}")))
 }
 
 /// Judges so many seeds on all processors; in the order of the seeds.

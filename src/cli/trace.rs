@@ -5,16 +5,20 @@
 //! - `import`: makes one of the records that the provisioner has left.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::CliError;
+use super::{CliError, input, said};
 use generate::Wanted;
 
 pub mod generate;
 pub mod import;
 pub mod table;
+
+/// How much one file of records may be.
+const RECORDS_MAX: u64 = 4 << 30;
 
 /// An instance type in a zone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +66,7 @@ pub enum What {
 #[derive(Clone, Debug, Args)]
 pub struct Generate {
     /// What chance draws from.
-    #[arg(long, value_name = "N", default_value = "0")]
+    #[arg(long, value_name = "N", default_value = "0", allow_hyphen_values = true)]
     pub seed: u64,
 
     /// The pools, like m7g.2xlarge@eu-west-1a,m6g.2xlarge@eu-west-1b.
@@ -70,19 +74,21 @@ pub struct Generate {
     pub pools: Vec<Pool>,
 
     /// For how many hours.
-    #[arg(long, value_name = "HOURS", default_value = "24", value_parser = clap::value_parser!(u32).range(1..=8_784))]
+    #[arg(long, value_name = "HOURS", default_value = "24", allow_hyphen_values = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=8_784))]
     pub hours: u32,
 }
 
 /// Makes a trace of records: which launches gave capacity and which did not, which pools were interrupted, and when.
 ///
-/// The records are what `kubectl get interruptions,nodeclaims,launches,nodes -o json` prints. Launches are kept for a
-/// minute only: take the records often, and import all of the files together.
+/// The records are what `kubectl get interruptions,nodeclaims.spotkeeper.dev,launches,nodes -o json` and `kubectl -n spotkeeper
+/// get configmap spotkeeper-memory -o json` print. Launches are kept for a minute only: take the records often, and import
+/// all of the files together. Ends with 65 where no table comes of them.
 #[derive(Clone, Debug, Args)]
 pub struct Import {
     /// Files of records; `-` is standard input.
     #[arg(value_name = "FILE", default_value = "-")]
-    pub files: Vec<String>,
+    pub files: Vec<PathBuf>,
 }
 
 impl Trace {
@@ -96,30 +102,21 @@ impl Trace {
             What::Import(of) => {
                 let mut records = import::Records::default();
                 for file in &of.files {
-                    let text = text_of(file).map_err(|error| CliError::Usage(format!("{file}: {error}")))?;
-                    records.read(&text).map_err(|why| CliError::Usage(format!("{file}: {why}")))?;
+                    let wrong = |why: &dyn fmt::Display| CliError::Data(format!("{}: {why}", input::named(file)));
+                    let text = input::text(file, RECORDS_MAX).map_err(|error| wrong(&error))?;
+                    records.read(&text).map_err(|why| wrong(&why))?;
                 }
                 let imported = records.imported();
                 imported.notes.iter().for_each(|note| eprintln!("spotkeeper: {note}"));
                 if imported.points == 0 {
                     let why = "nothing in these records tells of a spot pool: no launch and no claim of spot, and no \
                                spot interruption of an instance whose type and zone are known";
-                    return Err(CliError::Usage(why.into()));
+                    return Err(CliError::Data(why.into()));
                 }
                 imported.table
             }
         };
-        let written = io::stdout().lock().write_all(text.as_bytes());
-        written.map_err(|error| CliError::Failed(format!("standard output: {error}")))?;
+        said(io::stdout().lock().write_all(text.as_bytes()))?;
         Ok(true)
     }
-}
-
-fn text_of(file: &str) -> io::Result<String> {
-    if file != "-" {
-        return std::fs::read_to_string(file);
-    }
-    let mut text = String::new();
-    io::stdin().lock().read_to_string(&mut text)?;
-    Ok(text)
 }

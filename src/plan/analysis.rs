@@ -187,6 +187,7 @@ impl Run<'_> {
             ready_again_ms: again.map(|(at, _, _)| since(*at)),
             ready_again_on: again.and_then(|(_, node, _)| node.clone()),
             kept_in: facts.kept.as_ref().map(|kept| kept.zones.clone()).unwrap_or_default(),
+            not_weighed: facts.not_weighed.iter().map(|(field, _)| format!("spec.{field}")).collect(),
         }
     }
 

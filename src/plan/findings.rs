@@ -6,7 +6,7 @@
 mod budgets;
 mod supply;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::analysis::Run;
 use super::outcome::{Code, Down, End, Finding, NodePlan, PodPlan};
@@ -62,6 +62,7 @@ pub fn found(run: &Run, nodes: &[NodePlan], pods: &[PodPlan], down: &[Down]) -> 
     found.not_ready_again();
     found.down(down);
     found.volumes();
+    found.not_weighed();
     found.invariants();
     let key = |one: &Finding| (one.code, one.object.clone());
     found.findings.sort_by_key(key);
@@ -257,6 +258,25 @@ impl Found<'_> {
                 they(&pods, "its node", "their nodes")
             );
             let note = self.about(Code::KeptInZone, of, what, String::new(), &pods);
+            self.notes.push(note);
+        }
+    }
+
+    /// What the scheduler looks at and the simulator does not, by the fields that say so.
+    fn not_weighed(&mut self) {
+        let says = |pod: &&PodPlan| !pod.not_weighed.is_empty();
+        for (of, pods) in Self::by_owner(self.pods.iter().filter(says)) {
+            let fields = pods.iter().filter_map(|pod| self.facts(pod)).flat_map(|facts| &facts.not_weighed);
+            let fields = fields.map(|(field, over)| format!("{}.{field} ({over})", template(&of)));
+            let fields: Vec<String> = fields.collect::<BTreeSet<_>>().into_iter().collect();
+            let what = format!(
+                "not weighed: {}. Where {} of it may go again depends on it, so {} may be Ready later than said, or not \
+                 at all",
+                fields.join(", "),
+                count(pods.len(), "pod"),
+                they(&pods, "it", "they")
+            );
+            let note = self.about(Code::NotWeighed, of, what, String::new(), &pods);
             self.notes.push(note);
         }
     }

@@ -103,6 +103,13 @@ pub struct Pod {
     pub status: PodStatus,
 }
 
+impl Pod {
+    /// Its containers have ended, for good.
+    pub fn has_finished(&self) -> bool {
+        matches!(self.status.phase.as_str(), "Succeeded" | "Failed")
+    }
+}
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
@@ -115,6 +122,7 @@ pub struct PodSpec {
     pub node_selector: BTreeMap<String, String>,
     pub affinity: Affinity,
     pub tolerations: Vec<Toleration>,
+    pub topology_spread_constraints: Vec<SpreadConstraint>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -148,6 +156,29 @@ pub struct ClaimName {
 #[serde(rename_all = "camelCase", default)]
 pub struct Affinity {
     pub node_affinity: NodeAffinity,
+    pub pod_affinity: PodAffinity,
+    pub pod_anti_affinity: PodAffinity,
+}
+
+/// To other pods, or away from them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodAffinity {
+    pub required_during_scheduling_ignored_during_execution: Vec<PodAffinityTerm>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodAffinityTerm {
+    pub topology_key: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SpreadConstraint {
+    pub topology_key: String,
+    /// `DoNotSchedule`, or `ScheduleAnyway`.
+    pub when_unsatisfiable: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -71,6 +71,8 @@ pub enum Code {
     NotSpot,
     NoPrice,
     Pending,
+    NotWeighed,
+    NoBudgets,
 }
 
 /// One node that is taken.
@@ -169,6 +171,8 @@ pub struct PodPlan {
     pub ready_again_on: Option<String>,
     /// The zones that a volume keeps it in.
     pub kept_in: Vec<String>,
+    /// The fields that say where its successor may go, and that are not weighed.
+    pub not_weighed: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

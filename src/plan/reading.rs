@@ -1,6 +1,6 @@
 //! From bytes to objects: what `kubectl get -o json` writes, and what the API server answers to a list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::de::DeserializeOwned;
@@ -52,6 +52,10 @@ pub struct Objects {
     pub pools: Vec<Pool>,
     pub classes: Vec<Class>,
     pub gaps: Vec<Gap>,
+    /// The kinds of which there was a list, also an empty one.
+    pub listed: BTreeSet<String>,
+    /// Those that cannot be read, by kind and name.
+    pub left_out: BTreeSet<(&'static str, String)>,
     /// By kind and name: what is there twice is taken once.
     seen: BTreeMap<(&'static str, String, String), ()>,
 }
@@ -75,17 +79,28 @@ impl Objects {
             return Err(no_object("it has no `kind`"));
         };
         let group = group_of(object.get("apiVersion"));
+        if kind == "Status" && group.is_empty() {
+            let message = object.get("message").and_then(Value::as_str).unwrap_or("without a word why");
+            self.gaps.push(Gap(format!("{from}: the API server did not give what was asked of it: {message}")));
+            return Ok(());
+        }
         match object.remove("items") {
-            None => self.add(&kind, &group, Value::Object(object)),
+            None if !kind.ends_with("List") => self.add(&kind, &group, Value::Object(object)),
+            // Go writes a list of nothing so.
+            None | Some(Value::Null) => drop(self.listed.insert(of_list(&kind).to_owned())),
             Some(Value::Array(items)) => {
                 let more = object.get("metadata").and_then(|of| of.get("continue")).and_then(Value::as_str);
                 if more.is_some_and(|more| !more.is_empty()) {
                     self.gaps.push(Gap(format!("{from}: the {kind} is cut off (metadata.continue); read all of it")));
                 }
                 // The API server's lists name the kind once, kubectl's with every item.
-                let all = kind.strip_suffix("List").unwrap_or_default();
-                for item in items {
+                let all = of_list(&kind);
+                self.listed.insert(all.to_owned());
+                for (at, item) in items.into_iter().enumerate() {
                     let own = item.get("kind").and_then(Value::as_str).unwrap_or(all).to_owned();
+                    if own.is_empty() {
+                        self.gaps.push(Gap(format!("{from}: items[{at}] of the {kind} has no `kind`: it is left out")));
+                    }
                     let group = item.get("apiVersion").map_or(group.clone(), |version| group_of(Some(version)));
                     self.add(&own, &group, item);
                 }
@@ -118,6 +133,7 @@ impl Objects {
             _ => put(value, &mut self.classes),
         };
         if let Err(why) = said {
+            self.left_out.insert((kind, path.clone()));
             self.gaps.push(Gap(format!("{kind} {path} cannot be read ({why}): it is left out")));
         }
     }
@@ -129,8 +145,14 @@ fn group_of(version: Option<&Value>) -> String {
     version.split_once('/').map_or("", |(group, _)| group).to_owned()
 }
 
+/// `Pod` of `PodList`, nothing of kubectl's `List`.
+fn of_list(kind: &str) -> &str {
+    kind.strip_suffix("List").unwrap_or_default()
+}
+
 fn put<T: DeserializeOwned>(value: Value, into: &mut Vec<T>) -> Result<(), String> {
-    into.push(serde_json::from_value(without_nulls(value, 0)).map_err(|error| error.to_string())?);
+    let read = serde_path_to_error::deserialize(without_nulls(value, 0));
+    into.push(read.map_err(|error: serde_path_to_error::Error<serde_json::Error>| error.to_string())?);
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod pods;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::findings::some;
 use super::objects::{Amounts, Class, NodeSelector, Taint, Toleration};
 use super::reading::{Gap, Objects};
 use crate::api::condition::ConditionStatus;
@@ -27,6 +28,8 @@ pub struct Snapshot {
     /// In the order of their namespaces and names.
     pub pods: Vec<PodFacts>,
     pub budgets: Vec<BudgetFacts>,
+    /// There was a list of budgets, be it an empty one.
+    pub budgets_listed: bool,
     pub pools: BTreeMap<String, NodePoolSpec>,
     /// The zones of an EC2NodeClass's subnets, or why it cannot be launched.
     pub classes: BTreeMap<String, Result<Vec<String>, String>>,
@@ -78,6 +81,8 @@ pub struct PodFacts {
     pub extended: BTreeMap<String, u64>,
     pub kept: Option<Kept>,
     pub needs: Needs,
+    /// The fields of its spec that keep the scheduler from nodes, and which no plan weighs; over which label.
+    pub not_weighed: Vec<(String, String)>,
     /// By their places.
     pub budgets: Vec<usize>,
     /// It is a replica of the provisioner.
@@ -169,30 +174,50 @@ impl Snapshot {
         let volumes = pods::Volumes::of(&objects.claims, &objects.volumes);
         let mut pods = Vec::new();
         let mut labels = Vec::new();
+        let mut elsewhere: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for mut pod in objects.pods.drain(..) {
+            let name = &pod.spec.node_name;
+            if !name.is_empty() && !places.contains_key(name.as_str()) && !pod.has_finished() {
+                let path = format!("{}/{}", pod.metadata.namespace, pod.metadata.name);
+                elsewhere.entry(name.clone()).or_default().push(path);
+            }
             labels.push(std::mem::take(&mut pod.metadata.labels));
             let labels = labels.last().unwrap_or_else(|| unreachable!("it was just put there"));
             pods.push(pods::facts(pod, labels, &places, &volumes, &mut gaps));
         }
+        gaps.extend(elsewhere.into_iter().map(|(node, pods)| {
+            let runs = if pods.len() == 1 { "runs" } else { "run" };
+            Gap(format!("Node {node}, which Pod {} {runs} on, is not in it", some(&pods, 1)))
+        }));
         let budgets = budgets::facts(&objects.budgets, &mut pods, &labels, &mut gaps);
         let pools = objects.pools.into_iter().map(|pool| (pool.metadata.name, pool.spec)).collect();
         let classes = objects.classes.into_iter().map(class).collect();
-        let mut snapshot = Self { nodes, pods, budgets, pools, classes, gaps };
-        snapshot.look_for_pools();
+        let budgets_listed = objects.listed.contains("PodDisruptionBudget");
+        let mut snapshot = Self { nodes, pods, budgets, budgets_listed, pools, classes, gaps };
+        snapshot.look_for_pools(&objects.left_out);
         snapshot
     }
 
     /// Whoever is labelled for a NodePool, or names a class, where that was not read.
-    fn look_for_pools(&mut self) {
-        let labelled = self.nodes.iter().filter_map(|node| {
-            let pool = node.labels.get(crate::domain::requirements::NODE_POOL)?;
-            let text = format!(
-                "NodePool {pool}, which node {} is labelled for, is not in it: `kubectl get nodepools.spotkeeper.dev`",
-                node.name
-            );
-            (!self.pools.contains_key(pool)).then_some(Gap(text))
+    fn look_for_pools(&mut self, left_out: &BTreeSet<(&'static str, String)>) {
+        let mut missing: BTreeMap<&String, Vec<String>> = BTreeMap::new();
+        for node in &self.nodes {
+            let pool = node.labels.get(crate::domain::requirements::NODE_POOL);
+            // Of one that was there and cannot be read that was said.
+            let known =
+                |pool: &&String| self.pools.contains_key(*pool) || left_out.contains(&("NodePool", (*pool).clone()));
+            if let Some(pool) = pool.filter(|pool| !known(pool)) {
+                missing.entry(pool).or_default().push(node.name.clone());
+            }
+        }
+        let gaps = missing.into_iter().map(|(pool, nodes)| {
+            let (node, is) = if nodes.len() == 1 { ("node", "is") } else { ("nodes", "are") };
+            Gap(format!(
+                "NodePool {pool}, which {node} {} {is} labelled for, is not in it: `kubectl get nodepools.spotkeeper.dev`",
+                some(&nodes, 2)
+            ))
         });
-        let gaps: Vec<Gap> = labelled.collect();
+        let gaps: Vec<Gap> = gaps.collect();
         self.gaps.extend(gaps);
         if self.classes.is_empty()
             && let Some((pool, spec)) = self.pools.first_key_value()

@@ -12,6 +12,9 @@ const QUIET_LISTED_MAX: usize = 3;
 /// How many nodes are listed; those first that something is wrong with.
 const NODES_LISTED_MAX: usize = 12;
 
+/// How many gaps are listed: where a whole list is missing there is one for each pod.
+pub const GAPS_SHOWN_MAX: usize = 20;
+
 const WIDTH: usize = 110;
 
 /// All of it.
@@ -19,7 +22,10 @@ pub fn text(plan: &Plan) -> String {
     let mut text = verdict(plan);
     if !plan.gaps.is_empty() {
         text.push_str("\n\nNot known, and left out (the rest may be wrong)\n");
-        plan.gaps.iter().for_each(|gap| wrapped(&mut text, "  - ", "    ", gap));
+        plan.gaps.iter().take(GAPS_SHOWN_MAX).for_each(|gap| wrapped(&mut text, "  - ", "    ", gap));
+        if plan.gaps.len() > GAPS_SHOWN_MAX {
+            let _ = writeln!(text, "  and {} more: --output json has all", plan.gaps.len() - GAPS_SHOWN_MAX);
+        }
     }
     text.push_str("\n\nNode by node, counted from the notice; a pod is taken to need all of its grace\n");
     nodes_text(&mut text, plan);

@@ -15,6 +15,10 @@ use super::shortage::{BELIEF_MAX, Belief, Scarce, Shortages, jittered};
 use crate::domain::offering::{CapacityType, Offering, QuotaClass};
 use crate::domain::time::{Epoch, Instant};
 
+/// The ConfigMap, and its key.
+pub const CONFIG_MAP: &str = "spotkeeper-memory";
+pub const KEY: &str = "memory.json";
+
 /// How many beliefs, and how many pools, are left at most: those that matter longest. Together some 300 KiB of the 1 MiB that
 /// a ConfigMap may have.
 pub const ENTRIES_MAX: usize = 1_000;
@@ -134,6 +138,16 @@ impl Memory {
         let short = entries(read.short).filter(|one: &Short| one.what.is_named()).take(ENTRIES_MAX).collect();
         let trouble = entries(read.trouble).filter(|one: &Trouble| is_named(&one.pool)).take(ENTRIES_MAX).collect();
         Ok(Self { at: read.at, looks_since, short, trouble })
+    }
+
+    /// The offerings that gave nothing for want of capacity, and when the last of it was learnt: EC2 has named each of them.
+    pub fn gave_nothing(&self) -> impl Iterator<Item = (&Offering, Timestamp)> {
+        self.short.iter().filter_map(|one| {
+            let What::Offering(offering) = &one.what else { return None };
+            let believed = jittered(Duration::from_secs(one.seconds).min(BELIEF_MAX), &Scarce::from(&one.what));
+            let learnt = one.until.checked_sub(SignedDuration::try_from(believed).ok()?).ok()?;
+            Some((offering, learnt))
+        })
     }
 
     /// What of the beliefs still holds, on our own clock. However far ahead an end lies by the wall clock, a belief lasts no

@@ -1,7 +1,6 @@
 //! What EC2 has to offer and what it costs: read at start from where the last run left it, then from EC2, again and again.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use super::observer::Observer;
 use crate::adapters::ec2::{Ec2, Ec2Error};
 use crate::adapters::kubernetes::{Kubernetes, one_line};
 use crate::domain::offering::{CapacityType, Catalog, MicroDollars, Offering};
+use crate::prices::OnDemandPrices;
 use crate::provision::Input;
 
 /// Where the types and zones are kept from one run to the next: listing them takes some thirty calls.
@@ -24,47 +24,6 @@ const RESERVED_EVERY: Duration = Duration::from_secs(30);
 
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-
-/// On-demand prices by instance type.
-pub type OnDemandPrices = BTreeMap<String, MicroDollars>;
-
-/// The price file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum PricesError {
-    #[error("--prices {path} cannot be read")]
-    Read {
-        path: String,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error(
-        "--prices {path} is not a JSON object of instance types and dollars an hour, such as {{\"m7g.large\": 0.0816}}"
-    )]
-    Parse {
-        path: String,
-        #[source]
-        source: serde_json::Error,
-    },
-    #[error("--prices {path}: {name} costs {dollars}, which is no price in dollars an hour")]
-    Price { path: String, name: String, dollars: f64 },
-}
-
-/// Reads the price file.
-pub fn read_prices(path: &Path) -> Result<OnDemandPrices, PricesError> {
-    let shown = || path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|source| PricesError::Read { path: shown(), source })?;
-    let all: BTreeMap<String, f64> =
-        serde_json::from_str(&text).map_err(|source| PricesError::Parse { path: shown(), source })?;
-    let price = |(name, dollars): (String, f64)| {
-        if dollars.is_finite() && (0.0..100_000.0).contains(&dollars) {
-            // In range, so nothing is cut off but what is less than a millionth.
-            Ok((name, (dollars * 1e6).round() as MicroDollars))
-        } else {
-            Err(PricesError::Price { path: shown(), name, dollars })
-        }
-    };
-    all.into_iter().map(price).collect()
-}
 
 /// Follows what EC2 has to offer.
 pub struct Market {
@@ -206,25 +165,5 @@ impl Market {
         if let Err(error) = self.kubernetes.remember(&self.namespace, CONFIG_MAP, KEY, text).await {
             tracing::warn!(error = one_line(&error), "ConfigMap {CONFIG_MAP} cannot be written: the next run asks EC2");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<OnDemandPrices, String> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        read_prices(file.path()).map_err(|error| one_line(&error))
-    }
-
-    #[test]
-    fn a_price_file_is_read_and_nonsense_in_it_is_named() {
-        assert_eq!(read(r#"{"m7g.large": 0.0816}"#).unwrap()["m7g.large"], 81_600);
-        assert!(read(r#"{"m7g.large": -1}"#).unwrap_err().contains("m7g.large costs -1"));
-        assert!(read(r#"{"m7g.large": 1e300}"#).unwrap_err().contains("m7g.large"));
-        assert!(read("[1]").unwrap_err().contains("JSON object"));
-        assert!(read_prices(Path::new("no/such/file")).unwrap_err().to_string().contains("no/such/file"));
     }
 }

@@ -19,15 +19,12 @@ use crate::domain::time::Instant;
 use crate::driver::{Clock, Surroundings};
 use crate::interruption::Outcome;
 use crate::provision::failure::{Class, class, forbids};
+use crate::provision::memory::{CONFIG_MAP, KEY};
 use crate::provision::witness::NotSeen;
 use crate::provision::{Answer, Because, Copied, Created, Effect, Input, Instance, Provisioner, Sight, pools};
 
 /// How long what is known of subnets is believed.
 const SUBNETS_FRESH: Duration = Duration::from_secs(300);
-
-/// Where a leader leaves to the next one what it has learnt of shortages.
-const MEMORY: &str = "spotkeeper-memory";
-const MEMORY_KEY: &str = "memory.json";
 
 /// How many claims are created at a time: a thousand at once would only wait in the API server until they time out.
 const CREATIONS_MAX: usize = 48;
@@ -278,14 +275,14 @@ impl Surroundings<Provisioner> for Performer {
                 })
             }),
             Effect::Recall => self.start(async move {
-                let found = shared.kubernetes.remembered(&shared.namespace, MEMORY, MEMORY_KEY).await;
+                let found = shared.kubernetes.remembered(&shared.namespace, CONFIG_MAP, KEY).await;
                 Some(Input::Recalled { found: found.map_err(|error| one_line(&error)) })
             }),
             Effect::Remember { memory } => self.start(async move {
                 let outcome = match turn(&shared.progress, &leads).await {
                     Some(_turn) => {
                         let text = memory.to_string();
-                        outcome(&shared.kubernetes.remember(&shared.namespace, MEMORY, MEMORY_KEY, text).await)
+                        outcome(&shared.kubernetes.remember(&shared.namespace, CONFIG_MAP, KEY, text).await)
                     }
                     None => Outcome::Failed(TERM_ENDED.into()),
                 };

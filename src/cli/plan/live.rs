@@ -10,6 +10,7 @@ use kube::{Client, Config};
 use serde_json::Value;
 
 use crate::cli::CliError;
+use crate::cli::input::chain;
 use crate::plan::reading::{Gap, KINDS, Objects};
 
 /// How many objects one answer has at most.
@@ -91,6 +92,7 @@ async fn list(client: &Client, into: &mut Objects, kind: &str, resource: &str, g
         for item in answer.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default() {
             into.add(kind, group, item);
         }
+        into.listed.insert(kind.to_owned());
         let next = answer.get("metadata").and_then(|of| of.get("continue")).and_then(Value::as_str).unwrap_or_default();
         if next.is_empty() {
             return Ok(());
@@ -103,20 +105,6 @@ async fn list(client: &Client, into: &mut Objects, kind: &str, resource: &str, g
 fn escaped(text: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
     text.bytes().map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
-}
-
-/// An error with what is beneath it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let beneath = error.to_string();
-        if !text.contains(&beneath) {
-            text = format!("{text}: {beneath}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

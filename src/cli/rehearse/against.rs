@@ -19,12 +19,14 @@ pub struct Against {
 
     /// Into how many Auto Scaling groups the model of cluster-autoscaler has put the spot pools; one for each pool by
     /// default.
-    #[arg(long, value_name = "N", requires = "against", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", requires = "against", allow_hyphen_values = true)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     pub autoscaler_groups: Option<u16>,
 
     /// How long it takes the model of cluster-autoscaler to see that a group gets nothing; 2m where it reads the
     /// groups' activities.
-    #[arg(long, value_name = "DURATION", requires = "against", default_value = "16m", value_parser = noticed)]
+    #[arg(long, value_name = "DURATION", requires = "against", default_value = "16m", allow_hyphen_values = true)]
+    #[arg(value_parser = noticed)]
     pub autoscaler_notices: Duration,
 }
 

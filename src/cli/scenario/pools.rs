@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{Location, Spanned};
 
-use super::{Mistake, wrong};
+use super::mistake::{Mistake, wrong};
 use crate::api::node_pool::{Fallback, IntOrString, Limits, NodePoolSpec, OnInterruption, ReturnToSpot};
 use crate::domain::offering::CapacityType;
 use crate::domain::policy::{DrainStart, Rebalance};

@@ -3,10 +3,12 @@
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use super::{Millis, Mistake, known_type, known_zone, wrong};
-use crate::domain::offering::CapacityType;
+use super::mistake::{Mistake, wrong};
+use super::values::{Millis, Percent};
+use super::{known_type, known_zone};
+use crate::domain::offering::{CapacityType, Offering};
 use crate::sim::system::Scenario;
-use crate::sim::system::scenario::{ApiState, Cloud, ImdsState, Pools, State, Step, TWO_MINUTES, Which};
+use crate::sim::system::scenario::{ApiState, ImdsState, Pools, Reservation, State, Step, TWO_MINUTES, Which};
 
 /// The most often that a step may be repeated.
 const REPEATS_MAX: u32 = 10_000;
@@ -14,7 +16,7 @@ const REPEATS_MAX: u32 = 10_000;
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct WrittenStep {
-    at: Millis,
+    at: Spanned<Millis>,
     r#do: Act,
     repeat: Option<Repeat>,
 }
@@ -41,12 +43,12 @@ enum Act {
     /// What is left in these pools; where that is nothing, so many of a hundred of their spot instances are taken.
     #[serde(rename_all = "camelCase")]
     Pools {
-        capacity_type: CapacityType,
+        capacity_type: Spanned<CapacityType>,
         instance_type: Option<Spanned<String>>,
         zone: Option<Spanned<String>>,
         left: Option<u32>,
         #[serde(default)]
-        takes_percent: u8,
+        takes_percent: Percent,
     },
     /// Every launch is answered with this error code; without one, no more.
     #[serde(rename_all = "camelCase")]
@@ -88,11 +90,11 @@ enum Service {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 enum Nodes {
-    /// By the order in which they joined, from 0.
-    Node(usize),
+    /// Of those of the beginning, by the order in which they joined, from 0.
+    Node(Spanned<usize>),
     Some {
-        from: usize,
-        count: usize,
+        from: Spanned<usize>,
+        count: Spanned<usize>,
     },
     Zone(Spanned<String>),
     Spot,
@@ -105,7 +107,10 @@ enum Nodes {
 
 impl WrittenStep {
     pub(super) fn put(self, mut scenario: Scenario) -> Result<Scenario, Mistake> {
-        let step = self.r#do.step(&scenario.cloud)?;
+        if self.at.value.0 >= scenario.ends_ms {
+            return Err(wrong(&self.at.defined, "it is over by then: `duration` is no longer"));
+        }
+        let step = self.r#do.step(&scenario)?;
         let (every, times) = match &self.repeat {
             None => (0, 1),
             Some(repeat) if repeat.every.value.0 == 0 || repeat.times == 0 || repeat.times > REPEATS_MAX => {
@@ -115,26 +120,34 @@ impl WrittenStep {
             Some(repeat) => (repeat.every.value.0, repeat.times),
         };
         for time in 0..u64::from(times) {
-            scenario = scenario.at(self.at.0.saturating_add(every.saturating_mul(time)), step.clone());
+            scenario = scenario.at(self.at.value.0.saturating_add(every.saturating_mul(time)), step.clone());
         }
         Ok(scenario)
     }
 }
 
 impl Act {
-    fn step(self, cloud: &Cloud) -> Result<Step, Mistake> {
+    fn step(self, scenario: &Scenario) -> Result<Step, Mistake> {
+        let cloud = &scenario.cloud;
         Ok(match self {
             Self::Interrupt { nodes, notice } => {
-                Step::Interrupt { of: nodes.which(cloud)?, notice_ms: notice.map_or(TWO_MINUTES, |it| it.0) }
+                nodes.are_spot(scenario)?;
+                Step::Interrupt { of: nodes.which(scenario)?, notice_ms: notice.map_or(TWO_MINUTES, |it| it.0) }
             }
-            Self::Rebalance { nodes } => Step::Rebalance { of: nodes.which(cloud)? },
+            Self::Rebalance { nodes } => Step::Rebalance { of: nodes.which(scenario)? },
             Self::Pools { capacity_type, instance_type, zone, left, takes_percent } => {
                 let of = Pools {
-                    capacity_type,
+                    capacity_type: capacity_type.value,
                     instance_type: instance_type.map(|name| known_type(&name, cloud)).transpose()?,
                     zone: zone.map(|zone| known_zone(&zone, cloud)).transpose()?,
                 };
-                Step::Pools { of, left, takes_percent: takes_percent.min(100) }
+                // All types are to be had everywhere, reserved ones where a reservation says so.
+                let reserved = cloud.reservations.iter().any(|one| of.has(&reserved_pool(one)));
+                if of.capacity_type == CapacityType::Reserved && !reserved {
+                    let what = "there is no such pool: none of `cloud.reservations` is meant";
+                    return Err(wrong(&capacity_type.defined, what));
+                }
+                Step::Pools { of, left, takes_percent: takes_percent.0 }
             }
             Self::Refuse { capacity_type, code } => {
                 Step::Refuse { capacity_type, code: code.map(|code| known_code(&code)).transpose()? }
@@ -153,9 +166,9 @@ impl Act {
                     Service::Slow => ImdsState::Hangs,
                     Service::Away | Service::Throttles => ImdsState::Refuses,
                 };
-                Step::Imds { of: nodes.which(cloud)?, state }
+                Step::Imds { of: nodes.which(scenario)?, state }
             }
-            Self::KillAgents { nodes, down } => Step::KillAgents { of: nodes.which(cloud)?, down_ms: down.0 },
+            Self::KillAgents { nodes, down } => Step::KillAgents { of: nodes.which(scenario)?, down_ms: down.0 },
             Self::KillProvisioner { replica, down } if replica.value < 2 => {
                 Step::KillProvisioner { replica: replica.value, down_ms: down.0 }
             }
@@ -192,12 +205,45 @@ fn known_code(code: &Spanned<String>) -> Result<&'static str, Mistake> {
     })
 }
 
+fn reserved_pool(of: &Reservation) -> Offering {
+    let Reservation { instance_type, zone, .. } = of.clone();
+    Offering { instance_type, zone, capacity_type: CapacityType::Reserved }
+}
+
 impl Nodes {
-    fn which(self, cloud: &Cloud) -> Result<Which, Mistake> {
+    /// One that is named and cannot be interrupted is a slip of the pen.
+    fn are_spot(&self, scenario: &Scenario) -> Result<(), Mistake> {
+        let Self::Node(index) = self else { return Ok(()) };
+        let mut capacity_types = scenario.nodes.iter().flat_map(|of| std::iter::repeat_n(of.capacity_type, of.count));
+        match capacity_types.nth(index.value) {
+            Some(of) if of != CapacityType::Spot => {
+                let what = format!("node {} is {of}: AWS interrupts spot nodes", index.value);
+                Err(wrong(&index.defined, what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn which(self, scenario: &Scenario) -> Result<Which, Mistake> {
+        let there: usize = scenario.nodes.iter().map(|group| group.count).sum();
+        let known = |at: &Spanned<usize>, last: usize| {
+            let what = || format!("there is no node {last}: at first they are 0 to {}", there.saturating_sub(1));
+            if last < there { Ok(()) } else { Err(wrong(&at.defined, what())) }
+        };
         Ok(match self {
-            Self::Node(index) => Which::Node(index),
-            Self::Some { from, count } => Which::Nodes { from, count },
-            Self::Zone(zone) => Which::Zone(known_zone(&zone, cloud)?),
+            Self::Node(index) => {
+                known(&index, index.value)?;
+                Which::Node(index.value)
+            }
+            Self::Some { from, count } => {
+                known(&from, from.value)?;
+                if count.value == 0 {
+                    return Err(wrong(&count.defined, "count: at least one node"));
+                }
+                known(&count, from.value.saturating_add(count.value - 1))?;
+                Which::Nodes { from: from.value, count: count.value }
+            }
+            Self::Zone(zone) => Which::Zone(known_zone(&zone, &scenario.cloud)?),
             Self::Spot => Which::Spot,
             Self::All => Which::All,
             Self::StandIn => Which::StandIn,

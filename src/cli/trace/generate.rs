@@ -3,6 +3,9 @@
 //! The measurements (public traces of 2023, over several providers' regions): 85 to 92 of a hundred outages outlast three
 //! minutes, their median is 9 to 23 minutes and their 90th of a hundred 53 to 140; a quarter of the good spells ends
 //! within six to ten minutes. Logarithms of both are drawn from a normal distribution, which lies within all of that.
+//!
+//! Pools are independent of each other: what was measured of interruptions that come together is about one type in one zone,
+//! and that is for who takes a dry pool's instances to keep.
 
 use std::collections::BTreeSet;
 use std::f64::consts::TAU;

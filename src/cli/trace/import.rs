@@ -1,7 +1,9 @@
 //! Makes a trace of the records that the provisioner has left in the API server.
 //!
-//! What tells of a spot pool: a launch that gave an instance (there was capacity), one that gave none for want of capacity
-//! (there was none in any pool that it named), a claim's instance, and a spot interruption (there is none any more).
+//! What tells of a spot pool: a launch that gave an instance (there was capacity), one that asked for this pool alone and
+//! gave none for want of capacity, what the leader remembers of pools that EC2 named as short or interrupted, a claim's
+//! instance, and a spot interruption (there is none any more). A launch of several pools that gave nothing says of none of
+//! them that it was short: EC2 does not try all of them, and the record keeps the first of its errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -13,11 +15,12 @@ use serde_json::Value;
 
 use super::Pool;
 use crate::api::interruption::{InterruptionSpec, InterruptionStatus, Phase};
-use crate::api::launch::{LaunchOutcome, LaunchSpec, LaunchStatus};
+use crate::api::launch::{LaunchOutcome, LaunchSpec, LaunchStatus, Override};
 use crate::api::node_claim::NodeClaimStatus;
 use crate::domain::notice::{InstanceId, Kind};
 use crate::domain::offering::{CapacityType, Offering};
 use crate::provision::failure::{Class, class};
+use crate::provision::memory::{self, Memory};
 
 /// Records, of one file or more. The same one may be in several.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +33,10 @@ pub struct Records {
     points: BTreeMap<Pool, BTreeMap<Timestamp, bool>>,
     /// Interruptions, whose pools are known when everything is read.
     interrupted: BTreeSet<(InstanceId, Timestamp)>,
+    /// Launches of several pools that gave nothing, by their names: of which of the pools that is, is not known.
+    ambiguous: BTreeSet<String>,
+    /// What the leader remembers was among the records.
+    remembered: bool,
     passed_over: usize,
 }
 
@@ -44,38 +51,68 @@ pub struct Imported {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Record {
     kind: String,
+    #[serde(default)]
+    api_version: String,
     #[serde(default)]
     metadata: Value,
     #[serde(default)]
     spec: Value,
     #[serde(default)]
     status: Value,
+    #[serde(default)]
+    data: Value,
+}
+
+impl Record {
+    fn name(&self) -> &str {
+        self.metadata.get("name").and_then(Value::as_str).unwrap_or("without a name")
+    }
 }
 
 /// A part of a record; what was never written is as if it were empty.
 fn part<T: DeserializeOwned>(record: &Record, what: &str, value: &Value) -> Result<T, String> {
     let value = if value.is_null() { Value::Object(Default::default()) } else { value.clone() };
-    serde_json::from_value(value).map_err(|error| {
-        let name = record.metadata.get("name").and_then(Value::as_str).unwrap_or("without a name");
-        format!("{} {name}: {what}: {error}", record.kind)
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let path = if path == "." { String::new() } else { format!(".{path}") };
+        format!("{} {}: {what}{path}: {}", record.kind, record.name(), error.inner())
     })
 }
 
 impl Records {
-    /// Takes in what `kubectl get … -o json` prints: a List, or one record.
+    /// Takes in what `kubectl get … -o json` prints: a List, one record, or several of them one after the other.
     pub fn read(&mut self, text: &str) -> Result<(), String> {
-        let value: Value = serde_json::from_str(text).map_err(|error| format!("this is no JSON: {error}"))?;
-        let items = match value.get("items") {
-            Some(Value::Array(items)) => items.clone(),
+        let mut any = false;
+        for value in serde_json::Deserializer::from_str(text).into_iter::<Value>() {
+            self.take_all(value.map_err(|error| format!("this is no JSON: {error}"))?)?;
+            any = true;
+        }
+        if any { Ok(()) } else { Err("it is empty: whoever wrote it has failed".into()) }
+    }
+
+    fn take_all(&mut self, mut value: Value) -> Result<(), String> {
+        if value.get("kind").is_some_and(|kind| kind == "Status") {
+            let message = value.get("message").and_then(Value::as_str).unwrap_or("without a word why");
+            return Err(format!("the API server did not give what was asked of it: {message}"));
+        }
+        let items = match value.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) => items,
+            // Go writes a list of nothing so.
+            Some(Value::Null) => Vec::new(),
             Some(_) => return Err("`items` is no list".into()),
             None => vec![value],
         };
-        for item in items {
-            let record: Record = serde_json::from_value(item).map_err(|error| {
+        for (at, item) in items.into_iter().enumerate() {
+            let record: Record = Some(item).filter(Value::is_object).map_or_else(
+                || Err("it is no object".to_owned()),
+                |item| serde_json::from_value(item).map_err(|error| error.to_string()),
+            ).map_err(|why| {
                 format!(
-                    "{error}: the records are what `kubectl get interruptions,nodeclaims,launches,nodes -o json` prints"
+                    "items[{at}]: {why}; the records are what `kubectl get interruptions,nodeclaims.spotkeeper.dev,launches,nodes -o \
+                     json` prints"
                 )
             })?;
             self.take(&record)?;
@@ -84,14 +121,19 @@ impl Records {
     }
 
     fn take(&mut self, record: &Record) -> Result<(), String> {
-        let spotkeeper = record.kind != "NodeClaim" || record.spec.get("order").is_some();
+        let group = record.api_version.split_once('/').map_or("", |(group, _)| group);
+        let ours = group == "spotkeeper.dev" || record.api_version.is_empty();
         match record.kind.as_str() {
-            "Launch" => self.launch(&part(record, "spec", &record.spec)?, &part(record, "status", &record.status)?),
-            "NodeClaim" if spotkeeper => self.claim(&part(record, "status", &record.status)?),
-            "Interruption" => {
+            "Launch" if ours => {
+                let (spec, status) = (part(record, "spec", &record.spec)?, part(record, "status", &record.status)?);
+                self.launch(record.name(), &spec, &status);
+            }
+            "NodeClaim" if ours => self.claim(&part(record, "status", &record.status)?),
+            "Interruption" if ours => {
                 self.interruption(&part(record, "spec", &record.spec)?, &part(record, "status", &record.status)?);
             }
-            "Node" => self.node(record),
+            "Node" if group.is_empty() => self.node(record),
+            "ConfigMap" if group.is_empty() && record.name() == memory::CONFIG_MAP => self.memory(record)?,
             _ => self.passed_over += 1,
         }
         Ok(())
@@ -113,7 +155,7 @@ impl Records {
         *known &= available;
     }
 
-    fn launch(&mut self, spec: &LaunchSpec, status: &LaunchStatus) {
+    fn launch(&mut self, name: &str, spec: &LaunchSpec, status: &LaunchStatus) {
         let Some(at) = status.answered_at else { return };
         for got in &status.instances {
             let pool = self.is(&got.instance_id, &got.offering);
@@ -124,11 +166,29 @@ impl Records {
         let code = because.strip_prefix("0 came; ").and_then(|rest| rest.split_once(':')).map(|(code, _)| code);
         let short = code.is_some_and(|code| class(code) == Class::Capacity);
         if spec.capacity_type == CapacityType::Spot && status.outcome == Some(LaunchOutcome::Nothing) && short {
-            for one in &spec.overrides {
-                let pool = Pool { instance_type: one.instance_type.clone(), zone: one.zone.clone() };
+            let of = |one: &Override| Pool { instance_type: one.instance_type.clone(), zone: one.zone.clone() };
+            let mut pools: BTreeSet<Pool> = spec.overrides.iter().map(of).collect();
+            match pools.pop_first() {
+                Some(only) if pools.is_empty() => self.point(only, at, false),
+                _ => drop(self.ambiguous.insert(name.to_owned())),
+            }
+        }
+    }
+
+    /// What the leader remembers: pools that EC2 named as short, and those in which something was interrupted.
+    fn memory(&mut self, record: &Record) -> Result<(), String> {
+        let Some(text) = record.data.get(memory::KEY).and_then(Value::as_str) else { return Ok(()) };
+        let what = || format!("ConfigMap {}: data.{}", memory::CONFIG_MAP, memory::KEY);
+        let memory = Memory::read(text).map_err(|why| format!("{}: {why}", what()))?;
+        let interrupted = memory.trouble.iter().filter_map(|one| Some((&one.pool, one.interrupted_at?)));
+        for (Offering { instance_type, zone, capacity_type }, at) in memory.gave_nothing().chain(interrupted) {
+            if *capacity_type == CapacityType::Spot {
+                let pool = Pool { instance_type: instance_type.clone(), zone: zone.clone() };
                 self.point(pool, at, false);
             }
         }
+        self.remembered = true;
+        Ok(())
     }
 
     fn claim(&mut self, status: &NodeClaimStatus) {
@@ -186,6 +246,14 @@ impl Records {
             let _ = writeln!(table, "{at},{instance_type},{zone},{available}");
         }
         let mut notes = Vec::new();
+        if !self.ambiguous.is_empty() && !self.remembered {
+            notes.push(format!(
+                "{0} launches that asked for several pools at once and gave nothing are left out: which of the pools were \
+                 short, the ConfigMap {1} alone says (kubectl -n spotkeeper get configmap {1} -o json)",
+                self.ambiguous.len(),
+                memory::CONFIG_MAP
+            ));
+        }
         if unknown > 0 {
             notes.push(format!(
                 "{unknown} spot interruptions are left out: the type and zone of their instances are in no claim, launch \

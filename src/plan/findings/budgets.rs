@@ -12,6 +12,14 @@ impl Found<'_> {
         for pod in self.pods.iter().filter(|pod| pod.refusals > 0) {
             refused.entry(pod.refused_by.clone()).or_default().push(pod);
         }
+        let snapshot = self.run.snapshot;
+        if snapshot.budgets.is_empty() && !snapshot.budgets_listed && !self.pods.is_empty() {
+            let what = "none is in what was read; one that may not be listed, or was not asked for, leaves no trace, and \
+                        what it would refuse is not in this plan";
+            let change = "read them too: kubectl get pdb -A".to_owned();
+            let note = self.about(Code::NoBudgets, "PodDisruptionBudgets".into(), what.into(), change, &[]);
+            self.notes.push(note);
+        }
         for (by, pods) in refused {
             match by.as_slice() {
                 [one] => self.budget(one, &pods),

@@ -27,6 +27,10 @@ pub(super) fn facts(node: Node, gaps: &mut BTreeSet<Gap>) -> NodeFacts {
     let Node { metadata, spec, status } = node;
     let name = metadata.name;
     let capacity = room(&status.capacity, &format!("Node {name}: status.capacity"), gaps);
+    let says = |amount: &str| status.capacity.contains_key(amount) || status.allocatable.contains_key(amount);
+    if !says("cpu") || !says("memory") {
+        gaps.insert(Gap(format!("Node {name} does not say its CPU and memory (status.allocatable)")));
+    }
     let allocatable = match status.allocatable.is_empty() {
         true => capacity,
         false => room(&status.allocatable, &format!("Node {name}: status.allocatable"), gaps),

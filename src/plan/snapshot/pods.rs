@@ -40,13 +40,10 @@ pub(super) fn facts(
     volumes: &Volumes,
     gaps: &mut BTreeSet<Gap>,
 ) -> PodFacts {
+    let finished = pod.has_finished();
     let Pod { metadata, spec, status } = pod;
     let path = format!("{}/{}", metadata.namespace, metadata.name);
-    let finished = matches!(status.phase.as_str(), "Succeeded" | "Failed");
     let node = nodes.get(spec.node_name.as_str()).copied();
-    if node.is_none() && !spec.node_name.is_empty() && !finished {
-        gaps.insert(Gap(format!("Node {}, which Pod {path} runs on, is not in it", spec.node_name)));
-    }
     let controller = metadata.owner_references.iter().find(|one| one.controller);
     let mirror = metadata.annotations.contains_key(MIRROR);
     let daemon = controller.is_some_and(|one| one.kind == "DaemonSet");
@@ -68,6 +65,7 @@ pub(super) fn facts(
         asks_for: asks_for(&spec, &path, gaps),
         extended: spec.containers.iter().flat_map(|one| extended(&one.resources.requests)).collect(),
         kept: if node.is_some() && !finished { kept(&spec, &metadata, volumes, gaps) } else { None },
+        not_weighed: not_weighed(&spec),
         needs: Needs {
             selector: spec.node_selector,
             affinity: spec.affinity.node_affinity.required_during_scheduling_ignored_during_execution,
@@ -78,6 +76,22 @@ pub(super) fn facts(
         namespace: metadata.namespace,
         name: metadata.name,
     }
+}
+
+/// What keeps the scheduler from nodes by the pods that run there.
+fn not_weighed(spec: &PodSpec) -> Vec<(String, String)> {
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    let affinity =
+        [("podAffinity", &spec.affinity.pod_affinity), ("podAntiAffinity", &spec.affinity.pod_anti_affinity)];
+    let terms = affinity.into_iter().flat_map(|(name, of)| {
+        let terms = of.required_during_scheduling_ignored_during_execution.iter().enumerate();
+        terms.map(move |(at, term)| (format!("affinity.{name}.{required}[{at}]"), term.topology_key.clone()))
+    });
+    let spread = spec.topology_spread_constraints.iter().enumerate();
+    let spread = spread.filter(|(_, one)| one.when_unsatisfiable != "ScheduleAnyway");
+    terms
+        .chain(spread.map(|(at, one)| (format!("topologySpreadConstraints[{at}]"), one.topology_key.clone())))
+        .collect()
 }
 
 /// A ReplicaSet of a Deployment is the Deployment's: its name ends in the hash that its pods are labelled with.

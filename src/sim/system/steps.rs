@@ -81,7 +81,9 @@ impl System {
             Which::Node(node) => {
                 Some(*node).filter(|node| *node < self.nodes.len() && lives(node)).into_iter().collect()
             }
-            Which::Nodes { from, count } => all.filter(|node| (*from..from + count).contains(node)).collect(),
+            Which::Nodes { from, count } => {
+                all.filter(|node| (*from..from.saturating_add(*count)).contains(node)).collect()
+            }
             Which::Zone(zone) => all.filter(|node| self.nodes[*node].zone == *zone).collect(),
             Which::Spot => {
                 let spot = |node: &usize| is_spot(&self.supply.cloud.instances[self.nodes[*node].instance].offering);
