@@ -77,8 +77,7 @@ impl Provisioner {
     /// What runs where cannot be told of a Node without a providerID: it is left alone, and said.
     fn nodes_without_instance(&mut self, effects: &mut Vec<Effect>) {
         let unknown = |node: &&NodeView| node.provider_id.is_none() && node.ready && !node.starting;
-        let of = self.nodes.to_look_at(Pace::Changed);
-        let of = of.iter().filter_map(|name| self.nodes.get(name)).filter(unknown);
+        let of = self.nodes.looked_at(Pace::Changed).filter(unknown);
         for node in of.map(|node| node.name.clone()).collect::<Vec<_>>() {
             if self.said.insert(no_provider_id(&node)) {
                 self.say(&node.clone(), Because::NoProviderId { node }, effects);
