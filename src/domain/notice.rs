@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// An EC2 instance id: `i-` and 8 or 17 hexadecimal digits (anything from 8 to 17 is accepted).
+/// An EC2 instance id: `i-` and 8 or 17 hexadecimal digits (anything from 8 to 17 is accepted). Every index has a copy of
+/// it, so that a copy costs nothing.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct InstanceId(String);
+pub struct InstanceId(Arc<str>);
 
 /// A text that is no instance id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +36,7 @@ impl FromStr for InstanceId {
         let digits = text.strip_prefix("i-").unwrap_or("");
         let hexadecimal = digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if (8..=17).contains(&digits.len()) && hexadecimal {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(NotAnInstanceId(text.chars().take(64).collect()))
         }
@@ -50,7 +52,7 @@ impl TryFrom<String> for InstanceId {
 
 impl From<InstanceId> for String {
     fn from(id: InstanceId) -> String {
-        id.0
+        id.0.as_ref().to_owned()
     }
 }
 

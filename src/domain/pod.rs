@@ -49,6 +49,12 @@ impl Pod {
         format!("{}/{}", self.namespace, self.name)
     }
 
+    /// Whether this is its [`path`](Self::path).
+    pub fn has_path(&self, path: &str) -> bool {
+        let name = path.strip_prefix(self.namespace.as_str()).and_then(|rest| rest.strip_prefix('/'));
+        name == Some(self.name.as_str())
+    }
+
     /// Whether a drain is about this pod at all.
     pub fn evictable(&self) -> bool {
         self.bound_to_node.is_none() && !self.finished && self.policy != OnInterruption::Stay

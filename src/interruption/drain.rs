@@ -348,21 +348,26 @@ impl Plan {
         self.pods.values().filter_map(|entry| entry.next_ask(now, terms).map(|(at, _)| at)).min()
     }
 
-    /// What the record says of the pods.
-    pub fn counts(&self) -> PodCounts {
-        let blocked = self.pods.values().filter_map(|entry| {
-            let by = entry.blocked_by.clone()?;
-            Some(BlockedPod { pod: entry.pod.path(), by })
-        });
-        PodCounts {
-            total: self.total,
-            evicted: self.evicted,
-            deleted: self.deleted,
-            finished: self.finished,
-            kept_in_zone: self.kept_in_zone,
-            left: i64::try_from(self.pods.len()).unwrap_or(i64::MAX),
-            blocked: blocked.take(BLOCKED_LISTED_MAX).collect(),
+    /// Makes of what the record said of the pods what it says now. That is done with every input, and most of it stays.
+    pub fn count_into(&self, counts: &mut PodCounts) {
+        (counts.total, counts.evicted, counts.deleted) = (self.total, self.evicted, self.deleted);
+        (counts.finished, counts.kept_in_zone) = (self.finished, self.kept_in_zone);
+        counts.left = i64::try_from(self.pods.len()).unwrap_or(i64::MAX);
+        let blocked = self.pods.values().filter_map(|entry| Some((&entry.pod, entry.blocked_by.as_ref()?)));
+        let mut listed = 0;
+        for (pod, by) in blocked.take(BLOCKED_LISTED_MAX) {
+            match counts.blocked.get_mut(listed) {
+                Some(said) => {
+                    if !pod.has_path(&said.pod) {
+                        said.pod = pod.path();
+                    }
+                    said.by.clone_from(by);
+                }
+                None => counts.blocked.push(BlockedPod { pod: pod.path(), by: by.clone() }),
+            }
+            listed += 1;
         }
+        counts.blocked.truncate(listed);
     }
 }
 

@@ -209,7 +209,7 @@ impl Keeper {
         }
         self.said.clear();
         let drainer = self.drainer();
-        self.status.want(episode.status(drainer, &self.policy, &self.settled, self.node.as_ref()));
+        episode.status(drainer, &self.policy, &self.settled, self.node.as_ref(), self.status.wanted());
         self.carried = episode.plan.carry_over();
     }
 

@@ -13,6 +13,7 @@ mod collect;
 mod comeback;
 mod confirming;
 mod copying;
+mod counting;
 mod declining;
 mod found;
 mod gone;
@@ -56,6 +57,7 @@ use crate::domain::time::{Epoch, Instant};
 use crate::engine::Core;
 use claims::Claims;
 use confirming::Looks;
+use counting::Counted;
 use found::Found;
 use labelling::Labelling;
 use nameless::Nameless;
@@ -88,6 +90,7 @@ pub struct Provisioner {
     /// What is launched with each EC2NodeClass, or why nothing can be.
     classes: BTreeMap<String, Result<Recipe, String>>,
     pools: Pools,
+    counted: Counted,
     claims: Claims,
     launches: Watched<String, launch::Run>,
     /// Launches whose creation was on its way when what there is was last listed anew.
@@ -162,6 +165,7 @@ impl Provisioner {
             catalog: Arc::default(),
             classes: BTreeMap::new(),
             pools: Pools::default(),
+            counted: Counted::default(),
             claims: Claims::default(),
             launches: Watched::default(),
             creating: BTreeSet::new(),
@@ -207,6 +211,7 @@ impl Provisioner {
         self.launches.looks_at_everything();
         self.doomed.looks_at_everything();
         self.nodes.looks_at_everything();
+        self.counted.counts_always();
         self
     }
 
@@ -273,6 +278,9 @@ impl Provisioner {
         let changed = changed || self.unheard.wakeup().is_some_and(|at| at <= now);
         let changed = changed || self.collecting.wakeup() <= now;
         self.claims.begin(now, changed);
+        if self.claims.take_recounted() {
+            self.count_again();
+        }
         self.launches.turn(changed);
         self.doomed.turn(changed);
         self.nodes.turn(changed);

@@ -105,6 +105,10 @@ impl<T: Clone + PartialEq> Writes<T> {
         self.on_its_way.is_none() && self.again.is_none()
     }
 
+    pub(super) fn is_on_its_way(&self) -> bool {
+        self.on_its_way.is_some()
+    }
+
     /// When a write that failed is tried again.
     pub(super) fn retry(&self) -> Option<Instant> {
         if self.on_its_way.is_some() { None } else { self.again }

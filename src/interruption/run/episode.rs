@@ -390,28 +390,48 @@ impl Episode {
         self.notices.heard.values().filter_map(|heard| heard.written.wakeup()).min()
     }
 
-    /// What the record is to say.
+    /// Makes of what the record was to say what it is to say now. That is done with every input, and most of it stays.
     pub(super) fn status(
         &self,
         drainer: Option<String>,
         policy: &Policy,
         settled: &[String],
         node: Option<&Node>,
-    ) -> InterruptionStatus {
-        InterruptionStatus {
-            episode: self.number,
-            phase: Some(self.phase),
-            kind: self.notices.kind().or(self.told.as_ref().map(|told| told.kind)),
-            deadline: self.notices.announced(),
-            because: Some(self.because.clone()).filter(|b| !b.is_empty()),
-            boot_id: self.boot_id.clone().or_else(|| node?.boot_id.clone()),
-            timeline: self.timeline.clone(),
-            pods: self.plan.counts(),
-            drainer: drainer.filter(|_| self.terms.is_some()),
-            heartbeat: self.heartbeat,
-            policy: Some(policy.recorded()),
-            replacement: None,
-            settled: settled.to_vec(),
+        status: &mut InterruptionStatus,
+    ) {
+        let InterruptionStatus {
+            episode,
+            phase,
+            kind,
+            deadline,
+            because,
+            boot_id,
+            timeline,
+            pods,
+            drainer: by,
+            heartbeat,
+            policy: kept,
+            replacement,
+            settled: over,
+        } = status;
+        (*episode, *phase, *heartbeat) = (self.number, Some(self.phase), self.heartbeat);
+        *kind = self.notices.kind().or(self.told.as_ref().map(|told| told.kind));
+        *deadline = self.notices.announced();
+        say(because, Some(&self.because).filter(|because| !because.is_empty()));
+        say(boot_id, self.boot_id.as_ref().or_else(|| node?.boot_id.as_ref()));
+        timeline.clone_from(&self.timeline);
+        self.plan.count_into(pods);
+        *by = drainer.filter(|_| self.terms.is_some());
+        *kept = Some(policy.recorded());
+        *replacement = None;
+        if over.as_slice() != settled {
+            *over = settled.to_vec();
         }
+    }
+}
+
+fn say(said: &mut Option<String>, text: Option<&String>) {
+    if said.as_ref() != text {
+        *said = text.cloned();
     }
 }

@@ -31,8 +31,9 @@ pub(super) struct StatusWrites {
 }
 
 impl StatusWrites {
-    pub(super) fn want(&mut self, status: InterruptionStatus) {
-        self.wanted = Some(status);
+    /// What is wanted, to be changed.
+    pub(super) fn wanted(&mut self) -> &mut InterruptionStatus {
+        self.wanted.get_or_insert_default()
     }
 
     /// The API server has this already, by another's hand.
@@ -326,8 +327,8 @@ impl Keeper {
     /// Writes the status where it has changed and the record exists.
     pub(super) fn write_status(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         if let Some(episode) = &self.episode {
-            let status = episode.status(self.drainer(), &self.policy, &self.settled, self.node.as_ref());
-            self.status.want(status);
+            let (drainer, wanted) = (self.drainer(), self.status.wanted());
+            episode.status(drainer, &self.policy, &self.settled, self.node.as_ref(), wanted);
         }
         let held =
             self.status.not_before.is_some_and(|at| now < at) && !(self.status.tries == 0 && self.status.urgent());

@@ -102,6 +102,8 @@ pub(super) struct Claims {
     /// What the watch has shown since the list was asked for: the list may have been read before that, and no watch shows
     /// it again. `None`: the claim has gone.
     missed: BTreeMap<String, Option<Claim>>,
+    /// One of them has come to have an instance, or has no more, and nobody has counted since.
+    recounted: bool,
 }
 
 impl fmt::Debug for Claims {
@@ -124,6 +126,7 @@ impl Default for Claims {
             reassigned: BTreeSet::new(),
             rebilled: BTreeSet::new(),
             missed: BTreeMap::new(),
+            recounted: false,
         }
     }
 }
@@ -144,7 +147,7 @@ impl Claims {
         let had = || self.by_instance.keys().cloned();
         let reassigned = had().chain(std::mem::take(&mut self.reassigned)).collect();
         let rebilled = had().chain(std::mem::take(&mut self.rebilled)).collect();
-        *self = Self { all, reassigned, rebilled, ..Self::default() };
+        *self = Self { all, reassigned, rebilled, recounted: true, ..Self::default() };
     }
 
     /// A turn begins: what is due is to be looked at.
@@ -165,6 +168,7 @@ impl Claims {
             let new = self.all.get(&name).map(|run| Keys::of(run, now)).unwrap_or_default();
             let old = self.keys.remove(&name).unwrap_or_default();
             if old.instance != new.instance {
+                self.recounted = true;
                 for instance in [&old.instance, &new.instance].into_iter().flatten() {
                     self.reassigned.insert(instance.clone());
                     self.rebilled.insert(instance.clone());
@@ -239,6 +243,16 @@ impl Claims {
     /// The instances that have come to a claim, or gone from one, since this was asked last.
     pub(super) fn take_reassigned(&mut self) -> BTreeSet<InstanceId> {
         std::mem::take(&mut self.reassigned)
+    }
+
+    /// Whether one of them has another instance than when they were counted, or may have.
+    pub(super) fn are_to_be_counted(&self) -> bool {
+        self.recounted || !self.all.is_indexed()
+    }
+
+    /// Whether they are to be counted, since this was asked last.
+    pub(super) fn take_recounted(&mut self) -> bool {
+        std::mem::take(&mut self.recounted)
     }
 
     /// The same, for the ledger.

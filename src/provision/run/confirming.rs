@@ -166,7 +166,9 @@ impl Provisioner {
         for ((instance, _), (entry, writes)) in &mut self.looks.seen {
             let doomed = self.doomed.get(instance);
             let named = doomed.map(|doomed| (doomed.node.clone(), doomed.record.provider_id.clone()));
-            let Some((node, provider_id)) = named.or_else(|| self.unheard.named(&self.nodes, instance)) else {
+            let Some((node, provider_id)) =
+                named.or_else(|| self.unheard.named(self.found.nodes_of(&self.nodes, instance), instance))
+            else {
                 continue;
             };
             if let Some(entry) = writes.next(now, entry) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::counting::counts_alike;
 use super::watched::Watched;
 use super::{Provisioner, Term};
 use crate::api::node_claim::NodeClaimSpec;
@@ -26,7 +27,7 @@ pub(super) struct Found {
     pub(super) unweighed: BTreeSet<InstanceId>,
     /// Whose replacement is wanted, and cannot be claimed yet.
     pub(super) unmet: BTreeSet<InstanceId>,
-    /// What is on its way to their records, or failed to get there.
+    /// What is to be written to their records, but for what is on its way there.
     pub(super) unwritten: BTreeSet<InstanceId>,
     /// Whose claim had failed and was deleted by a person, and what it asked for: it is made anew.
     pub(super) failed: BTreeMap<InstanceId, NodeClaimSpec>,
@@ -43,7 +44,11 @@ impl fmt::Debug for Found {
 
 impl Found {
     /// The Nodes of an instance.
-    fn nodes_of<'a>(&'a self, nodes: &'a Nodes, instance: &InstanceId) -> impl Iterator<Item = &'a NodeView> {
+    pub(super) fn nodes_of<'a>(
+        &'a self,
+        nodes: &'a Nodes,
+        instance: &InstanceId,
+    ) -> impl Iterator<Item = &'a NodeView> {
         self.nodes_of.get(instance).into_iter().flatten().filter_map(|name| nodes.get(name))
     }
 
@@ -73,12 +78,17 @@ impl Provisioner {
         };
         mark(&mut self.found.asked, doomed.is_requested());
         mark(&mut self.found.withdrawn, withdrawn(&doomed));
+        let left = self.doomed.get(&doomed.instance).is_some_and(|known| self.leaves(known));
+        if left != self.leaves(&doomed) {
+            self.count_again();
+        }
         self.doomed.insert(doomed.instance.clone(), doomed);
     }
 
     pub(super) fn interruption_gone(&mut self, now: Instant, instance: &InstanceId) {
         let doomed = self.doomed.remove(instance);
         self.looks.gone(instance);
+        self.count_again();
         if doomed.as_ref().is_some_and(dooms) {
             self.unheard.was_heard(now, instance.clone());
         }
@@ -107,6 +117,9 @@ impl Provisioner {
             self.found.nodes_of.entry(instance.clone()).or_default().insert(name.clone());
         }
         let instance = node.instance.clone();
+        if !self.nodes.get(&name).is_some_and(|known| counts_alike(known, &node)) {
+            self.count_again();
+        }
         if let Some(old) = self.nodes.insert(name, node).filter(|old| old.instance != instance) {
             self.no_node_of(&old);
         }
@@ -114,6 +127,7 @@ impl Provisioner {
 
     pub(super) fn take_node(&mut self, name: &str) -> Option<NodeView> {
         let node = self.nodes.remove(name)?;
+        self.count_again();
         self.no_node_of(&node);
         Some(node)
     }
@@ -140,6 +154,7 @@ impl Provisioner {
 
     /// What is not known of one Node or Interruption alone has changed: all are looked at.
     pub(super) fn looks_at_all(&mut self) {
+        self.count_again();
         self.claims.touch_all();
         self.doomed.touch_all();
         self.nodes.touch_all();

@@ -78,8 +78,7 @@ impl Provisioner {
     /// said.
     fn nodes_without_instance(&mut self, effects: &mut Vec<Effect>) {
         let unknown = |node: &&NodeView| node.provider_id.is_none() && node.ready && !node.starting;
-        let of = self.nodes.to_look_at(Pace::Changed);
-        let of = of.iter().filter_map(|name| self.nodes.get(name)).filter(unknown);
+        let of = self.nodes.looked_at(Pace::Changed).filter(unknown);
         let of = of.filter(|node| !self.nameless.may_be_found(node));
         for node in of.map(|node| node.name.clone()).collect::<Vec<_>>() {
             if self.said.insert(no_provider_id(&node)) {

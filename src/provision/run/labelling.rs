@@ -24,9 +24,8 @@ impl Provisioner {
     pub(super) fn follow_nodes(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.claims.index(now);
         let mut names = self.claims.to_look_at(Pace::Changed);
-        for node in self.nodes.to_look_at(Pace::Changed) {
-            let instance = self.nodes.get(&node).and_then(|node| node.instance.as_ref());
-            let of = instance.into_iter().flat_map(|instance| self.claims.of_instance(instance));
+        for node in self.nodes.looked_at(Pace::Changed) {
+            let of = node.instance.iter().flat_map(|instance| self.claims.of_instance(instance));
             names.extend(of.map(|run| run.name.clone()));
         }
         let (mut said, mut new) = (Vec::new(), Vec::new());
@@ -100,12 +99,12 @@ impl Provisioner {
 
     /// Every Node of a pool says how the pool has it treated, whoever launched it.
     fn tell_policies(&mut self) {
-        let mut names = self.nodes.to_look_at(Pace::Changed);
-        let of = self.claims.to_look_at(Pace::Changed);
-        names.extend(of.iter().filter_map(|name| self.claims.get(name)?.status.node_name.clone()));
+        let of = self.claims.looked_at(Pace::Changed);
+        let of = of.filter_map(|run| self.nodes.get(run.status.node_name.as_ref()?));
         let mut new = Vec::new();
-        let of = names.iter().filter_map(|name| self.nodes.get(name));
-        for node in of.filter(|node| !self.labelling.contains_key(&node.name)) {
+        for node in
+            self.nodes.looked_at(Pace::Changed).chain(of).filter(|node| !self.labelling.contains_key(&node.name))
+        {
             let run = self.claims.of_node(&node.name).next_back();
             let pool = run.and_then(|run| run.spec.node_pool.as_ref()).or_else(|| node.labels.get(NODE_POOL));
             let rules = pool.and_then(|pool| self.pools.get(pool)).and_then(|served| served.rules.as_ref().ok());

@@ -1,21 +1,19 @@
 //! Claims of NodePools: what is launched for them, what there may be of them, and what their pools say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::Provisioner;
 use super::claims::That;
 use crate::api::launch::Override;
 use crate::api::node_claim::{NodeClaimSpec, Recipe};
 use crate::api::node_pool::{Condition, ConditionStatus, NodePoolStatus, PoolResources};
-use crate::domain::notice::{InstanceId, Kind};
+use crate::domain::notice::InstanceId;
 use crate::domain::offering::{CapacityType, MicroDollars, Offering};
 use crate::domain::quantity::in_dollars;
-use crate::domain::requirements::NODE_POOL;
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
-use crate::provision::demand::{dooms, wants};
 use crate::provision::ledger::Totals;
-use crate::provision::pools::usage::{Room, Size, Usage, room};
+use crate::provision::pools::usage::{Room, Usage, room};
 use crate::provision::pools::{Fault, Floor, Pools, Served};
 use crate::provision::{Because, Effect, Pool};
 
@@ -74,75 +72,11 @@ impl Provisioner {
         rules.is_some_and(|rules| spec.requirements.starts_with(&rules.requirements) && spec.order == rules.order)
     }
 
-    /// Instances that do not count: AWS will take them, or they are to go, and that is confirmed.
-    fn leaving(&self) -> BTreeSet<&InstanceId> {
-        let goes = self.doomed.values().filter(|doomed| {
-            dooms(doomed) && (doomed.kind != Some(Kind::RebalanceRecommendation) || wants(doomed, &self.settings))
-        });
-        goes.map(|doomed| &doomed.instance).collect()
-    }
-
     /// Whether a pool may have one node fewer on demand.
     pub(super) fn floor_allows(&self, pool: &Option<String>) -> bool {
         let rules = pool.as_ref().and_then(|pool| Some((pool, self.pools.get(pool)?.rules.as_ref().ok()?)));
         let Some((pool, rules)) = rules.filter(|(_, rules)| rules.floor != Floor::Nodes(0)) else { return true };
         self.usage(pool).is_some_and(|usage| usage.on_demand + usage.reserved > rules.floor.of(usage.nodes))
-    }
-
-    /// What each pool has: instances that its claims name, that EC2 shows with its tag or whose Nodes have its label, and
-    /// the largest that may come of calls on their way.
-    pub(super) fn usages(&self) -> BTreeMap<&str, Usage> {
-        self.usages_without(None)
-    }
-
-    /// The same, if this instance were gone.
-    fn usages_without<'a>(&'a self, gone: Option<&'a InstanceId>) -> BTreeMap<&'a str, Usage> {
-        let mut all: BTreeMap<&str, Usage> =
-            self.pools.iter().map(|(name, _)| (name.as_str(), Usage::default())).collect();
-        if all.is_empty() {
-            return all;
-        }
-        let mut counted = self.leaving();
-        counted.extend(gone);
-        let catalog = &self.catalog;
-        // Until EC2 shows what came of a reservation it may be a plain on-demand instance.
-        let at_worst = |offering: Offering, seen: bool| match offering.capacity_type {
-            CapacityType::Reserved if !seen => Offering { capacity_type: CapacityType::OnDemand, ..offering },
-            _ => offering,
-        };
-        let claimed = self.claims.values().filter_map(|run| {
-            let (instance, offering) = (run.instance()?, run.status.offering.clone()?);
-            let offering = at_worst(offering, self.instances.contains_key(instance));
-            Some((run.spec.node_pool.as_deref()?, instance, offering))
-        });
-        let shown = self.instances.values().filter(|one| one.alive);
-        let tagged = shown.filter_map(|one| Some((one.pool.as_deref()?, &one.id, one.offering.clone())));
-        let labelled = self.nodes.values().filter_map(|node| {
-            let instance = node.instance.as_ref()?;
-            let offering = match self.instances.get(instance) {
-                Some(seen) => Some(seen.offering.clone()).filter(|_| seen.alive)?,
-                None => node.offering(),
-            };
-            Some((node.labels.get(NODE_POOL)?.as_str(), instance, offering))
-        });
-        for (pool, instance, offering) in claimed.chain(tagged).chain(labelled) {
-            if counted.insert(instance)
-                && let Some(usage) = all.get_mut(pool)
-            {
-                usage.add(offering.capacity_type, Size::of(&offering, catalog), 1);
-            }
-        }
-        for launch in self.launches.values().filter(|launch| !launch.told) {
-            if let Some(usage) = launch.spec.node_pool.as_deref().and_then(|pool| all.get_mut(pool)) {
-                let capacity = match launch.spec.capacity_type {
-                    CapacityType::Reserved => CapacityType::OnDemand,
-                    capacity => capacity,
-                };
-                let size = Size::largest(&launch.spec.overrides, capacity, catalog);
-                usage.add(capacity, size, u64::try_from(launch.spec.count).unwrap_or(0));
-            }
-        }
-        all
     }
 
     /// What a pool has; `None` while that is not known yet.
@@ -152,7 +86,7 @@ impl Provisioner {
 
     fn usage_without(&self, pool: &str, gone: Option<&InstanceId>) -> Option<Usage> {
         let known = self.nodes_synced && self.reading.all_were_read;
-        known.then(|| self.usages_without(gone).remove(pool).unwrap_or_default())
+        known.then(|| self.usage_of(pool, gone))
     }
 
     /// How many of these claims skip spot because the pool has too few nodes on demand.
@@ -251,8 +185,10 @@ impl Provisioner {
         if !self.reading.all_were_read {
             return;
         }
+        self.claims.index(now);
+        let names: Vec<String> = self.pools.iter().map(|(name, _)| name.clone()).collect();
         let usages: BTreeMap<String, Usage> =
-            self.usages().into_iter().map(|(name, usage)| (name.to_owned(), usage)).collect();
+            names.into_iter().map(|name| (name.clone(), self.usage_of(&name, None))).collect();
         let early = !self.pools.are_settled(now, self.leads_since);
         let mut said = Vec::new();
         let (classes, epoch) = (&self.classes, self.epoch);

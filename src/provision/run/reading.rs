@@ -70,10 +70,11 @@ impl Provisioner {
             self.look_for_plain = true;
         }
         let wanted = std::mem::take(&mut self.reading.wanted);
-        if all {
-            self.instances.clear();
+        let instances = instances.into_iter().map(|instance| (instance.id.clone(), instance));
+        match all {
+            true => self.instances = instances.collect(),
+            false => self.instances.extend(instances),
         }
-        self.instances.extend(instances.into_iter().map(|instance| (instance.id.clone(), instance)));
         self.reclassify(now, effects);
         self.reading.missing.retain(|id, _| wanted.contains(id));
         for id in wanted.into_iter().filter(|id| !self.instances.contains_key(id)) {
@@ -86,7 +87,7 @@ impl Provisioner {
             self.look_for_ending_blocks(now, effects);
             self.look_for_gone(now, effects);
             self.instances_gone(now, effects);
-            self.forget_ended();
+            self.forget_ended(now);
         }
         self.find_all_orphans(now);
         self.looks_at_all();

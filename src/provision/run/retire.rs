@@ -87,12 +87,11 @@ impl Provisioner {
     /// A claim that somebody has deleted says so.
     pub(super) fn claims_that_leave(&mut self, effects: &mut Vec<Effect>) {
         let mut said = Vec::new();
-        for name in self.claims.to_look_at(Pace::Changed) {
-            let is_new = |run: &Run| run.deleting && run.phase() != ClaimPhase::Terminating && run.launch.is_none();
-            if self.claims.get(&name).is_some_and(is_new)
-                && let Some(run) = self.claims.get_mut(&name)
-            {
-                said.push((run.name.clone(), run.goes(Reason::ClaimDeleted.words())));
+        let is_new = |run: &&Run| run.deleting && run.phase() != ClaimPhase::Terminating && run.launch.is_none();
+        let leave = self.claims.looked_at(Pace::Changed).filter(is_new).map(|run| run.name.clone());
+        for name in leave.collect::<Vec<_>>() {
+            if let Some(run) = self.claims.get_mut(&name) {
+                said.push((name, run.goes(Reason::ClaimDeleted.words())));
             }
         }
         said.into_iter().for_each(|(name, because)| self.say(&name, because, effects));

@@ -114,8 +114,9 @@ impl Provisioner {
         let mut said = Vec::new();
         let mut again = Vec::new();
         let instances = &self.instances;
-        let of: BTreeSet<&InstanceId> = self.claims.values().filter_map(|run| run.instance()).collect();
-        self.tidy.missing.retain(|id, _| of.contains(id) && !instances.contains_key(id));
+        self.claims.index(now);
+        let claims = &self.claims;
+        self.tidy.missing.retain(|id, _| claims.has(id) && !instances.contains_key(id));
         for run in self.claims.all_quietly() {
             let Some(instance) = run.instance().cloned() else { continue };
             // One answer without it is no end: what EC2 shows is behind, and may be behind again.
@@ -197,11 +198,11 @@ impl Provisioner {
     }
 
     /// A whole list of instances has come: what has ended need not be remembered.
-    pub(super) fn forget_ended(&mut self) {
-        let named: BTreeSet<&InstanceId> = self.claims.values().filter_map(|run| run.instance()).collect();
-        let (instances, surplus) = (&self.instances, &self.tidy.surplus);
+    pub(super) fn forget_ended(&mut self, now: Instant) {
+        self.claims.index(now);
+        let (claims, instances, surplus) = (&self.claims, &self.instances, &self.tidy.surplus);
         self.tidy.ending.retain(|id, ending| {
-            let may_be = named.contains(id) || surplus.contains_key(id);
+            let may_be = claims.has(id) || surplus.contains_key(id);
             ending.on_its_way || instances.get(id).map_or(may_be, |one| !one.terminated)
         });
     }
@@ -209,11 +210,8 @@ impl Provisioner {
     /// Instances that were to be Ready nodes by now.
     pub(super) fn never_registered(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let within = self.settings.registration;
-        for name in self.claims.to_look_at(Pace::Always) {
-            let late = self.claims.get(&name).filter(|run| run.register_by.is_some_and(|by| by <= now));
-            if late.is_none() {
-                continue;
-            }
+        let late = self.claims.looked_at(Pace::Always).filter(|run| run.register_by.is_some_and(|by| by <= now));
+        for name in late.map(|run| run.name.clone()).collect::<Vec<_>>() {
             let Some(run) = self.claims.get_mut(&name) else { continue };
             let Some(instance) = run.instance().cloned() else { continue };
             let because = match &run.status.node_name {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::watched::Watched;
 use super::{Provisioner, READ_AGAIN, Term};
 use crate::api::interruption::{NoticeEntry, Phase};
 use crate::api::node_claim::ClaimPhase;
@@ -74,10 +73,14 @@ impl Unheard {
         self.went.get(name).map(|(_, node)| node)
     }
 
-    /// The name and providerID of an instance's Node.
-    pub(super) fn named(&self, nodes: &Watched<String, NodeView>, of: &InstanceId) -> Option<(String, String)> {
-        let mut all = nodes.values().chain(self.went.values().map(|(_, node)| node));
-        let node = all.find(|node| node.instance.as_ref() == Some(of))?;
+    /// The name and providerID of an instance's Node: of `nodes`, which are its own, or of one that went.
+    pub(super) fn named<'a>(
+        &'a self,
+        mut nodes: impl Iterator<Item = &'a NodeView>,
+        of: &InstanceId,
+    ) -> Option<(String, String)> {
+        let mut went = self.went.values().map(|(_, node)| node);
+        let node = nodes.next().or_else(|| went.find(|node| node.instance.as_ref() == Some(of)))?;
         Some((node.name.clone(), node.provider_id.clone()?))
     }
 
@@ -160,12 +163,11 @@ impl Provisioner {
     /// Whether an instance that EC2 takes is heard of: a record says so, or it is to go anyhow.
     fn is_heard(&self, now: Instant, instance: &InstanceId, state: InstanceState) -> bool {
         // One that was no Ready node yet is tried again by its claim.
-        let early =
-            |run: &crate::provision::claim::Run| run.instance() == Some(instance) && run.phase() != ClaimPhase::Ready;
+        let early = || self.claims.of_instance(instance).any(|run| run.phase() != ClaimPhase::Ready);
         if self.unheard.heard.get(instance).is_some_and(|at| now.since(*at) < REMEMBERED) {
             return true;
         }
-        if self.retires(instance) || self.tidy.ends(instance) || self.claims.values().any(early) {
+        if self.retires(instance) || self.tidy.ends(instance) || early() {
             return true;
         }
         let Some(doomed) = self.doomed.get(instance) else { return false };
@@ -197,6 +199,7 @@ impl Provisioner {
 
     /// Writes down what was taken, until the record has it.
     pub(super) fn record_taken(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.claims.index(now);
         let over: Vec<InstanceId> =
             self.unheard.taken.keys().filter(|id| self.is_heard(now, id, InstanceState::Terminated)).cloned().collect();
         over.iter().for_each(|id| drop(self.unheard.taken.remove(id)));

@@ -22,11 +22,25 @@ struct Marks<K> {
     next: BTreeSet<K>,
     /// Those of the turn: what is marked while it lasts may have been passed already, so it is looked at in the next, too.
     now: BTreeSet<K>,
+    /// Everything is, in the next turn and in this one. What comes or goes after that is marked by itself.
+    all_next: bool,
+    all_now: bool,
+}
+
+impl<K> Marks<K> {
+    fn turn(&mut self) {
+        self.now = std::mem::take(&mut self.next);
+        self.all_now = std::mem::take(&mut self.all_next);
+    }
+
+    fn are_all(&self) -> bool {
+        self.all_now || self.all_next
+    }
 }
 
 impl<K> Default for Marks<K> {
     fn default() -> Self {
-        Self { next: BTreeSet::new(), now: BTreeSet::new() }
+        Self { next: BTreeSet::new(), now: BTreeSet::new(), all_next: false, all_now: false }
     }
 }
 
@@ -73,9 +87,9 @@ impl<K: Ord + Clone, V> Watched<K, V> {
 
     /// A turn begins: what was marked until now is looked at in it.
     pub(super) fn turn(&mut self, changed: bool) {
-        self.always.now = std::mem::take(&mut self.always.next);
+        self.always.turn();
         if changed {
-            self.changed.now = std::mem::take(&mut self.changed.next);
+            self.changed.turn();
         }
     }
 
@@ -102,10 +116,15 @@ impl<K: Ord + Clone, V> Watched<K, V> {
     }
 
     pub(super) fn touch_all(&mut self) {
-        let keys: BTreeSet<K> = self.all.keys().cloned().collect();
-        self.always.next.extend(keys.iter().cloned());
-        self.unindexed.iter_mut().for_each(|unindexed| unindexed.extend(keys.iter().cloned()));
-        self.changed.next.extend(keys);
+        (self.always.all_next, self.changed.all_next) = (true, true);
+        self.unindexed.iter_mut().for_each(|unindexed| unindexed.extend(self.all.keys().cloned()));
+    }
+
+    fn marks(&self, pace: Pace) -> &Marks<K> {
+        match pace {
+            Pace::Always => &self.always,
+            Pace::Changed => &self.changed,
+        }
     }
 
     /// What is to be looked at, in order; also what is not there any more.
@@ -113,11 +132,20 @@ impl<K: Ord + Clone, V> Watched<K, V> {
         if self.thorough {
             return self.all.keys().cloned().collect();
         }
-        let marks = match pace {
-            Pace::Always => &self.always,
-            Pace::Changed => &self.changed,
-        };
-        marks.now.union(&marks.next).cloned().collect()
+        let marks = self.marks(pace);
+        let all = marks.are_all();
+        let keys = all.then(|| self.all.keys()).into_iter().flatten();
+        let marked = marks.now.union(&marks.next).filter(|key| !all || !self.all.contains_key(*key));
+        keys.chain(marked).cloned().collect()
+    }
+
+    /// Of what is to be looked at what is there, in order.
+    pub(super) fn looked_at(&self, pace: Pace) -> impl Iterator<Item = &V> {
+        let marks = self.marks(pace);
+        let all = self.thorough || marks.are_all();
+        let marked = (!all).then(|| marks.now.union(&marks.next).filter_map(|key| self.all.get(key)));
+        let every = all.then(|| self.all.values());
+        every.into_iter().flatten().chain(marked.into_iter().flatten())
     }
 
     /// What an index has to take in; also what is not there any more.
@@ -233,6 +261,25 @@ mod tests {
         assert_eq!(seen(&map, Pace::Changed), ["a"]);
         map.turn(true);
         assert!(seen(&map, Pace::Changed).is_empty());
+    }
+
+    #[test]
+    fn when_all_are_touched_what_comes_and_goes_later_is_looked_at_too() {
+        let mut map = Watched::default();
+        map.insert("b".to_owned(), 2);
+        map.insert("c".to_owned(), 3);
+        (0..2).for_each(|_| map.turn(true));
+        assert!(seen(&map, Pace::Always).is_empty());
+        map.touch_all();
+        map.turn(false);
+        map.insert("a".to_owned(), 1);
+        map.remove("c");
+        assert_eq!(seen(&map, Pace::Always), ["a", "b", "c"]);
+        assert_eq!(map.looked_at(Pace::Always).collect::<Vec<_>>(), [&1, &2], "of these two are there");
+        map.turn(false);
+        assert_eq!(seen(&map, Pace::Always), ["a", "c"]);
+        assert_eq!(seen(&map, Pace::Changed), ["a", "b", "c"], "no turn of theirs was in between");
+        assert_eq!(map.looked_at(Pace::Always).collect::<Vec<_>>(), [&1]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::api::node_claim::ClaimPhase;
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
-use crate::provision::claim::Object;
+use crate::provision::claim::{self, Object};
 use crate::provision::writes::{Pause, Writes};
 use crate::provision::{Because, Created, Effect, Replacement};
 
@@ -18,7 +18,9 @@ const GONE_AGAIN_MAX: Duration = Duration::from_secs(60);
 impl Provisioner {
     /// Creates claims, and removes those that are done with.
     pub(super) fn objects(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        for name in self.claims.to_look_at(Pace::Always) {
+        let may_act = |run: &&claim::Run| run.deleting || !matches!(run.object, Object::There { .. });
+        let of = self.claims.looked_at(Pace::Always).filter(may_act).map(|run| run.name.clone());
+        for name in of.collect::<Vec<_>>() {
             let before = effects.len();
             let Some(run) = self.claims.quietly(&name) else { continue };
             match &mut run.object {
@@ -108,7 +110,8 @@ impl Provisioner {
             if next.is_some() || writes.1.has(&replacement) {
                 writes.0 = run.changes();
             }
-            match writes.0 == run.changes() && writes.1.is_idle() && next.is_none() {
+            // The answer to what is on its way brings it back.
+            match writes.1.is_on_its_way() || writes.0 == run.changes() && writes.1.is_idle() {
                 true => self.found.unwritten.remove(&of.instance_id),
                 false => self.found.unwritten.insert(of.instance_id.clone()),
             };
