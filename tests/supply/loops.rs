@@ -189,7 +189,7 @@ fn f6_a_thousand_notices_that_trickle_in_share_their_calls() {
     let report = holds(supply.until(20_000));
     let last = report.claims.values().map(|claim| claim.asked_ms[&Spot] - claim.wanted_ms).max().unwrap();
     println!("1,000 notices in 4 s: each asked for within {last} ms by {} calls", report.figures.calls);
-    assert!(last <= 1_000, "{last}: nobody waits for a token");
+    assert!(last <= 1_250, "{last}: nobody waits for a token");
     assert!(report.figures.calls <= 60, "{}", report.figures.calls);
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A thousand notices reach the API server over some seconds. If each few of them made a call of their own, the bucket
 //! would be empty before the last ones came, and these would wait for tokens, five a second by EC2's example sizes. So as
-//! the bucket runs low, those that want the same wait a little for more of them; while it is more than half full nobody
+//! the bucket runs low, those that want the same wait a little for more of them, the longer the
+//! more of such groups there are; while it is more than half full nobody
 //! does.
 
 use std::collections::BTreeMap;
@@ -12,8 +13,11 @@ use super::Provisioner;
 use super::asking::Alike;
 use crate::domain::time::Instant;
 
-/// The longest that a claim waits for company, with the last token.
-const WITHIN: Duration = Duration::from_millis(250);
+/// How long a claim waits for company with the last token, for each of those that ask for different things.
+const EACH: Duration = Duration::from_millis(250);
+
+/// The longest that it does.
+const WITHIN: Duration = Duration::from_secs(1);
 
 /// When those that are alike asked last, as far as calls were scarce then; and when those who wait for company ask.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +42,8 @@ impl Provisioner {
     /// How long those that are alike leave between two calls.
     fn apart(&self, now: Instant) -> Duration {
         let left = self.bucket.left(now, self.unsent(now));
-        WITHIN.mul_f64((1.0 - 2.0 * left).clamp(0.0, 1.0))
+        let kinds = u32::try_from(self.sharing.last.len().max(1)).unwrap_or(u32::MAX);
+        EACH.saturating_mul(kinds).mul_f64((1.0 - 2.0 * left).clamp(0.0, 1.0)).min(WITHIN)
     }
 
     /// Whether these had better wait for others that are like them.

@@ -100,10 +100,18 @@ impl World {
         plain && doomed.replacement.none_comes && troubled
     }
 
-    /// Whether it was taken before it was Ready, and the claim that it was of has another now.
+    /// Whether it was taken before it was Ready, and the claim that it was of has another now; or is not wanted any more,
+    /// since the node that it was to stand in for stays.
     fn is_served_by_its_own_claim(&self, doomed: &Doomed) -> bool {
-        let of_episode = Some(&doomed.replacement).filter(|said| said.episode == doomed.episode);
-        let claim = of_episode.and_then(|said| self.claims.get(&said.claim));
+        let said = &doomed.replacement;
+        if said.episode != doomed.episode || said.claim.is_empty() {
+            return false;
+        }
+        let stands_in_for = said.claim.rsplit_once('-').map_or("", |(instance, _)| instance);
+        if self.unwanted.contains(&said.claim) || self.unwanted.contains(stands_in_for) {
+            return true;
+        }
+        let claim = self.claims.get(&said.claim);
         let other = claim.and_then(|claim| claim.status.instance_id.as_ref()).is_some_and(|id| *id != doomed.instance);
         other && claim.is_some_and(|claim| claim.status.phase == Some(ClaimPhase::Ready))
     }
