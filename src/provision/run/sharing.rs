@@ -2,9 +2,8 @@
 //!
 //! A thousand notices reach the API server over some seconds. If each few of them made a call of their own, the bucket
 //! would be empty before the last ones came, and these would wait for tokens, five a second by EC2's example sizes. So as
-//! the bucket runs low, those that want the same wait a little for more of them, the longer the
-//! more of such groups there are; while it is more than half full nobody
-//! does.
+//! the bucket runs low, those that want the same wait a little for more of them, the longer the more such groups there
+//! are; while it is more than half full nobody does.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
