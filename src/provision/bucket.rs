@@ -62,12 +62,6 @@ impl Bucket {
         if now < self.closed_until { 0 } else { then.tokens as usize }
     }
 
-    /// What part of it is left when so many tokens more are taken, from 0 to 1.
-    pub fn left(&self, now: Instant, taken: usize) -> f64 {
-        let left = self.available(now).saturating_sub(taken);
-        (left as f64 / self.size.max(1.0)).min(1.0)
-    }
-
     /// When there will be a token.
     pub fn next(&self, now: Instant) -> Instant {
         let mut then = *self;

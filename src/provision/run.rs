@@ -25,7 +25,6 @@ mod reading;
 mod remembering;
 mod reserved;
 mod retire;
-mod sharing;
 mod tidy;
 mod unheard;
 mod unused;
@@ -132,7 +131,6 @@ pub struct Provisioner {
     looks: Looks,
     /// What EC2 took while nobody heard of it.
     nameless: Nameless,
-    sharing: sharing::Sharing,
     /// NodeClaims that cannot be read, by name: what they name is not known.
     unread: BTreeSet<String>,
     unheard: Unheard,
@@ -197,7 +195,6 @@ impl Provisioner {
             collecting: collect::Collecting::default(),
             looks,
             nameless: Nameless::default(),
-            sharing: sharing::Sharing::default(),
             unread: BTreeSet::new(),
             unheard: Unheard::default(),
             said: BTreeSet::new(),
@@ -442,7 +439,6 @@ impl Provisioner {
             reading,
             term_ends,
             self.bucket_wakeup(),
-            self.sharing.wakeup(),
             self.tidy.wakeup(),
             self.retire_wakeup(),
             self.returns.wakeup(),

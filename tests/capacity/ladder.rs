@@ -56,7 +56,8 @@ async fn r6_quota_and_addresses_are_told_from_the_wire_for_what_they_are() {
     let log = provisioner.process.log();
     assert!(log.contains("the spot quota of") && !log.contains("/spot is short"), "{}", provisioner.process.log_tail());
     // Where no subnet has an address left on-demand has none either.
-    scene.ec2.plan().dry = [("spot", "InsufficientFreeAddressesInSubnet")].into();
+    let full = "InsufficientFreeAddressesInSubnet";
+    scene.ec2.plan().dry = [("spot", full), ("on-demand", full)].into();
     scene.doom(&second).await;
     eventually("it is known that the subnets are full", PATIENCE, async || {
         let log = provisioner.process.log();

@@ -52,15 +52,11 @@ async fn every_right_of_the_provisioner_is_needed_and_every_call_is_allowed() {
         if notices == 0 { Ok(()) } else { Err(record.to_string()) }
     })
     .await;
-    // AWS takes the instance: its Node goes. Its record, which is over then, is one too many.
+    // AWS takes the instance: its Node goes. Its record, which is over then, is one too many as soon as nobody stands in
+    // for it any more.
     scene.ec2.terminate(&node.instance).await;
     no_node(&scene, &node).await;
     scene.patch_status(&node, &json!({ "status": { "phase": "Gone" } })).await;
-    eventually("the record is collected", PATIENCE, async || {
-        let record = scene.cluster.interruption(&node).await;
-        if record.is_null() { Ok(()) } else { Err(record.to_string()) }
-    })
-    .await;
     let record = format!("/apis/spotkeeper.dev/v1alpha1/interruptions/{}", stand_in.instance);
     scene.cluster.delete(&record).await.expect("it can be deleted, so that the next request makes another");
     // A person deletes the claim: its node is drained, its instance is ended, and the claim goes.
@@ -68,6 +64,11 @@ async fn every_right_of_the_provisioner_is_needed_and_every_call_is_allowed() {
     scene.cluster.delete(&path).await.expect("it can be deleted");
     scene.cordons(&stand_in, "claim-deleted").await;
     scene.gone(&node).await;
+    eventually("the record is collected", PATIENCE, async || {
+        let record = scene.cluster.interruption(&node).await;
+        if record.is_null() { Ok(()) } else { Err(record.to_string()) }
+    })
+    .await;
     a_drain_is_taken_over(&scene).await;
     assert_eq!(scene.ec2.alive().await.len(), 0, "its instance was ended");
     // One that has found nothing yet when its announcement is withdrawn is deleted by the provisioner.

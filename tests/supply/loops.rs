@@ -178,21 +178,6 @@ fn f6_a_thousand_notices_are_all_asked_for_within_five_seconds_of_documented_buc
     assert_eq!((report.figures.launched, report.figures.throttled), (1_000, 0));
 }
 
-/// As they come where the API server shares its cores with everything else: one by one, over four seconds.
-#[test]
-fn f6_a_thousand_notices_that_trickle_in_share_their_calls() {
-    let mut supply = a_cluster(1_000);
-    for node in 0..1_000 {
-        supply = supply.at(5_000 + 4 * node as u64, Step::Doom { node });
-    }
-    supply.bucket = (50, 5.0);
-    let report = holds(supply.until(20_000));
-    let last = report.claims.values().map(|claim| claim.asked_ms[&Spot] - claim.wanted_ms).max().unwrap();
-    println!("1,000 notices in 4 s: each asked for within {last} ms by {} calls", report.figures.calls);
-    assert!(last <= 1_250, "{last}: nobody waits for a token");
-    assert!(report.figures.calls <= 60, "{}", report.figures.calls);
-}
-
 #[test]
 fn f4_spot_that_is_back_is_asked_for_again() {
     let supply = a_cluster(2).at(1_000, dry()).at(2_000, Step::Doom { node: 0 }).at(3 * MINUTE, back());

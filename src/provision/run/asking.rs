@@ -15,8 +15,8 @@ use crate::provision::leadership::CALL_TIMEOUT;
 use crate::provision::{Because, Effect, launch};
 
 /// Claims that want the same of the same rung share a call.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Alike {
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Alike {
     capacity: CapacityType,
     order: Vec<CapacityType>,
     requirements: Vec<Requirement>,
@@ -41,7 +41,6 @@ impl Provisioner {
     /// Every claim without capacity asks on its rung, or goes on to the next one, until it asks or waits.
     pub(super) fn look_for_capacity(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         // Without a token nobody could ask; who waits shares the next call.
-        self.sharing.begin(now);
         let must_wait = self.catalog.is_empty() || self.remembering.is_awaited(now);
         if must_wait || self.unsent(now) >= self.bucket.available(now) {
             return;
@@ -116,9 +115,6 @@ impl Provisioner {
                 // They wait for a token, and share the call then.
                 return moved;
             }
-            if self.waits_for_company(now, alike, names.len()) {
-                return moved;
-            }
             let count = names.len().min(self.settings.share_max).min(self.slots(alike.capacity, &overrides));
             let (count, overrides) = match self.within(alike, count, overrides, effects) {
                 Ok(Some(room)) => room,
@@ -129,7 +125,6 @@ impl Provisioner {
             let count = count.min(self.slots(alike.capacity, &overrides));
             let rest = names.split_off(count);
             self.launch(now, alike, &recipe, &names, overrides, effects);
-            self.asked_together(now, alike);
             names = rest;
         }
         moved
@@ -258,7 +253,7 @@ impl Provisioner {
     }
 
     /// Calls that want a token, or will as soon as they are written down.
-    pub(super) fn unsent(&self, now: Instant) -> usize {
+    fn unsent(&self, now: Instant) -> usize {
         self.launches.values().filter(|run| run.is_due(now) || run.is_being_written()).count()
     }
 

@@ -171,7 +171,7 @@ impl Provisioner {
         let orphaned = early.filter(|run| {
             let Some(of) = run.spec.replaces.as_ref().map(|of| &of.instance_id) else { return true };
             let stays = self.claims.of_instance(of).any(|old| !old.deleting);
-            !stays && !(run.has_instance() && self.taken(of))
+            !(stays || run.has_instance() && self.taken(of))
         });
         orphaned.map(|run| run.name.clone()).collect()
     }

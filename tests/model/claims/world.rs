@@ -73,6 +73,7 @@ pub struct Message {
 }
 
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "few at a time")]
 pub enum What {
     Request(Effect),
     /// EC2's answer to a launch.

@@ -104,7 +104,7 @@ pub struct Message {
 }
 
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "few at a time")]
+#[allow(clippy::large_enum_variant, reason = "few at a time")]
 pub enum What {
     /// To the API server: of an ask with its place in the ledger.
     Call(Effect, Option<(usize, usize)>),

@@ -124,12 +124,14 @@ fn needed(form: &HashMap<String, String>, has: &Tags) -> Vec<(&'static str, Reso
     let make = |kind: &str| Resource { given: given(form, kind), ..Resource::any(kind) };
     let tag = |kind: &str, by| ("ec2:CreateTags", Resource { created_by: Some(by), ..make(kind) });
     let all = |action: &'static str, kinds: &[&str]| kinds.iter().map(|kind| (action, make(kind))).collect::<Vec<_>>();
+    let there = ["launch-template", "subnet", "security-group", "image"];
+    let more = ["instance", "volume", "network-interface", "spot-instances-request", "key-pair"];
+    let run = all("ec2:RunInstances", &[&more, &there[..]].concat());
     match form.get("Action").map(String::as_str).unwrap_or_default() {
+        "RunInstances" => run,
         "CreateFleet" => {
-            let there = ["launch-template", "subnet", "security-group", "image"];
             let mut needs = all("ec2:CreateFleet", &[&["fleet", "instance"], &there[..]].concat());
-            let more = ["instance", "volume", "network-interface", "spot-instances-request", "key-pair"];
-            needs.extend(all("ec2:RunInstances", &[&more, &there[..]].concat()));
+            needs.extend(run);
             needs.extend([
                 tag("fleet", "CreateFleet"),
                 tag("instance", "CreateFleet"),
