@@ -5,19 +5,10 @@ use std::time::Duration;
 use spotkeeper::api::interruption::Phase;
 use spotkeeper::domain::notice::Kind;
 use spotkeeper::provision::{Doomed, Effect, Input, NodeView, Record, Replacement};
-use spotkeeper::sim::supply::Report;
 use spotkeeper::sim::supply::scenario::{Step, Supply, a_cluster};
 
 use super::leader::{Leader, id, seen};
-
-const MINUTE: u64 = 60_000;
-
-#[track_caller]
-fn holds(supply: Supply) -> Report {
-    let report = supply.run();
-    assert!(report.findings.is_empty(), "{}", report.told());
-    report
-}
+use super::worlds::{MINUTE, holds};
 
 /// So many nodes of one group are taken.
 fn of_a_group(nodes: usize) -> Supply {

@@ -2,17 +2,9 @@
 
 use spotkeeper::api::node_claim::ClaimPhase;
 use spotkeeper::domain::offering::CapacityType::{OnDemand, Spot};
-use spotkeeper::sim::supply::Report;
 use spotkeeper::sim::supply::scenario::{State, Step, Supply, a_cluster, a_pool};
 
-const MINUTE: u64 = 60_000;
-
-#[track_caller]
-fn holds(supply: Supply) -> Report {
-    let report = supply.run();
-    assert!(report.findings.is_empty(), "{}", report.told());
-    report
-}
+use super::worlds::{MINUTE, holds};
 
 /// Nodes that were all made without a launch template, of so many kinds.
 fn plain(nodes: usize, kinds: usize) -> Supply {

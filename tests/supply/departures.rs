@@ -12,16 +12,9 @@ use spotkeeper::provision::{
     Block, Doomed, Effect, Input, Instance, NodeView, Provisioner, Record, Replacement, Settings,
 };
 use spotkeeper::sim::supply::Report;
-use spotkeeper::sim::supply::scenario::{Step, Supply, a_cluster};
+use spotkeeper::sim::supply::scenario::{Step, a_cluster};
 
-const MINUTE: u64 = 60_000;
-
-#[track_caller]
-fn holds(supply: Supply) -> Report {
-    let report = supply.run();
-    assert!(report.findings.is_empty(), "{}", report.told());
-    report
-}
+use super::worlds::{MINUTE, holds};
 
 fn secs(report: &Report, words: &str) -> f64 {
     let line = report.story.iter().find(|line| line.contains(words));

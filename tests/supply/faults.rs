@@ -4,14 +4,7 @@ use spotkeeper::domain::offering::CapacityType::{OnDemand, Spot};
 use spotkeeper::sim::supply::Report;
 use spotkeeper::sim::supply::scenario::{State, Step, Supply, a_cluster};
 
-const MINUTE: u64 = 60_000;
-
-#[track_caller]
-fn holds(supply: Supply) -> Report {
-    let report = supply.run();
-    assert!(report.findings.is_empty(), "{}", report.told());
-    report
-}
+use super::worlds::{MINUTE, holds};
 
 /// One doomed node, EC2 refusing spot with this code.
 fn refused(code: &'static str) -> Report {

@@ -7,19 +7,10 @@ use spotkeeper::api::node_claim::{ClaimPhase, NodeClaimStatus};
 use spotkeeper::domain::notice::InstanceId;
 use spotkeeper::interruption::Outcome;
 use spotkeeper::provision::{Effect, Input, NodeView};
-use spotkeeper::sim::supply::Report;
-use spotkeeper::sim::supply::scenario::{Step, Supply, a_cluster};
+use spotkeeper::sim::supply::scenario::{Step, a_cluster};
 
 use super::leader::{Leader, claim, id, offering, seen};
-
-const MINUTE: u64 = 60_000;
-
-#[track_caller]
-fn holds(supply: Supply) -> Report {
-    let report = supply.run();
-    assert!(report.findings.is_empty(), "{}", report.told());
-    report
-}
+use super::worlds::{MINUTE, holds};
 
 /// Its own claim asks for another; a second claim for the same loss would leave two nodes where one was.
 #[test]

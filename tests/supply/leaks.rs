@@ -6,20 +6,11 @@ use spotkeeper::api::launch::LaunchStatus;
 use spotkeeper::domain::notice::InstanceId;
 use spotkeeper::interruption::Outcome;
 use spotkeeper::provision::{Effect, Input, Instance, Launch, NodeView};
-use spotkeeper::sim::supply::Report;
-use spotkeeper::sim::supply::scenario::{State, Step, Supply, a_cluster};
+use spotkeeper::sim::supply::scenario::{State, Step, a_cluster};
 
 use super::endings::over;
 use super::leader::{Leader, id, seen};
-
-const MINUTE: u64 = 60_000;
-
-#[track_caller]
-fn holds(supply: Supply) -> Report {
-    let report = supply.run();
-    assert!(report.findings.is_empty(), "{}", report.told());
-    report
-}
+use super::worlds::{MINUTE, holds};
 
 /// So many instances with this cluster's tag, of launches that nobody knows.
 fn nobodys(count: usize) -> Vec<Instance> {

@@ -5,15 +5,7 @@ use spotkeeper::domain::offering::CapacityType::{OnDemand, Spot};
 use spotkeeper::sim::supply::scenario::{State, Step, Supply, a_cluster, a_pool};
 use spotkeeper::sim::supply::{ClaimAtEnd, Report};
 
-const MINUTE: u64 = 60_000;
-
-/// Runs it; nothing may be found.
-#[track_caller]
-fn holds(supply: Supply) -> Report {
-    let report = supply.run();
-    assert!(report.findings.is_empty(), "{}", report.told());
-    report
-}
+use super::worlds::{MINUTE, holds};
 
 /// Of the claim for the first node: how long until EC2 was asked for this, and until there was a Ready node.
 fn first(report: &Report) -> &ClaimAtEnd {

@@ -21,3 +21,4 @@ mod retire;
 mod returns;
 mod seeds;
 mod witness;
+mod worlds;

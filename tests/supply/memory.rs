@@ -4,14 +4,7 @@ use spotkeeper::domain::offering::CapacityType::{OnDemand, Spot};
 use spotkeeper::sim::supply::Report;
 use spotkeeper::sim::supply::scenario::{Step, Supply, a_cluster};
 
-const MINUTE: u64 = 60_000;
-
-#[track_caller]
-fn holds(supply: Supply) -> Report {
-    let report = supply.run();
-    assert!(report.findings.is_empty(), "{}", report.told());
-    report
-}
+use super::worlds::{MINUTE, holds};
 
 fn dry() -> Step {
     Step::Left { capacity: Spot, zone: None, left: Some(0) }

@@ -6,15 +6,7 @@ use spotkeeper::domain::requirements::{Operator, Requirement};
 use spotkeeper::sim::supply::Report;
 use spotkeeper::sim::supply::scenario::{STARTING, State, Step, Supply, a_cluster, a_pool};
 
-const MINUTE: u64 = 60_000;
-
-/// Runs it; nothing may be found.
-#[track_caller]
-fn holds(supply: Supply) -> Report {
-    let report = supply.run();
-    assert!(report.findings.is_empty(), "{}", report.told());
-    report
-}
+use super::worlds::{MINUTE, holds};
 
 #[test]
 fn a_node_of_a_pool_is_replaced_by_one_of_its_class() {

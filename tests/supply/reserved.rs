@@ -5,14 +5,7 @@ use spotkeeper::domain::offering::CapacityType::{OnDemand, Reserved, Spot};
 use spotkeeper::sim::supply::Report;
 use spotkeeper::sim::supply::scenario::{Step, Supply, a_cluster, a_pool};
 
-const MINUTE: u64 = 60_000;
-
-#[track_caller]
-fn holds(supply: Supply) -> Report {
-    let report = supply.run();
-    assert!(report.findings.is_empty(), "{}", report.told());
-    report
-}
+use super::worlds::{MINUTE, holds};
 
 /// What is reserved first, then spot, then on-demand.
 fn a_reserving_pool() -> NodePoolSpec {

@@ -1,16 +1,8 @@
 //! Nodes of ours that are to go are emptied before their instances are ended.
 
-use spotkeeper::sim::supply::Report;
 use spotkeeper::sim::supply::scenario::{Step, Supply, a_cluster};
 
-const MINUTE: u64 = 60_000;
-
-#[track_caller]
-fn holds(supply: Supply) -> Report {
-    let report = supply.run();
-    assert!(report.findings.is_empty(), "{}", report.told());
-    report
-}
+use super::worlds::{MINUTE, holds};
 
 /// One node was interrupted, and its stand-in runs pods by the fifth minute.
 fn with_a_stand_in() -> Supply {

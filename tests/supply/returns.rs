@@ -6,15 +6,10 @@ use spotkeeper::domain::offering::CapacityType::{self, OnDemand, Spot};
 use spotkeeper::sim::supply::Report;
 use spotkeeper::sim::supply::scenario::{State, Step, Supply, a_cluster};
 
+use super::worlds::holds;
+
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
-
-#[track_caller]
-fn holds(supply: Supply) -> Report {
-    let report = supply.run();
-    assert!(report.findings.is_empty(), "{}", report.told());
-    report
-}
 
 fn left(capacity: CapacityType, zone: Option<usize>, left: Option<u32>) -> Step {
     Step::Left { capacity, zone, left }

@@ -1,18 +1,11 @@
 //! EC2 as the third witness of a notice, and nodes that it takes while nobody hears of it.
 
 use spotkeeper::sim::supply::Report;
-use spotkeeper::sim::supply::scenario::{State, Step, Supply, a_cluster};
+use spotkeeper::sim::supply::scenario::{State, Step, a_cluster};
 
-const MINUTE: u64 = 60_000;
+use super::worlds::{MINUTE, holds};
 
 const FIRST: &str = "i-00000000000000001";
-
-#[track_caller]
-fn holds(supply: Supply) -> Report {
-    let report = supply.run();
-    assert!(report.findings.is_empty(), "{}", report.told());
-    report
-}
 
 /// When something was said, in milliseconds.
 #[track_caller]
