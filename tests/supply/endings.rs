@@ -63,6 +63,20 @@ fn an_instance_that_ec2_shows_to_be_anothers_is_not_ended_whatever_a_claim_says(
 }
 
 #[test]
+fn two_claims_whose_instances_are_anothers_are_let_go_in_one_turn() {
+    let deleted = |number: usize| {
+        let name = format!("c{number}");
+        Claim { deleting: true, ..claim(&name, &name, ready(&id(number))) }
+    };
+    let mut leader = Leader::new(vec![deleted(1), deleted(2)], Vec::new());
+    leader.reads(vec![seen(&id(1), None), seen(&id(2), None)]);
+    leader.later(Duration::from_secs(60));
+    assert_eq!((leader.ends(), leader.said("NotOurs")), (0, 2));
+    let gone = leader.done.iter().filter(|effect| matches!(effect, Effect::DeleteClaim { .. })).count();
+    assert_eq!(gone, 2, "{:?}", leader.done);
+}
+
+#[test]
 fn a_refused_termination_is_said_once_and_tried_again_ever_more_rarely() {
     let mut deleted = claim("c", "u", ready(&id(1)));
     deleted.deleting = true;

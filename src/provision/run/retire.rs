@@ -37,14 +37,16 @@ impl Provisioner {
     /// A claim whose node is empty, for whatever reason it was to be, is done with: there is no way back from here.
     fn let_go(&mut self, now: Instant, wanted: &BTreeMap<InstanceId, Why>, effects: &mut Vec<Effect>) {
         let mut said = Vec::new();
-        for (instance, (why, _)) in wanted {
-            if !self.is_drained(now, instance) {
-                continue;
-            }
-            let name = self.claims.of_instance(instance).find(|run| !run.deleting).map(|run| run.name.clone());
-            if let Some(run) = name.and_then(|name| self.claims.get_mut(&name)) {
-                run.leaves = Some(*why);
-                said.push((run.name.clone(), run.unwanted(why.words())));
+        let drained = wanted.iter().filter(|(instance, _)| self.is_drained(now, instance));
+        let of = |(instance, (why, _)): (&InstanceId, &Why)| {
+            let run = self.claims.of_instance(instance).find(|run| !run.deleting)?;
+            Some((run.name.clone(), *why))
+        };
+        // All are found before any is changed: by its instance a claim is found by what it was when the turn began.
+        for (name, why) in drained.filter_map(of).collect::<Vec<_>>() {
+            if let Some(run) = self.claims.get_mut(&name) {
+                run.leaves = Some(why);
+                said.push((name, run.unwanted(why.words())));
             }
         }
         said.into_iter().for_each(|(name, because)| self.say(&name, because, effects));

@@ -88,7 +88,7 @@ impl Provisioner {
         let Some(ending) = self.tidy.ending.get_mut(instance) else { return };
         ending.on_its_way = false;
         match outcome {
-            Outcome::Done => self.is_done_with(instance),
+            Outcome::Done => self.is_done_with(now, instance),
             Outcome::Refused(why) | Outcome::Failed(why) => {
                 let pause = END_AGAIN.saturating_mul(1 << ending.tries.min(8)).min(END_AGAIN_MAX);
                 ending.again = Some(now + pause);
@@ -102,7 +102,8 @@ impl Provisioner {
     }
 
     /// Nothing more is to be done about an instance: whose it was is free of it.
-    fn is_done_with(&mut self, instance: &InstanceId) {
+    fn is_done_with(&mut self, now: Instant, instance: &InstanceId) {
+        self.claims.index(now);
         self.tidy.ending.get_mut(instance).into_iter().for_each(|ending| ending.done = true);
         let of = self.claims.of_instance(instance).find(|run| run.deleting).map(|run| run.name.clone());
         let run = of.and_then(|name| self.claims.get_mut(&name));
@@ -176,7 +177,7 @@ impl Provisioner {
             }
         }
         for instance in foreign {
-            self.is_done_with(&instance);
+            self.is_done_with(now, &instance);
             self.say(instance.as_str(), Because::NotOurs { instance: instance.clone() }, effects);
         }
     }
