@@ -99,6 +99,8 @@ impl Provisioner {
             }
         }
         while !names.is_empty() {
+            // Those that asked before them in this turn have changed.
+            self.claims.index(now);
             let Some(spec) = self.claims.get(&names[0]).map(|run| run.spec.clone()) else { return false };
             let overrides = match self.rung(now, &spec, &recipe, alike.capacity) {
                 Rung::Ask(overrides) => overrides,
@@ -180,6 +182,7 @@ impl Provisioner {
     fn wait(&mut self, now: Instant, names: Vec<String>, effects: &mut Vec<Effect>) {
         let mut known: BTreeMap<Same, Option<Instant>> = BTreeMap::new();
         for name in names {
+            self.claims.index(now);
             let Some(run) = self.claims.get(&name) else { continue };
             let mut spec = run.spec.clone();
             if run.capped_at.is_some() {
