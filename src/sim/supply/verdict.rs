@@ -108,7 +108,8 @@ impl World {
             return false;
         }
         let stands_in_for = said.claim.rsplit_once('-').map_or("", |(instance, _)| instance);
-        if self.unwanted.contains(&said.claim) || self.unwanted.contains(stands_in_for) {
+        let stays = |of: &Doomed| of.instance.as_str() == stands_in_for && of.phase == Phase::Cancelled;
+        if self.unwanted.contains(&said.claim) || self.doomed.values().any(stays) {
             return true;
         }
         let claim = self.claims.get(&said.claim);

@@ -313,7 +313,9 @@ impl World {
             Step::Doom { node } => self.doom(node),
             Step::DoomMany { from, count } => (from..from + count).for_each(|node| self.doom(node)),
             Step::Withdraw { node } => {
-                if let Some(id) = self.cloud.instances.get(node).map(|one| one.id.clone())
+                // Whoever would withdraw it has ended with its node.
+                let living = self.cloud.instances.get(node).filter(|one| one.died_ms.is_none());
+                if let Some(id) = living.map(|one| one.id.clone())
                     && let Some(doomed) = self.doomed.get_mut(&id)
                 {
                     doomed.phase = Phase::Cancelled;
