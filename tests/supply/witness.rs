@@ -122,6 +122,20 @@ fn a_stand_in_that_is_taken_unheard_is_replaced_too() {
 }
 
 #[test]
+fn what_was_taken_unheard_is_written_down_to_the_end_by_who_never_saw_its_node() {
+    for seed in 0..20 {
+        let mut supply = a_cluster(2).at(20_000, Step::TakeUnheard { node: 0 });
+        supply.seed = seed;
+        supply.settings.resync = std::time::Duration::from_secs(1);
+        // The notice is in the record by then; the Node goes while nobody looks.
+        let kill = |replica| Step::Kill { replica, down_ms: 60_000 };
+        let report = holds(supply.at(26_000, kill(0)).at(26_000, kill(1)).until(20 * MINUTE));
+        let claim = report.claims.get(&format!("{FIRST}-1"));
+        assert!(claim.is_some_and(|claim| claim.ready_ms.is_some()), "seed {seed}: {}", report.told());
+    }
+}
+
+#[test]
 fn a_node_whose_record_somebody_deletes_is_not_written_down_anew() {
     for nodes_stay in [false, true] {
         let mut supply = a_cluster(2).at(2_000, Step::Doom { node: 0 });

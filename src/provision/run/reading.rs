@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::unheard::is_begun;
 use super::{NOT_SHOWN_YET, Provisioner, READ_AGAIN};
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
@@ -50,7 +51,8 @@ impl Provisioner {
         }
         self.reading.on_its_way = true;
         let nodes = self.nodes.values().chain(self.unheard.went(now)).filter_map(|node| node.instance.clone());
-        let of: BTreeSet<InstanceId> = nodes.chain(self.reading.wanted.iter().cloned()).collect();
+        let begun = self.doomed.values().filter(|doomed| is_begun(doomed)).map(|doomed| doomed.instance.clone());
+        let of: BTreeSet<InstanceId> = nodes.chain(begun).chain(self.reading.wanted.iter().cloned()).collect();
         self.gone.asks(&of);
         effects.push(Effect::ReadInstances { of: of.into_iter().collect() });
     }

@@ -12,7 +12,7 @@ use crate::interruption::Outcome;
 use crate::provision::demand::wants;
 use crate::provision::witness;
 use crate::provision::writes::Writes;
-use crate::provision::{Because, Effect, NodeView};
+use crate::provision::{Because, Doomed, Effect, NodeView};
 
 /// For how long a Node that went is remembered: also by a replica that leads only later.
 const REMEMBERED: Duration = Duration::from_secs(600);
@@ -108,18 +108,20 @@ impl Provisioner {
 
     /// A whole list of instances has come: which of those that have, or had, a Node were taken unheard.
     pub(super) fn look_for_unheard(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let mut found: BTreeMap<InstanceId, (NodeView, InstanceState)> = BTreeMap::new();
-        for node in self.unheard.went(now).chain(self.nodes.values()) {
-            let Some(id) = &node.instance else { continue };
+        let mut found: BTreeMap<InstanceId, (String, String, InstanceState)> = BTreeMap::new();
+        let seen = self.unheard.went(now).chain(self.nodes.values());
+        let seen = seen.filter_map(|node| Some((node.instance.as_ref()?, &node.name, node.provider_id.as_ref())));
+        let begun = self.doomed.values().filter(|doomed| is_begun(doomed));
+        let begun = begun.map(|doomed| (&doomed.instance, &doomed.node, Some(&doomed.record.provider_id)));
+        for (id, node, provider_id) in begun.chain(seen) {
             let state = self.instances.get(id).and_then(|one| one.taken);
             let ends = state.filter(|of| matches!(of, InstanceState::ShuttingDown | InstanceState::Terminated));
             if let Some(state) = ends.filter(|state| !self.is_heard(now, id, *state)) {
-                found.insert(id.clone(), (node.clone(), state));
+                found.insert(id.clone(), (node.clone(), provider_id.cloned().unwrap_or_default(), state));
             }
         }
         let wall = self.epoch.wall(now);
-        for (instance, (node, state)) in found {
-            let (name, provider_id) = (node.name.clone(), node.provider_id.clone().unwrap_or_default());
+        for (instance, (name, provider_id, state)) in found {
             let because = Because::TakenUnheard { node: name.clone(), instance: instance.clone(), state };
             let entry = witness::unheard(state, wall);
             if state != InstanceState::Terminated {
@@ -215,4 +217,10 @@ impl Provisioner {
             }
         }
     }
+}
+
+/// Whether it was begun to be written down that an instance was taken unheard: while it shut down. Whoever leads when it
+/// has ended may never have seen its Node.
+pub(super) fn is_begun(doomed: &Doomed) -> bool {
+    doomed.phase == Phase::Noticed && doomed.notices.iter().any(witness::is_unheard)
 }

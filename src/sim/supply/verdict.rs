@@ -101,7 +101,7 @@ impl World {
     }
 
     /// Whether it was taken before it was Ready, and the claim that it was of has another now; or is not wanted any more,
-    /// since the node that it was to stand in for stays.
+    /// since the node that it was to stand in for stays, or its group has replaced it.
     fn is_served_by_its_own_claim(&self, doomed: &Doomed) -> bool {
         let said = &doomed.replacement;
         if said.episode != doomed.episode || said.claim.is_empty() {
@@ -109,7 +109,8 @@ impl World {
         }
         let stands_in_for = said.claim.rsplit_once('-').map_or("", |(instance, _)| instance);
         let stays = |of: &Doomed| of.instance.as_str() == stands_in_for && of.phase == Phase::Cancelled;
-        if self.unwanted.contains(&said.claim) || self.doomed.values().any(stays) {
+        let off = self.unwanted.contains(&said.claim) || self.doomed.values().any(stays);
+        if off || self.is_bridged(&doomed.instance, &said.claim) {
             return true;
         }
         let claim = self.claims.get(&said.claim);
