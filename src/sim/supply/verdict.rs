@@ -113,9 +113,10 @@ impl World {
         if off || self.is_bridged(&doomed.instance, &said.claim) {
             return true;
         }
-        let claim = self.claims.get(&said.claim);
-        let other = claim.and_then(|claim| claim.status.instance_id.as_ref()).is_some_and(|id| *id != doomed.instance);
-        other && claim.is_some_and(|claim| claim.status.phase == Some(ClaimPhase::Ready))
+        let Some(claim) = self.claims.get(&said.claim) else { return false };
+        let other = claim.status.instance_id.as_ref().is_some_and(|id| *id != doomed.instance);
+        // It may have given up, as any other may.
+        other && claim.status.phase == Some(ClaimPhase::Ready) || claim.status.never_registered >= 2
     }
 
     /// Everybody who wanted a node has one, where EC2 had one to give.
