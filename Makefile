@@ -15,8 +15,7 @@ RELEASE := $(CARGO_TARGET_DIR)/$(MUSL)/release/spotkeeper-agent
 STATIC := CC_$(subst -,_,$(MUSL))=musl-gcc cargo build --release --locked --target $(MUSL) --no-default-features
 CARGO_DENY := 0.20.2
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-FILES := $(CARGO_TARGET_DIR)/image-files
-IMAGE := $(CARGO_TARGET_DIR)/spotkeeper-agent.tar
+IMAGES := $(CARGO_TARGET_DIR)/images
 # No daemon, no user namespaces, no overlay file system: it works in a container as well.
 BUILDAH := STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot buildah
 
@@ -33,16 +32,16 @@ demo: tools parts ## See it work: a real control plane, three nodes, three notic
 test: tools parts image ## Every test, on a real control plane and in a real browser: what CI runs
 	$(call need,chromium,chromium)
 	cargo check --lib --no-default-features
-	SPOTKEEPER_IMAGE=$(IMAGE) cargo test --features agent
+	SPOTKEEPER_IMAGE=$(IMAGES)/spotkeeper-agent.tar cargo test --features agent
 	cargo test --features plan --test plan_live
 	cargo test --profile verify --no-default-features --features model --test model
 	cargo test --features agent,provisioner --lib --test capacity --test generated --test provisioner_cli
 
 .PHONY: verify
-verify: tools ## Go far: models with two mishaps at once, 100,000 drawn worlds of each simulator (minutes to an hour)
+verify: tools ## Go far: models with two mishaps at once, 100,000 drawn worlds of each core (minutes to hours)
 	SPOTKEEPER_MODEL_DEVIATIONS=2 cargo test --profile verify --no-default-features --features model --test model -- --nocapture
-	SPOTKEEPER_SIM_SEEDS=100000 SPOTKEEPER_SUPPLY_SEEDS=100000 cargo test --profile verify --no-default-features \
-	  --features sim --test sim --test supply -- --nocapture the_invariants
+	SPOTKEEPER_SIM_SEEDS=100000 SPOTKEEPER_SUPPLY_SEEDS=100000 SPOTKEEPER_SYSTEM_SEEDS=10000 cargo test --profile verify --no-default-features \
+	  --features sim --test sim --test supply --test system -- --nocapture the_invariants
 
 .PHONY: check
 check: tools ## Format, lints in every feature set, the pure core alone, licences and sources of dependencies
@@ -60,6 +59,7 @@ check: tools ## Format, lints in every feature set, the pure core alone, licence
 	! cargo tree --no-default-features --features plan --edges normal | grep -E 'aws-(sdk|config)'
 	@command -v cargo-deny >/dev/null || cargo install --locked --root $(CACHE)/tools cargo-deny@$(CARGO_DENY)
 	PATH="$(CACHE)/tools/bin:$$PATH" cargo deny --offline check bans licenses sources
+	PATH="$(CACHE)/tools/bin:$$PATH" cargo deny --offline --all-features check licenses sources
 
 .PHONY: bench pace
 bench: tools parts release pace ## Measure it: prints a table, writes JSON (about a quarter of an hour)
@@ -78,33 +78,45 @@ release: agent ## The static release binaries of both programs (the AWS SDK for 
 	$(STATIC) --features provisioner --bin spotkeeper-provisioner
 
 .PHONY: agent
-agent: tools
+agent: tools ## The static release binary of the agent alone
 	rustup target list --installed | grep -qx $(MUSL) || rustup target add $(MUSL) || rustup target add $(MUSL)
 	$(call need,musl-gcc,musl-tools)
 	$(call need,update-ca-certificates,ca-certificates)
 	$(STATIC) --features agent --bin spotkeeper-agent
 
 .PHONY: image
-image: agent ## The container image, with this machine's binary, as an OCI archive (buildah)
-	$(call need,buildah,buildah)
-	rm -rf $(FILES) $(IMAGE) && install -D $(RELEASE) $(FILES)/spotkeeper-agent
-	install -D -m 644 /etc/ssl/certs/ca-certificates.crt $(FILES)/etc/ssl/certs/ca-certificates.crt
-	$(BUILDAH) build --target agent --build-context files=$(FILES) --tag spotkeeper-agent:$(VERSION) .
-	$(BUILDAH) push -q spotkeeper-agent:$(VERSION) oci-archive:$(IMAGE)
-	@echo "the image is $(IMAGE)"
+image: agent ## The agent's container image, with this machine's binary, as an OCI archive (buildah)
+	$(call image,agent)
+
+.PHONY: images
+images: image release ## The container images of both programs, and their tests
+	$(call image,provisioner)
+	for program in agent provisioner; do \
+	  SPOTKEEPER_IMAGE=$(IMAGES)/spotkeeper-$$program.tar SPOTKEEPER_IMAGE_OF=$$program cargo test --features agent --test image; done
 
 .PHONY: parts
-parts:
+parts: ## The lab's parts: etcd, the control plane, kwok, mocks of AWS
 	@tests/lab/parts.sh >/dev/null
 
 .PHONY: tools
-tools:
+tools: ## What everything needs: installed where that can be done without asking, else named
 	$(call need,cargo,,Rust 1.95 from https://rustup.rs)
 	@cargo --version >/dev/null 2>&1 || rustup toolchain install --no-self-update
 	$(call need,go,,Go 1.26 from https://go.dev/dl)
 	$(call need,cc,gcc)
 	$(call need,python3,python3 python3-venv)
 	$(call need,openssl,openssl)
+
+# image PROGRAM: puts the binary that is built, and the certificate authorities, into the image that the Dockerfile says.
+define image
+	$(call need,buildah,buildah)
+	rm -rf $(IMAGES)/$(1) $(IMAGES)/spotkeeper-$(1).tar
+	install -D $(dir $(RELEASE))spotkeeper-$(1) $(IMAGES)/$(1)/spotkeeper-$(1)
+	install -D -m 644 /etc/ssl/certs/ca-certificates.crt $(IMAGES)/$(1)/etc/ssl/certs/ca-certificates.crt
+	$(BUILDAH) build --target $(1) --build-context $(1)-files=$(IMAGES)/$(1) --tag spotkeeper-$(1):$(VERSION) .
+	$(BUILDAH) push -q spotkeeper-$(1):$(VERSION) oci-archive:$(IMAGES)/spotkeeper-$(1).tar
+	@echo "the image is $(IMAGES)/spotkeeper-$(1).tar"
+endef
 
 # need COMMAND,DEBIAN PACKAGES[,WORDS]: installs what is missing where that can be done without asking, else names it.
 define need

@@ -8,6 +8,11 @@
 //!  Node, pods ───┼─> Input ───────> interruption::Keeper ──> Effect ──> API server, notice endpoint, log
 //!  Interruption ─┘      ^              (pure, no clock)          │
 //!                       └────────────── results ─────────────────┘
+//!
+//!  Interruptions ┐
+//!  claims, pools ┼─> Input ──> provision::Provisioner ──> Effect ──> EC2, API server, log
+//!  Nodes, EC2 ───┘      ^        (pure, no clock)            │
+//!                       └─────────── results ────────────────┘
 //! ```
 //!
 //! # Where things are

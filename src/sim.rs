@@ -1,4 +1,11 @@
-//! Whole interruptions in virtual time: the real core, and a world that is as unkind as wanted.
+//! Whole interruptions in virtual time: the real cores, and a world that is as unkind as wanted. There are three worlds:
+//!
+//! - this one, of agents alone: nodes, notices, drains;
+//! - [`supply`], of provisioners alone: claims, Launches, an EC2 that runs dry;
+//! - [`system`], of both together, which is what `spotkeeper rehearse` and `spotkeeper plan` run. [`reference`](mod@reference)
+//!   has the models of other systems in it, [`page`] shows how it went.
+//!
+//! In this one:
 //!
 //! A [`Scenario`] is written by hand ([`scenario::a_cluster`]) or drawn from a seed ([`Scenario::from_seed`]). It is
 //! run without a clock, a thread or a network, and gives the same [`Report`] at every run, to the byte.

@@ -1,5 +1,5 @@
-//! The container image that `make image` builds: what is in it, and that it runs as the manifests run it, with a
-//! read-only root and as nobody in particular.
+//! A container image that `make image` or `make images` has built: what is in it, and that it runs as the manifests run
+//! it, with a read-only root and as nobody in particular.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,6 +11,12 @@ struct Image {
     _dir: tempfile::TempDir,
     root: PathBuf,
     config: Value,
+}
+
+/// The program whose image is looked at: `agent`, or `provisioner`.
+fn program() -> String {
+    let of = std::env::var("SPOTKEEPER_IMAGE_OF").unwrap_or_else(|_| "agent".into());
+    format!("spotkeeper-{of}")
 }
 
 fn image() -> Image {
@@ -46,7 +52,7 @@ impl Image {
         Command::new("unshare")
             .args(["--mount", "sh", "-c", script])
             .arg(&self.root)
-            .arg("/spotkeeper-agent")
+            .arg(format!("/{}", program()))
             .args(args)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -64,11 +70,11 @@ fn text(output: &Output) -> String {
 fn the_image_is_one_static_binary_with_certificates_for_a_user_who_is_not_root() {
     let image = image();
     assert_eq!(image.config["User"], "65532:65532");
-    assert_eq!(image.config["Entrypoint"][0], "/spotkeeper-agent");
+    assert_eq!(image.config["Entrypoint"][0], format!("/{}", program()));
     let top: Vec<_> = std::fs::read_dir(&image.root).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(top.len() == 2 && top.iter().any(|name| name == "etc"), "{top:?}");
     assert!(image.root.join("etc/ssl/certs/ca-certificates.crt").metadata().unwrap().len() > 10_000);
-    let binary = std::fs::read(image.root.join("spotkeeper-agent")).unwrap();
+    let binary = std::fs::read(image.root.join(program())).unwrap();
     // A dynamic executable names its loader.
     assert!(!binary.windows(8).any(|w| w == b"/ld-musl" || w == b"/ld-linu"), "the binary is not static");
 }
@@ -77,12 +83,17 @@ fn the_image_is_one_static_binary_with_certificates_for_a_user_who_is_not_root()
 fn it_starts_as_an_unknown_user_on_a_read_only_root() {
     let image = image();
     let version = image.run(&["--version"], &[]);
-    assert_eq!(text(&version).trim(), concat!("spotkeeper-agent ", env!("CARGO_PKG_VERSION")));
-    let usage = image.run(&[], &[]);
+    assert_eq!(text(&version).trim(), format!("{} {}", program(), env!("CARGO_PKG_VERSION")));
+    let usage = image.run(&["--no-such-flag"], &[]);
     assert_eq!(usage.status.code(), Some(64), "{}", text(&usage));
-    assert!(text(&usage).contains("--node-name"), "{}", text(&usage));
-    let here =
-        [("NODE_NAME", "a"), ("SPOTKEEPER_ADMIN_LISTEN", "127.0.0.1:0"), ("SPOTKEEPER_NOTICE_LISTEN", "127.0.0.1:0")];
+    assert!(text(&usage).contains("--no-such-flag"), "{}", text(&usage));
+    let here = [
+        ("NODE_NAME", "a"),
+        ("POD_NAME", "a"),
+        ("POD_NAMESPACE", "spotkeeper"),
+        ("SPOTKEEPER_ADMIN_LISTEN", "127.0.0.1:0"),
+        ("SPOTKEEPER_NOTICE_LISTEN", "127.0.0.1:0"),
+    ];
     let alone = image.run(&[], &here);
     assert_eq!(alone.status.code(), Some(1), "{}", text(&alone));
     assert!(text(&alone).contains("no API server is configured"), "{}", text(&alone));

@@ -45,12 +45,12 @@ pub struct Config {
     pub queue_only: bool,
 
     /// What a rebalance recommendation does: Ignore it, Avoid the node for new pods, Replace it (Avoid, then Drain when
-    /// the replacement is Ready), or Drain it (asking only). The Node's annotation spotkeeper.dev/rebalance goes before.
+    /// the replacement is Ready), or Drain it (asking only). The Node's annotation spotkeeper.dev/rebalance overrides it.
     #[arg(long, env = "SPOTKEEPER_REBALANCE", value_enum, default_value = "Avoid", ignore_case = true)]
     pub rebalance: Rebalance,
 
     /// When a drain evicts: Immediate, or CapacityFirst: when the replacement is Ready, as far as every pod can still end
-    /// in time then. The Node's annotation spotkeeper.dev/drain goes before.
+    /// in time then. The Node's annotation spotkeeper.dev/drain overrides it.
     #[arg(long, env = "SPOTKEEPER_DRAIN", value_enum, default_value = "Immediate", ignore_case = true)]
     pub drain: DrainStart,
 
@@ -59,7 +59,7 @@ pub struct Config {
     #[arg(long, env = "SPOTKEEPER_DRAIN_BY", value_enum, default_value = "agent", ignore_case = true)]
     pub drain_by: DrainBy,
 
-    /// How long before the deadline every pod should have ended. The Node's annotation spotkeeper.dev/margin goes before.
+    /// How long before the deadline every pod should have ended. The Node's annotation spotkeeper.dev/margin overrides it.
     #[arg(long, env = "SPOTKEEPER_MARGIN", value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub margin: Duration,
 

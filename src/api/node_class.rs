@@ -22,7 +22,7 @@ use {kube::CustomResource, kube::KubeSchema, schemars::JsonSchema};
         kind = "EC2NodeClass",
         plural = "ec2nodeclasses",
         category = "spotkeeper",
-        shortname = "ec2nc",
+        shortname = "skec2nc",
         status = "EC2NodeClassStatus",
         doc = "How an instance becomes a node of the cluster, and what was found for it in EC2.",
         printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
@@ -309,7 +309,7 @@ impl Default for MetadataOptions {
 
 /// What was found for it in EC2.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "api", derive(JsonSchema))]
+#[cfg_attr(feature = "api", derive(KubeSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EC2NodeClassStatus {
     /// The generation of the spec that all of this is about.
@@ -331,6 +331,7 @@ pub struct EC2NodeClassStatus {
     /// `Ready`: whether something can be launched with it; the message names the field that stands in the way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "api", schemars(length(max = 8)))]
+    #[cfg_attr(feature = "api", x_kube(merge_strategy = ListMerge::Map(vec!["type".into()])))]
     pub conditions: Vec<Condition>,
 }
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::condition::Condition;
 use crate::domain::notice::words;
 use crate::domain::offering::CapacityType;
 use crate::domain::policy::{DrainStart, Rebalance};
@@ -325,30 +325,4 @@ pub struct PoolResources {
     /// Memory, such as `96Gi`.
     #[cfg_attr(feature = "api", schemars(length(max = 32)))]
     pub memory: String,
-}
-
-/// A condition, as Kubernetes' own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "api", derive(JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct Condition {
-    #[cfg_attr(feature = "api", schemars(length(max = 64)))]
-    pub r#type: String,
-    pub status: ConditionStatus,
-    /// The reason in one CamelCase word.
-    #[cfg_attr(feature = "api", schemars(length(max = 64)))]
-    pub reason: String,
-    /// For people.
-    #[cfg_attr(feature = "api", schemars(length(max = 1024)))]
-    pub message: String,
-    /// When the status changed last (RFC 3339).
-    pub last_transition_time: Timestamp,
-    /// Which generation of the spec it is about.
-    #[serde(default)]
-    pub observed_generation: i64,
-}
-
-words! {
-    /// Whether a condition holds.
-    ConditionStatus { True = "True", False = "False", Unknown = "Unknown" }
 }

@@ -3,6 +3,23 @@
 //! What happened is taken in; then [`Provisioner::advance`] brings what is to what should be. It is idempotent. All of it
 //! rests on what the API server has: a replica that begins to lead lists the claims and launches first, and continues
 //! each where its record says that it is.
+//!
+//! ```text
+//!  who leads          leading        begins, lists, ends       remembering  what the next leader is left
+//!  what there is      reading        EC2's instances           watched      maps that know what has changed
+//!                     claims, found  indices over both         nameless     Nodes without a providerID
+//!                     classes        EC2NodeClasses            copying      what instances without a template are made of
+//!  what is wanted     wishing        a claim for whom          declining    for whom none comes
+//!                     unheard        nodes taken without a word            confirming  notices that EC2 is asked about
+//!  asking EC2         asking         who asks for what         pooling, counting  room in NodePools
+//!                     reserved       room in reservations      answers      what came of it
+//!  nodes that come    labelling      registered, Ready
+//!  nodes that go      retire         drained, then ended       comeback     back to spot
+//!                     bridge         an Auto Scaling group's own has come
+//!  clearing up        tidy           surplus and orphaned instances        gone  Nodes of instances that have ended
+//!                     collect        Interruptions             unused       launch templates
+//!  saying it          writing        claims, Launches, Interruptions
+//! ```
 
 mod answers;
 mod asking;
@@ -220,11 +237,6 @@ impl Provisioner {
     /// Whether it leads, and what begins at `now` ends in its term.
     pub fn may_act(&self, now: Instant) -> bool {
         self.leads() && self.lead.may_act(now)
-    }
-
-    /// Whether it knows what EC2 offers.
-    pub fn knows_offerings(&self) -> bool {
-        !self.catalog.is_empty()
     }
 
     /// How many claims there are in each phase.

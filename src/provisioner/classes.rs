@@ -2,7 +2,7 @@
 //! written into its status. By the leader; others remember what it has written.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::api::ListParams;
@@ -271,42 +271,32 @@ impl Classes {
 
     /// What EC2 has of it.
     async fn found(&self, spec: &EC2NodeClassSpec) -> Result<Found, Unresolved> {
-        let mut found =
-            Found { subnets: self.asked("DescribeSubnets", self.ec2.all_subnets()).await?, ..Found::default() };
+        let mut found = Found {
+            subnets: self.observer.asking("DescribeSubnets", self.ec2.all_subnets()).await?,
+            ..Found::default()
+        };
         if spec.subnet_selector_terms.is_empty() {
             let nodes = self.kubernetes.fleet_nodes().list(&ListParams::default()).await;
             let nodes = nodes.map_err(|error| Unresolved::NoAnswer(one_line(&error)))?;
             let instances: Vec<_> = nodes.items.into_iter().filter_map(|node| node_view(node).instance).collect();
-            found.used = self.asked("DescribeInstances", self.ec2.subnets_of(&instances)).await?;
+            found.used = self.observer.asking("DescribeInstances", self.ec2.subnets_of(&instances)).await?;
         }
         for term in &spec.security_group_selector_terms {
-            found.groups.push(self.asked("DescribeSecurityGroups", self.ec2.security_groups(term)).await?);
+            found.groups.push(self.observer.asking("DescribeSecurityGroups", self.ec2.security_groups(term)).await?);
         }
         for term in &spec.ami_selector_terms {
-            found.images.push(self.asked("DescribeImages", self.ec2.images(term)).await?);
+            found.images.push(self.observer.asking("DescribeImages", self.ec2.images(term)).await?);
         }
         if let Some(of) = &spec.launch_template {
-            let template = self.asked("DescribeLaunchTemplateVersions", self.ec2.launch_template(of)).await?;
+            let template = self.observer.asking("DescribeLaunchTemplateVersions", self.ec2.launch_template(of)).await?;
             let image = template.as_ref().ok().and_then(|seen| seen.image.clone());
             if let Some(id) = image.filter(|image| image.starts_with("ami-")) {
                 let term = AmiSelectorTerm { id: Some(id), ..AmiSelectorTerm::default() };
-                found.images.push(self.asked("DescribeImages", self.ec2.images(&term)).await?);
+                found.images.push(self.observer.asking("DescribeImages", self.ec2.images(&term)).await?);
             }
             found.template = Some(template);
         }
         Ok(found)
-    }
-
-    /// A request to EC2, counted.
-    async fn asked<T>(
-        &self,
-        action: &'static str,
-        call: impl Future<Output = Result<T, Ec2Error>>,
-    ) -> Result<T, Ec2Error> {
-        let began = Instant::now();
-        let result = call.await;
-        self.observer.asked_ec2(action, &result, began.elapsed());
-        result
     }
 }
 

@@ -142,6 +142,18 @@ impl Observer {
         self.set(Condition::Permissions, if denials.is_empty() { Ok(()) } else { Err(denials.join("; ")) });
     }
 
+    /// Makes a request to EC2, and counts it.
+    pub async fn asking<T>(
+        &self,
+        action: &'static str,
+        call: impl Future<Output = Result<T, Ec2Error>>,
+    ) -> Result<T, Ec2Error> {
+        let began = std::time::Instant::now();
+        let result = call.await;
+        self.asked_ec2(action, &result, began.elapsed());
+        result
+    }
+
     /// A request to EC2 has ended. A missing permission makes this replica not ready until the action is allowed again; so
     /// do several in a row that were not answered, until one is.
     pub fn asked_ec2<T>(&self, action: &'static str, result: &Result<T, Ec2Error>, took: Duration) {

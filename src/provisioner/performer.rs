@@ -123,18 +123,6 @@ impl Performer {
 }
 
 impl Shared {
-    /// A request to EC2, counted.
-    async fn asked<T>(
-        &self,
-        action: &'static str,
-        call: impl Future<Output = Result<T, Ec2Error>>,
-    ) -> Result<T, Ec2Error> {
-        let began = std::time::Instant::now();
-        let result = call.await;
-        self.observer.asked_ec2(action, &result, began.elapsed());
-        result
-    }
-
     async fn call(&self, token: &str, spec: &crate::api::launch::LaunchSpec) -> Answer {
         let began = std::time::Instant::now();
         let result = self.ec2.create_fleet(token, spec).await;
@@ -156,12 +144,12 @@ impl Shared {
         let subnets = match known {
             Some((_, subnets)) => subnets,
             None => {
-                let read = self.asked("DescribeSubnets", self.ec2.subnets()).await?;
+                let read = self.observer.asking("DescribeSubnets", self.ec2.subnets()).await?;
                 *self.subnets.borrow_mut() = Some((now, read.clone()));
                 read
             }
         };
-        let mut instances = self.asked("DescribeInstances", self.ec2.instances(of, &subnets)).await?;
+        let mut instances = self.observer.asking("DescribeInstances", self.ec2.instances(of, &subnets)).await?;
         self.read_blocks(&mut instances).await;
         Ok(instances)
     }
@@ -174,7 +162,7 @@ impl Shared {
         if ids.is_empty() {
             return;
         }
-        if let Ok(until) = self.asked("DescribeCapacityReservations", self.ec2.reserved_until(&ids)).await {
+        if let Ok(until) = self.observer.asking("DescribeCapacityReservations", self.ec2.reserved_until(&ids)).await {
             for block in instances.iter_mut().filter_map(|one| one.block.as_mut()) {
                 block.ends = until.get(&block.reservation).copied();
             }
@@ -183,22 +171,22 @@ impl Shared {
 
     /// What EC2 says of these instances.
     async fn look(&self, of: &[InstanceId], reservations: bool) -> Result<Vec<Sight>, Ec2Error> {
-        let described = self.asked("DescribeInstances", self.ec2.described(of)).await?;
-        let marked = match self.asked("DescribeSpotInstanceRequests", self.ec2.marked(of)).await {
+        let described = self.observer.asking("DescribeInstances", self.ec2.described(of)).await?;
+        let marked = match self.observer.asking("DescribeSpotInstanceRequests", self.ec2.marked(of)).await {
             // That it may not be asked is said by readiness; the state of the instance says something, too.
             Err(Ec2Error::Refused { code, .. }) if forbids(&code) => BTreeMap::new(),
             answer => answer?,
         };
         let ids = described.iter().filter_map(|one| one.reservation.clone()).collect::<BTreeSet<_>>();
         let until = match reservations && !ids.is_empty() {
-            true => self.asked("DescribeCapacityReservations", self.ec2.reserved_until(&ids)).await?,
+            true => self.observer.asking("DescribeCapacityReservations", self.ec2.reserved_until(&ids)).await?,
             false => BTreeMap::new(),
         };
         Ok(sights(described, &marked, &until))
     }
 
     async fn end(&self, instance: &InstanceId) -> Outcome {
-        match self.asked("TerminateInstances", self.ec2.terminate(instance)).await {
+        match self.observer.asking("TerminateInstances", self.ec2.terminate(instance)).await {
             Ok(()) => Outcome::Done,
             Err(error @ Ec2Error::Refused { .. }) => Outcome::Refused(one_line(&error)),
             Err(error) => Outcome::Failed(one_line(&error)),
@@ -232,6 +220,18 @@ const TERM_ENDED: &str = "this replica does not lead any more";
 async fn turn<'a>(of: &'a Semaphore, leads: &watch::Receiver<bool>) -> Option<SemaphorePermit<'a>> {
     let turn = of.acquire().await.ok()?;
     leads.borrow().then_some(turn)
+}
+
+/// Writes when it has its [`turn`].
+async fn in_turn<T>(
+    of: &Semaphore,
+    leads: &watch::Receiver<bool>,
+    write: impl Future<Output = Result<T, kube::Error>>,
+) -> Outcome {
+    match turn(of, leads).await {
+        Some(_turn) => outcome(&write.await),
+        None => Outcome::Failed(TERM_ENDED.into()),
+    }
 }
 
 /// The permission that a launch lacked which gave nothing.
@@ -279,13 +279,8 @@ impl Surroundings<Provisioner> for Performer {
                 Some(Input::Recalled { found: found.map_err(|error| one_line(&error)) })
             }),
             Effect::Remember { memory } => self.start(async move {
-                let outcome = match turn(&shared.progress, &leads).await {
-                    Some(_turn) => {
-                        let text = memory.to_string();
-                        outcome(&shared.kubernetes.remember(&shared.namespace, CONFIG_MAP, KEY, text).await)
-                    }
-                    None => Outcome::Failed(TERM_ENDED.into()),
-                };
+                let write = shared.kubernetes.remember(&shared.namespace, CONFIG_MAP, KEY, memory.to_string());
+                let outcome = in_turn(&shared.progress, &leads, write).await;
                 Some(Input::Remembered { outcome })
             }),
             Effect::ReadInstances { of } => self.start(async move {
@@ -323,10 +318,8 @@ impl Surroundings<Provisioner> for Performer {
                 Some(Input::ClaimCreated { name, outcome })
             }),
             Effect::WriteClaim { name, uid, status } => self.start(async move {
-                let outcome = match turn(&shared.progress, &leads).await {
-                    Some(_turn) => outcome(&shared.kubernetes.write_claim(&name, &uid, &status).await),
-                    None => Outcome::Failed(TERM_ENDED.into()),
-                };
+                let outcome =
+                    in_turn(&shared.progress, &leads, shared.kubernetes.write_claim(&name, &uid, &status)).await;
                 Some(Input::ClaimWritten { name, outcome })
             }),
             Effect::DeleteClaim { name, uid } => self.start(async move {
@@ -342,10 +335,8 @@ impl Surroundings<Provisioner> for Performer {
                 Some(Input::Labelled { node, outcome })
             }),
             Effect::WritePool { name, uid, status } => self.start(async move {
-                let outcome = match turn(&shared.progress, &leads).await {
-                    Some(_turn) => outcome(&shared.kubernetes.write_pool(&name, &uid, &status).await),
-                    None => Outcome::Failed(TERM_ENDED.into()),
-                };
+                let outcome =
+                    in_turn(&shared.progress, &leads, shared.kubernetes.write_pool(&name, &uid, &status)).await;
                 Some(Input::PoolWritten { name, outcome })
             }),
             Effect::WriteLaunch { name, uid, status } => self.start(async move {
@@ -367,7 +358,7 @@ impl Surroundings<Provisioner> for Performer {
                 Some(Input::Called { launch, answer })
             }),
             Effect::LookUp { launch, token } => self.start(async move {
-                let found = shared.asked("DescribeInstances", shared.ec2.of_launch(&token)).await;
+                let found = shared.observer.asking("DescribeInstances", shared.ec2.of_launch(&token)).await;
                 Some(Input::LookedUp { launch, found: found.map_err(|error| one_line(&error)) })
             }),
             Effect::End { instance, because, not_after } => self.start(async move {
@@ -405,18 +396,17 @@ impl Surroundings<Provisioner> for Performer {
             }),
             Effect::WriteNotice { instance, node, provider_id, entry } => self.start(async move {
                 let of = Subject { instance: instance.clone(), node, provider_id, node_uid: None };
-                let outcome = match turn(&shared.creations, &leads).await {
-                    Some(_turn) => outcome(&shared.kubernetes.record_seen(&of, &entry).await),
-                    None => Outcome::Failed(TERM_ENDED.into()),
-                };
+                let outcome = in_turn(&shared.creations, &leads, shared.kubernetes.record_seen(&of, &entry)).await;
                 Some(Input::NoticeWritten { instance, key: entry.key(), outcome })
             }),
             Effect::RecordTaken { instance, node, provider_id, entry, because } => self.start(async move {
                 let of = Subject { instance: instance.clone(), node, provider_id, node_uid: None };
-                let outcome = match turn(&shared.creations, &leads).await {
-                    Some(_turn) => outcome(&shared.kubernetes.record_taken(&of, &entry, &because.to_string()).await),
-                    None => Outcome::Failed(TERM_ENDED.into()),
-                };
+                let outcome = in_turn(
+                    &shared.creations,
+                    &leads,
+                    shared.kubernetes.record_taken(&of, &entry, &because.to_string()),
+                )
+                .await;
                 Some(Input::TakenRecorded { instance, outcome })
             }),
             Effect::Request { instance, node, provider_id, event_id, action, since } => self.start(async move {
@@ -429,10 +419,9 @@ impl Surroundings<Provisioner> for Performer {
                 Some(Input::Withdrawn { instance, outcome })
             }),
             Effect::WriteReplacement { instance, replacement } => self.start(async move {
-                let outcome = match turn(&shared.progress, &leads).await {
-                    Some(_turn) => outcome(&shared.kubernetes.write_replacement(&instance, &replacement).await),
-                    None => Outcome::Failed(TERM_ENDED.into()),
-                };
+                let outcome =
+                    in_turn(&shared.progress, &leads, shared.kubernetes.write_replacement(&instance, &replacement))
+                        .await;
                 Some(Input::ReplacementWritten { instance, outcome })
             }),
             Effect::Decided { about, because } => {

@@ -1,7 +1,5 @@
 //! The launch templates of ours: had where one of their content is wanted, and removed.
 
-use std::time::Instant;
-
 use super::observer::Observer;
 use crate::adapters::ec2::{Ec2, Ec2Error, Named};
 use crate::adapters::kubernetes::one_line;
@@ -45,7 +43,7 @@ impl Templates {
         if let Some(found) = self.found(of, &name).await? {
             return Ok((found, false));
         }
-        if let Some(made) = self.asked("CreateLaunchTemplate", Box::pin(self.ec2.make_template(of))).await? {
+        if let Some(made) = self.observer.asking("CreateLaunchTemplate", Box::pin(self.ec2.make_template(of))).await? {
             tracing::info!(template = made.name, "a launch template was made");
             return Ok((made, true));
         }
@@ -58,12 +56,12 @@ impl Templates {
 
     /// The one that has this name, if it is ours and says so.
     async fn found(&self, of: &Template, name: &str) -> Result<Option<ResolvedTemplate>, Unavailable> {
-        match self.asked("DescribeLaunchTemplates", Box::pin(self.ec2.template_named(name))).await? {
+        match self.observer.asking("DescribeLaunchTemplates", Box::pin(self.ec2.template_named(name))).await? {
             Named::Missing => Ok(None),
             Named::Foreign { id } => Err(Unavailable::Foreign { name: name.to_owned(), id }),
             Named::Ours { id } => {
                 let says = Box::pin(self.ec2.template_says(&id));
-                let says = self.asked("DescribeLaunchTemplateVersions", says).await?;
+                let says = self.observer.asking("DescribeLaunchTemplateVersions", says).await?;
                 match says.map_or(Some("its first version"), |says| of.differs(&says)) {
                     None => {
                         let (name, version) = (name.to_owned(), template::VERSION.to_owned());
@@ -77,12 +75,14 @@ impl Templates {
 
     /// What another like it is launched with; `None`: it has ended.
     async fn read(&self, instance: &InstanceId) -> Result<Option<Template>, Ec2Error> {
-        let Some(plain) = self.asked("DescribeInstances", self.ec2.plain(instance)).await? else { return Ok(None) };
-        let user_data = self.asked("DescribeInstanceAttribute", self.ec2.user_data(instance)).await?;
+        let Some(plain) = self.observer.asking("DescribeInstances", self.ec2.plain(instance)).await? else {
+            return Ok(None);
+        };
+        let user_data = self.observer.asking("DescribeInstanceAttribute", self.ec2.user_data(instance)).await?;
         let Some(user_data) = user_data else { return Ok(None) };
-        let volumes = self.asked("DescribeVolumes", self.ec2.volumes(plain.volumes.keys())).await?;
+        let volumes = self.observer.asking("DescribeVolumes", self.ec2.volumes(plain.volumes.keys())).await?;
         let image = AmiSelectorTerm { id: Some(plain.image.clone()), ..AmiSelectorTerm::default() };
-        let images = self.asked("DescribeImages", self.ec2.images(&image)).await?;
+        let images = self.observer.asking("DescribeImages", self.ec2.images(&image)).await?;
         let of_image = images.into_iter().next().map(|image| image.devices).unwrap_or_default();
         Ok(Some(template::copy(&plain, Some(user_data), &volumes, &of_image)))
     }
@@ -101,27 +101,15 @@ impl Templates {
     }
 
     pub async fn all(&self) -> Result<Vec<OurTemplate>, String> {
-        let all = self.asked("DescribeLaunchTemplates", self.ec2.our_templates()).await;
+        let all = self.observer.asking("DescribeLaunchTemplates", self.ec2.our_templates()).await;
         all.map_err(|error| one_line(&error))
     }
 
     pub async fn delete(&self, of: &OurTemplate) -> Outcome {
-        match self.asked("DeleteLaunchTemplate", self.ec2.delete_template(of)).await {
+        match self.observer.asking("DeleteLaunchTemplate", self.ec2.delete_template(of)).await {
             Ok(()) => Outcome::Done,
             Err(error @ Ec2Error::Refused { .. }) => Outcome::Refused(one_line(&error)),
             Err(error) => Outcome::Failed(one_line(&error)),
         }
-    }
-
-    /// A request to EC2, counted.
-    async fn asked<T>(
-        &self,
-        action: &'static str,
-        call: impl Future<Output = Result<T, Ec2Error>>,
-    ) -> Result<T, Ec2Error> {
-        let began = Instant::now();
-        let result = call.await;
-        self.observer.asked_ec2(action, &result, began.elapsed());
-        result
     }
 }

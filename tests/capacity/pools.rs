@@ -136,4 +136,20 @@ async fn the_worked_examples_are_taken_by_the_api_server_and_can_work_but_for_th
         let condition = ready_is(&scene, name, "False").await;
         assert_eq!(condition["reason"], "NodeClassNotFound", "{file}: {condition}");
     }
+    let text = std::fs::read_to_string(root().join("manifests/examples/ec2nodeclasses.yaml")).expect("it is there");
+    let classes: Vec<Value> = serde_saphyr::from_multiple(&text).expect("it is YAML");
+    assert_eq!(classes.len(), 2);
+    for class in &classes {
+        let path = "/apis/spotkeeper.dev/v1alpha1/ec2nodeclasses";
+        scene.cluster.send("POST", path, "application/json", class).await.expect("it is made");
+    }
+    for pool in ["general", "gpu"] {
+        // Found now; EC2 here has no such image and no such template.
+        eventually("the pool has its class", PATIENCE, async || {
+            let pool = scene.cluster.get(&format!("{POOLS}/{pool}")).await?;
+            let reason = &pool["status"]["conditions"][0]["reason"];
+            if reason == "NodeClassNotReady" { Ok(()) } else { Err(pool.to_string()) }
+        })
+        .await;
+    }
 }

@@ -5,6 +5,8 @@
 mod bridges;
 mod copies;
 mod departures;
+#[path = "../support/seeds.rs"]
+mod drawn;
 mod endings;
 mod faults;
 mod late;

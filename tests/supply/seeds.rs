@@ -1,46 +1,22 @@
 //! Drawn worlds.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-
 use spotkeeper::sim::supply::scenario::Supply;
 use spotkeeper::sim::supply::{Figures, Report, judge, run};
 
+use crate::drawn::{each, number};
+
 const SEEDS: u64 = 2_000;
 
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
-}
-
-/// Judges seeds `0..seeds` on all processors; returns what failed, by seed, and the sum of the figures.
+/// Judges seeds `0..seeds`; returns what failed, by seed, and the sum of the figures.
 fn judge_all(seeds: u64) -> (Vec<Report>, Figures) {
-    let next = AtomicU64::new(0);
-    let work = || {
-        let (mut failed, mut sum) = (Vec::new(), Figures::default());
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds {
-                return (failed, sum);
-            }
-            let report = judge(seed);
-            sum = sum.plus(&report.figures);
-            if !report.findings.is_empty() {
-                failed.push(report);
-            }
-        }
-    };
-    let threads = thread::available_parallelism().map_or(1, |n| n.get());
-    let results: Vec<_> = thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        running.into_iter().map(|thread| thread.join().expect("no world panics")).collect()
-    });
     let (mut failed, mut sum) = (Vec::new(), Figures::default());
-    for (some, figures) in results {
-        failed.extend(some);
-        sum = sum.plus(&figures);
-    }
-    failed.sort_by_key(|report| report.seed);
+    each(seeds, judge, |report| {
+        sum = sum.plus(&report.figures);
+        if !report.findings.is_empty() {
+            failed.push(report);
+        }
+    });
+    failed.sort_by_key(|report: &Report| report.seed);
     (failed, sum)
 }
 
@@ -53,7 +29,7 @@ fn whoever_looks_at_everything_with_every_input_does_the_same() {
         let at = story.iter().zip(&thorough.story).position(|(quick, thorough)| quick != thorough);
         assert!(story.len() == thorough.story.len() && at.is_none(), "seed {seed}: {:?}", at.map(|at| &story[at]));
     };
-    thread::scope(|scope| {
+    std::thread::scope(|scope| {
         for odd in [0, 1] {
             scope.spawn(move || (0..150).for_each(|seed| same(2 * seed + odd)));
         }

@@ -3,6 +3,8 @@
 //! `SPOTKEEPER_SYSTEM_SEEDS` sets how many systems are drawn; `SPOTKEEPER_SYSTEM_SEED` runs one and tells its story.
 
 mod drain_start;
+#[path = "../support/seeds.rs"]
+mod drawn;
 mod loops;
 mod pools;
 mod seeds;

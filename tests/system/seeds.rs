@@ -1,16 +1,10 @@
 //! Drawn systems.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-
 use spotkeeper::sim::system::{Outcome, judge, run};
 
-const SEEDS: u64 = 300;
+use crate::drawn::{each, number};
 
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
-}
+const SEEDS: u64 = 300;
 
 /// What happened in all of them.
 #[derive(Debug, Default)]
@@ -41,38 +35,22 @@ impl Sum {
     }
 }
 
-/// Judges seeds `0..seeds` on all processors; returns the first finding of those that failed, by seed, and the sum.
+/// Judges seeds `0..seeds`; returns the first finding of those that failed, by seed, and the sum.
 fn judge_all(seeds: u64) -> (Vec<(u64, String)>, Sum) {
-    let next = AtomicU64::new(0);
-    let work = || {
-        let (mut failed, mut outcomes) = (Vec::new(), Vec::new());
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds {
-                return (failed, outcomes);
-            }
-            let mut outcome = judge(seed).outcome;
-            if let Some(first) = outcome.findings.first() {
-                failed.push((
-                    seed,
-                    format!("{:.3} s {} {}: {}", first.at_ms as f64 / 1e3, first.node, first.code, first.what),
-                ));
-            }
-            outcome.timelines = Default::default();
-            outcome.decisions.clear();
-            outcomes.push(outcome);
-        }
-    };
-    let threads = thread::available_parallelism().map_or(1, |n| n.get());
-    let results: Vec<_> = thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        running.into_iter().map(|thread| thread.join().expect("no system panics")).collect()
-    });
     let (mut failed, mut sum) = (Vec::new(), Sum::default());
-    for (some, outcomes) in results {
-        failed.extend(some);
-        outcomes.iter().for_each(|outcome| sum.add(outcome));
-    }
+    let judged = |seed| {
+        let mut outcome = judge(seed).outcome;
+        outcome.timelines = Default::default();
+        outcome.decisions.clear();
+        (seed, outcome)
+    };
+    each(seeds, judged, |(seed, outcome)| {
+        sum.add(&outcome);
+        if let Some(first) = outcome.findings.first() {
+            let at = first.at_ms as f64 / 1e3;
+            failed.push((seed, format!("{at:.3} s {} {}: {}", first.node, first.code, first.what)));
+        }
+    });
     failed.sort();
     (failed, sum)
 }

@@ -1,4 +1,4 @@
-//! NodePools in a scenario: the fields of `kubectl explain nodepool.spec`, read by the provisioner's own rules.
+//! NodePools in a scenario: the fields of `kubectl explain nodepools.spec --api-version=spotkeeper.dev/v1alpha1`, read by the provisioner's own rules.
 
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{Location, Spanned};

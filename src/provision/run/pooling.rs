@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::Provisioner;
 use super::claims::That;
+use crate::api::condition::{Condition, ConditionStatus};
 use crate::api::launch::Override;
 use crate::api::node_claim::{NodeClaimSpec, Recipe};
-use crate::api::node_pool::{Condition, ConditionStatus, NodePoolStatus, PoolResources};
+use crate::api::node_pool::{NodePoolStatus, PoolResources};
 use crate::domain::notice::InstanceId;
 use crate::domain::offering::{CapacityType, MicroDollars, Offering};
 use crate::domain::quantity::in_dollars;
