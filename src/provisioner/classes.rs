@@ -2,7 +2,7 @@
 //! written into its status. By the leader; others remember what it has written.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::api::ListParams;
