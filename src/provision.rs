@@ -28,6 +28,7 @@
 //! - [`because`], [`invariants`]: the reasons of decisions; what must always hold, over inputs and effects.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -261,8 +262,9 @@ pub struct Instance {
     /// `pending` or `running`; all else is going or gone.
     pub alive: bool,
     pub offering: Offering,
-    /// The subnets of its kind that a replacement may use, its own first; empty where nothing is known.
-    pub subnets: Vec<Subnet>,
+    /// The subnets of its kind that a replacement may use, its own first; empty where nothing is known. Those of one subnet
+    /// share them: of thousands of instances the list is the same.
+    pub subnets: Arc<[Subnet]>,
     /// The launch template that it was made with, and its version.
     pub template: Option<(String, String)>,
     /// Its tags that one in its place has as well.

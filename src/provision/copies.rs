@@ -184,7 +184,7 @@ pub(super) fn copy_of(instance: &Instance, like: Option<&str>) -> Option<Recipe>
     let recipe = Recipe {
         launch_template: id,
         launch_template_version: version,
-        subnets: instance.subnets.clone(),
+        subnets: instance.subnets.to_vec(),
         tags: instance.tags.clone(),
         ..Recipe::default()
     };

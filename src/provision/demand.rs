@@ -245,7 +245,7 @@ mod tests {
             addresses: Default::default(),
             block: None,
             offering,
-            subnets: vec![Subnet { id: "s".into(), zone: "a".into() }],
+            subnets: [Subnet { id: "s".into(), zone: "a".into() }].into(),
             template: Some(("lt-1".into(), "1".into())),
             tags: Default::default(),
             pool: None,

@@ -29,7 +29,7 @@ pub fn claim(name: &str, uid: &str, status: NodeClaimStatus) -> Claim {
     let recipe = Recipe {
         launch_template: "lt-1".into(),
         launch_template_version: "1".into(),
-        subnets: vec![Subnet { id: "subnet-a".into(), zone: "a".into() }],
+        subnets: [Subnet { id: "subnet-a".into(), zone: "a".into() }].into(),
         ..Recipe::default()
     };
     let spec = NodeClaimSpec {
@@ -63,7 +63,7 @@ pub fn seen(instance: &InstanceId, launch: Option<&str>) -> Instance {
         addresses: Default::default(),
         block: None,
         offering: offering(Spot),
-        subnets: Vec::new(),
+        subnets: [].into(),
         template: None,
         tags: Default::default(),
         pool: None,

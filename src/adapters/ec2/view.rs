@@ -1,6 +1,7 @@
 //! What EC2 says of an instance and its subnets, in the words of the core.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -67,8 +68,8 @@ pub struct Subnets(pub BTreeMap<String, SubnetView>);
 impl Subnets {
     /// Where an instance that stands in for one in `own` may run: its own subnet first; those that nodes are `used` in;
     /// those that are marked for the same cluster. All in its VPC, and public or private as it is.
-    fn like(&self, own: &str, used: &BTreeSet<&str>) -> Vec<Subnet> {
-        let Some(of) = self.0.get(own) else { return Vec::new() };
+    fn like(&self, own: &str, used: &BTreeSet<&str>) -> Arc<[Subnet]> {
+        let Some(of) = self.0.get(own) else { return Arc::default() };
         let marks: Vec<&String> = of.tags.keys().filter(|key| key.starts_with(CLUSTER_SUBNET)).collect();
         let alike = |id: &str, subnet: &SubnetView| {
             let same = subnet.vpc == of.vpc && subnet.public == of.public;
@@ -84,13 +85,18 @@ impl Subnets {
 pub fn instances(described: Vec<Described>, cluster: &str, subnets: &Subnets) -> Vec<Instance> {
     let used = described.iter().filter(|of| of.is_alive()).filter_map(|of| of.subnet.clone()).collect::<BTreeSet<_>>();
     let used: BTreeSet<&str> = used.iter().map(String::as_str).collect();
+    let mut alike: BTreeMap<String, Arc<[Subnet]>> = BTreeMap::new();
     let view = |mut of: Described| {
         let ours = of.tags.get(CLUSTER_TAG).is_some_and(|uid| uid == cluster);
         let template = of.tags.remove(TEMPLATE_ID).zip(of.tags.remove(TEMPLATE_VERSION));
         let alive = of.is_alive();
+        let like = of.subnet.map(|own| {
+            let like = alike.entry(own).or_insert_with_key(|own| subnets.like(own, &used));
+            like.clone()
+        });
         Instance {
             tags: carried(of.tags.clone()),
-            subnets: of.subnet.map(|own| subnets.like(&own, &used)).unwrap_or_default(),
+            subnets: like.unwrap_or_default(),
             template,
             pool: of.tags.remove(POOL_TAG).filter(|_| ours),
             launch: of.tags.remove(LAUNCH_TAG).filter(|_| ours),

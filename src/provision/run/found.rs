@@ -10,7 +10,7 @@ use crate::api::node_claim::NodeClaimSpec;
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
 use crate::provision::demand::{dooms, withdrawn};
-use crate::provision::{Doomed, NodeView};
+use crate::provision::{Doomed, Instance, NodeView};
 
 type Nodes = Watched<String, NodeView>;
 
@@ -171,16 +171,20 @@ impl Provisioner {
     /// The same of all, where they have been read anew.
     pub(super) fn find_all_orphans(&mut self, now: Instant) {
         self.claims.index(now);
-        self.found.orphans.clear();
-        let ids: Vec<InstanceId> = self.instances.keys().cloned().collect();
-        ids.iter().for_each(|id| self.is_orphan(id));
+        let claims = &self.claims;
+        let orphans = self.instances.values().filter(|one| lives(one) && !claims.has(&one.id));
+        self.found.orphans = orphans.map(|one| one.id.clone()).collect();
     }
 
     fn is_orphan(&mut self, id: &InstanceId) {
-        let lives = self.instances.get(id).is_some_and(|one| one.alive && one.launch.is_some());
-        match lives && !self.claims.has(id) {
+        match self.instances.get(id).is_some_and(lives) && !self.claims.has(id) {
             true => self.found.orphans.insert(id.clone()),
             false => self.found.orphans.remove(id),
         };
     }
+}
+
+/// It lives, and a Launch has made it.
+fn lives(one: &Instance) -> bool {
+    one.alive && one.launch.is_some()
 }

@@ -26,6 +26,8 @@ pub(in crate::sim) struct Cloud {
     pub instances: Vec<InstanceSim>,
     /// The launch templates that have a name of ours, by name.
     pub templates: BTreeMap<String, TemplateSim>,
+    /// One for each zone.
+    pub(super) subnets: Arc<[Subnet]>,
     places: BTreeMap<InstanceId, usize>,
     /// What was answered under a token, and to which request.
     tokens: BTreeMap<String, (LaunchSpec, Answer)>,
@@ -93,7 +95,8 @@ pub(in crate::sim) fn zone(index: usize) -> String {
 }
 
 /// One of each zone.
-pub(super) fn subnets(catalog: &Catalog) -> Vec<Subnet> {
+/// A subnet for each zone.
+fn subnets(catalog: &Catalog) -> Arc<[Subnet]> {
     catalog.zones.keys().map(|zone| Subnet { id: format!("subnet-{zone}"), zone: zone.clone() }).collect()
 }
 
@@ -134,6 +137,7 @@ impl Cloud {
             pools,
             instances: Vec::new(),
             templates: BTreeMap::new(),
+            subnets: subnets(catalog),
             places: BTreeMap::new(),
             tokens: BTreeMap::new(),
             refuses: BTreeMap::new(),
@@ -419,7 +423,7 @@ impl World {
             id: one.id.clone(),
             alive: one.state() == InstanceState::Running,
             offering: one.offering.clone(),
-            subnets: subnets(&self.catalog),
+            subnets: self.cloud.subnets.clone(),
             template: one.template.clone().map(|id| (id, "7".to_owned())),
             tags: BTreeMap::new(),
             pool: one.token.as_ref().and_then(|_| self.pool_of(one)).map(str::to_owned),

@@ -1,6 +1,6 @@
 //! NodePools and their class in virtual time, and whether EC2's truth keeps within what they allow.
 
-use super::cloud::{self, InstanceSim};
+use super::cloud::InstanceSim;
 use super::scenario::CLASS;
 use super::world::World;
 use crate::api::launch::LaunchSpec;
@@ -37,7 +37,7 @@ impl World {
         Recipe {
             launch_template: self.class_template(),
             launch_template_version: "1".into(),
-            subnets: cloud::subnets(&self.catalog),
+            subnets: self.cloud.subnets.to_vec(),
             ..Recipe::default()
         }
     }

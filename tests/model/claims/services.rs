@@ -205,7 +205,7 @@ impl Ec2 {
             addresses: Default::default(),
             block: None,
             offering: one.offering.clone(),
-            subnets: Vec::new(),
+            subnets: [].into(),
             template: None,
             tags: Default::default(),
             launch: Some(one.token.clone()),
