@@ -26,6 +26,7 @@ mod performer;
 mod sights;
 mod stand_ins;
 mod templates;
+mod turns;
 
 use std::time::Duration;
 

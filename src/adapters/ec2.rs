@@ -26,6 +26,7 @@ use crate::api::launch::{LaunchSpec, Launched, Override};
 use crate::domain::notice::{InstanceId, InstanceState};
 use crate::domain::offering::{CapacityType, Catalog, InstanceType, MicroDollars, Offering};
 use crate::domain::quantity;
+use crate::provision::failure::is_no_answer;
 use crate::provision::leadership::CALL_TIMEOUT;
 use crate::provision::{Answer, FleetError, Instance};
 
@@ -43,6 +44,10 @@ pub const POOL_TAG: &str = "spotkeeper.dev/nodepool";
 const NAME_TAG: &str = "Name";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How many instances EC2 describes at a time. It would describe a thousand; their text and what the SDK makes of it would
+/// be most of what the program has in memory.
+const INSTANCES_PAGE: i32 = 200;
 
 /// The most values that a filter takes.
 const FILTER_VALUES_MAX: usize = 200;
@@ -188,8 +193,8 @@ impl Ec2 {
 
     async fn describe(&self, filters: Vec<ec2::Filter>) -> Result<Vec<Described>, Ec2Error> {
         const ACTION: &str = "ec2:DescribeInstances";
-        let mut pages =
-            self.client.describe_instances().set_filters(Some(filters)).into_paginator().page_size(1_000).send();
+        let call = self.client.describe_instances().set_filters(Some(filters));
+        let mut pages = call.into_paginator().page_size(INSTANCES_PAGE).send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| failed(ACTION, error))?;
@@ -440,11 +445,12 @@ fn failed<E>(action: &'static str, error: SdkError<E>) -> Ec2Error
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,
 {
+    let status = error.raw_response().map_or(0, |response| response.status().as_u16());
     match error.code().map(str::to_owned) {
-        Some(code) => {
+        Some(code) if !is_no_answer(status, &code) => {
             let message = error.message().unwrap_or_default().to_owned();
             Ec2Error::Refused { action, code, message }
         }
-        None => Ec2Error::NoAnswer { action, why: one_line(&error) },
+        _ => Ec2Error::NoAnswer { action, why: one_line(&error) },
     }
 }

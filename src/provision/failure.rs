@@ -25,13 +25,24 @@ words! {
 /// A code that is not known counts as [`Class::SetUp`] where it names the request (`Invalid…`), else as
 /// [`Class::Capacity`] of what it names: the next rung is tried, and the belief ends by itself.
 pub fn class(code: &str) -> Class {
-    match code {
+    listed(code).unwrap_or(Class::Capacity)
+}
+
+/// Whether EC2 answered with an error of its own of which nobody here knows what it means: then nobody knows either
+/// whether it was done. Some that are well known come with a status of 5xx, too (`InsufficientInstanceCapacity`).
+pub fn is_no_answer(status: u16, code: &str) -> bool {
+    status >= 500 && listed(code).is_none()
+}
+
+fn listed(code: &str) -> Option<Class> {
+    Some(match code {
         "InsufficientInstanceCapacity"
         | "UnfulfillableCapacity"
         | "Unsupported"
         | "UnsupportedOperation"
         | "ReservationCapacityExceeded"
         | "InsufficientHostCapacity"
+        | "InsufficientCapacity"
         | "InsufficientReservedInstanceCapacity"
         | "SpotMaxPriceTooLow" => Class::Capacity,
         "MaxSpotInstanceCountExceeded"
@@ -49,6 +60,7 @@ pub fn class(code: &str) -> Class {
         | "EC2ThrottledException" => Class::Throttle,
         "InternalError"
         | "InternalFailure"
+        | "ServerInternal"
         | "ServiceUnavailable"
         | "Unavailable"
         | "RequestTimeout"
@@ -61,8 +73,8 @@ pub fn class(code: &str) -> Class {
         {
             Class::SetUp
         }
-        _ => Class::Capacity,
-    }
+        _ => return None,
+    })
 }
 
 /// Whether a code says that whoever asks may not, or is not who they say: a permission or a credential is missing.
@@ -97,6 +109,14 @@ pub fn spot_only(code: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_500_with_a_code_that_nobody_knows_is_no_answer() {
+        assert!(is_no_answer(500, "SomethingNew") && is_no_answer(503, "SomethingNew"));
+        assert!(!is_no_answer(400, "SomethingNew"), "it was refused, and not done");
+        assert!(!is_no_answer(500, "InsufficientInstanceCapacity") && !is_no_answer(503, "RequestLimitExceeded"));
+        assert_eq!(class("ServerInternal"), Class::Unknown);
+    }
 
     #[test]
     fn each_code_means_what_ec2_says_that_it_means() {

@@ -240,6 +240,8 @@ impl Run {
                     // A mismatch says that a launch under this token exists: repeating cannot tell which.
                     Some(self.unknown(now, format!("{code}: {message}")))
                 }
+                // Whether a request may be made is looked at before its token: this says nothing of what came of it before.
+                super::failure::Class::SetUp if self.unknown => Some(self.unknown(now, format!("{code}: {message}"))),
                 super::failure::Class::SetUp => {
                     self.close(now, epoch, LaunchOutcome::Nothing, format!("{code}: {message}"));
                     Some(Fate::Wrong { code, message })

@@ -360,8 +360,7 @@ impl Provisioner {
             Input::LeaseHeld { until } => self.lease_held(now, until, effects),
             Input::LeaseLost => self.lead.lost(),
             Input::Listed { claims, launches, unread } => {
-                self.listed(now, &claims, &launches);
-                self.cannot_read(unread, effects);
+                self.listed(now, &claims, &launches, unread, effects);
             }
             Input::Unreadable(name) => self.cannot_read(vec![name], effects),
             Input::ListFailed(why) => self.list_failed(now, why, effects),

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::observer::Observer;
 use super::templates::Templates;
+use super::turns::{TERM_ENDED, Turns};
 use crate::adapters::ec2::view::Subnets;
 use crate::adapters::ec2::witness::sights;
 use crate::adapters::ec2::{Ec2, Ec2Error};
@@ -25,13 +26,6 @@ use crate::provision::{Answer, Because, Copied, Created, Effect, Input, Instance
 
 /// How long what is known of subnets is believed.
 const SUBNETS_FRESH: Duration = Duration::from_secs(300);
-
-/// How many claims are created at a time: a thousand at once would only wait in the API server until they time out.
-const CREATIONS_MAX: usize = 48;
-
-/// How many writes that say how far something has come are made at a time. In a storm what EC2 is asked by goes first;
-/// while these wait they are overtaken by later ones of the same object.
-const PROGRESS_MAX: usize = 8;
 
 /// Tasks that are on their way.
 #[derive(Clone)]
@@ -72,8 +66,7 @@ struct Shared {
     observer: Observer,
     templates: Templates,
     subnets: RefCell<Option<(Instant, Subnets)>>,
-    creations: Semaphore,
-    progress: Semaphore,
+    turns: Turns,
 }
 
 impl Performer {
@@ -86,11 +79,10 @@ impl Performer {
         observer: Observer,
         wants_reserved: watch::Sender<bool>,
     ) -> Self {
-        let (creations, progress) = (Semaphore::new(CREATIONS_MAX), Semaphore::new(PROGRESS_MAX));
+        let turns = Turns::new();
         let subnets = RefCell::default();
         let templates = Templates { ec2: ec2.clone(), observer: observer.clone() };
-        let shared =
-            Shared { kubernetes, namespace, ec2, clock, inputs, observer, templates, subnets, creations, progress };
+        let shared = Shared { kubernetes, namespace, ec2, clock, inputs, observer, templates, subnets, turns };
         Self {
             shared: Rc::new(shared),
             on_their_way: OnTheirWay(watch::Sender::new(0)),
@@ -213,27 +205,6 @@ fn wants_reserved(input: &Input) -> bool {
     }
 }
 
-const TERM_ENDED: &str = "this replica does not lead any more";
-
-/// Waits for a turn. `None`: the term has ended meanwhile, and what waited might be written over what the next leader
-/// has written.
-async fn turn<'a>(of: &'a Semaphore, leads: &watch::Receiver<bool>) -> Option<SemaphorePermit<'a>> {
-    let turn = of.acquire().await.ok()?;
-    leads.borrow().then_some(turn)
-}
-
-/// Writes when it has its [`turn`].
-async fn in_turn<T>(
-    of: &Semaphore,
-    leads: &watch::Receiver<bool>,
-    write: impl Future<Output = Result<T, kube::Error>>,
-) -> Outcome {
-    match turn(of, leads).await {
-        Some(_turn) => outcome(&write.await),
-        None => Outcome::Failed(TERM_ENDED.into()),
-    }
-}
-
 /// The permission that a launch lacked which gave nothing.
 fn denied(answer: &Answer) -> Option<Ec2Error> {
     let Answer::Fleet { instances, errors } = answer else { return None };
@@ -280,7 +251,7 @@ impl Surroundings<Provisioner> for Performer {
             }),
             Effect::Remember { memory } => self.start(async move {
                 let write = shared.kubernetes.remember(&shared.namespace, CONFIG_MAP, KEY, memory.to_string());
-                let outcome = in_turn(&shared.progress, &leads, write).await;
+                let outcome = shared.turns.tell(&leads, write).await;
                 Some(Input::Remembered { outcome })
             }),
             Effect::ReadInstances { of } => self.start(async move {
@@ -311,15 +282,14 @@ impl Surroundings<Provisioner> for Performer {
                 Some(Input::TemplateDeleted { of, outcome })
             }),
             Effect::CreateClaim { name, spec } => self.start(async move {
-                let outcome = match turn(&shared.creations, &leads).await {
+                let outcome = match shared.turns.first(&leads).await {
                     Some(_turn) => shared.kubernetes.create_claim(&name, *spec).await,
                     None => Created::Failed(TERM_ENDED.into()),
                 };
                 Some(Input::ClaimCreated { name, outcome })
             }),
             Effect::WriteClaim { name, uid, status } => self.start(async move {
-                let outcome =
-                    in_turn(&shared.progress, &leads, shared.kubernetes.write_claim(&name, &uid, &status)).await;
+                let outcome = shared.turns.tell(&leads, shared.kubernetes.write_claim(&name, &uid, &status)).await;
                 Some(Input::ClaimWritten { name, outcome })
             }),
             Effect::DeleteClaim { name, uid } => self.start(async move {
@@ -335,8 +305,7 @@ impl Surroundings<Provisioner> for Performer {
                 Some(Input::Labelled { node, outcome })
             }),
             Effect::WritePool { name, uid, status } => self.start(async move {
-                let outcome =
-                    in_turn(&shared.progress, &leads, shared.kubernetes.write_pool(&name, &uid, &status)).await;
+                let outcome = shared.turns.tell(&leads, shared.kubernetes.write_pool(&name, &uid, &status)).await;
                 Some(Input::PoolWritten { name, outcome })
             }),
             Effect::WriteLaunch { name, uid, status } => self.start(async move {
@@ -396,17 +365,13 @@ impl Surroundings<Provisioner> for Performer {
             }),
             Effect::WriteNotice { instance, node, provider_id, entry } => self.start(async move {
                 let of = Subject { instance: instance.clone(), node, provider_id, node_uid: None };
-                let outcome = in_turn(&shared.creations, &leads, shared.kubernetes.record_seen(&of, &entry)).await;
+                let outcome = shared.turns.write(&leads, shared.kubernetes.record_seen(&of, &entry)).await;
                 Some(Input::NoticeWritten { instance, key: entry.key(), outcome })
             }),
             Effect::RecordTaken { instance, node, provider_id, entry, because } => self.start(async move {
                 let of = Subject { instance: instance.clone(), node, provider_id, node_uid: None };
-                let outcome = in_turn(
-                    &shared.creations,
-                    &leads,
-                    shared.kubernetes.record_taken(&of, &entry, &because.to_string()),
-                )
-                .await;
+                let outcome =
+                    shared.turns.write(&leads, shared.kubernetes.record_taken(&of, &entry, &because.to_string())).await;
                 Some(Input::TakenRecorded { instance, outcome })
             }),
             Effect::Request { instance, node, provider_id, event_id, action, since } => self.start(async move {
@@ -420,8 +385,7 @@ impl Surroundings<Provisioner> for Performer {
             }),
             Effect::WriteReplacement { instance, replacement } => self.start(async move {
                 let outcome =
-                    in_turn(&shared.progress, &leads, shared.kubernetes.write_replacement(&instance, &replacement))
-                        .await;
+                    shared.turns.tell(&leads, shared.kubernetes.write_replacement(&instance, &replacement)).await;
                 Some(Input::ReplacementWritten { instance, outcome })
             }),
             Effect::Decided { about, because } => {
@@ -449,19 +413,6 @@ impl Surroundings<Provisioner> for Performer {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn what_has_waited_beyond_the_term_is_not_written() {
-        let (one, leads) = (Semaphore::new(1), watch::Sender::new(true));
-        let first = turn(&one, &leads.subscribe()).await.expect("it leads");
-        let of = leads.subscribe();
-        let second = turn(&one, &of);
-        leads.send_replace(false);
-        drop(first);
-        assert!(second.await.is_none());
-        leads.send_replace(true);
-        assert!(turn(&one, &leads.subscribe()).await.is_some(), "the turn was given back");
-    }
 
     #[test]
     fn a_launch_that_was_denied_in_its_errors_names_the_action() {

@@ -157,7 +157,12 @@ impl Seen {
         }
         let mut touched = Vec::new();
         if let Some((old, bound)) = self.pods.remove(uid) {
-            self.busy.entry(old.clone()).and_modify(|busy| busy.goes(bound));
+            if let Some(busy) = self.busy.get_mut(&old) {
+                busy.goes(bound);
+                if busy.pods == 0 {
+                    self.busy.remove(&old);
+                }
+            }
             touched.push(old);
         }
         if let Some((name, bound)) = on {
@@ -167,7 +172,6 @@ impl Seen {
             self.pods.insert(uid.to_owned(), (name.clone(), bound));
             touched.push(name);
         }
-        self.busy.retain(|_, busy| busy.pods > 0);
         touched
     }
 }

@@ -96,6 +96,8 @@ async fn storm(cluster: &Cluster, mut members: Vec<Member>, way: Way, pods: usiz
     };
     let mut env: Vec<(&str, String)> = moto.iter().flat_map(Moto::env).collect();
     env.extend(queue.iter().map(|queue| ("SPOTKEEPER_QUEUE_URL", queue.url.clone())));
+    // As it is set by default: the lab lets all that share its control plane read.
+    env.push(("SPOTKEEPER_QUEUE_READERS", "2".to_owned()));
     fleet::agents(cluster, &mut members, &env).await;
     if queue.is_some() {
         somebody_reads_the_queue(&members).await;

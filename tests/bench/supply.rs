@@ -12,6 +12,7 @@ use spotkeeper::sim::supply::scenario::{Step, a_cluster};
 
 use crate::footprint::status_mib;
 use crate::report::{Report, Times};
+use crate::requests::{counts, scrape};
 use crate::support::cluster::Cluster;
 use crate::support::control_plane::ControlPlane;
 use crate::support::ec2::Ec2;
@@ -165,6 +166,7 @@ async fn fleet(lab: &Lab, provisioner: &Provisioner) -> (Vec<String>, f64) {
 /// All at once.
 async fn storm(lab: &Lab, instances: &[String], report: &mut Report) {
     let before = lab.ec2.calls().len();
+    let asked_before = counts(&scrape(&lab.cluster).await);
     let began = Instant::now();
     let confirm = |instance: &String| {
         let instance = instance.clone();
@@ -178,6 +180,8 @@ async fn storm(lab: &Lab, instances: &[String], report: &mut Report) {
         if asked >= STORM { Ok(calls) } else { Err(format!("{asked} in {} calls", calls.len())) }
     })
     .await;
+    let mut requests = counts(&scrape(&lab.cluster).await);
+    requests.iter_mut().for_each(|(what, count)| *count -= asked_before.get(what).unwrap_or(&0.0));
     let last = asked.iter().map(|call| call.at).max().unwrap_or(began).saturating_duration_since(began);
     report.heading(&format!("Replacement: {STORM} notices at once"));
     report.figure(
@@ -190,6 +194,9 @@ async fn storm(lab: &Lab, instances: &[String], report: &mut Report) {
     report.figure("supply.storm", "all requested of EC2", Some(last.as_secs_f64()), "s", Some(5.0));
     #[expect(clippy::cast_precision_loss, reason = "a few hundred calls")]
     report.figure("supply.storm.calls", "calls", Some(asked.len() as f64), "", None);
+    // By whomever: the bench confirms, the provisioner writes claims, Launches and what has come of them.
+    let often = requests.iter().filter(|(_, count)| **count >= 50.0);
+    report.put("supply.storm.requests", often.map(|(what, n)| json!({ "request": what, "count": n })).collect());
 }
 
 /// The leader is killed: how long until the other leads.

@@ -22,5 +22,6 @@ mod reserved;
 mod retire;
 mod returns;
 mod seeds;
+mod successors;
 mod witness;
 mod worlds;

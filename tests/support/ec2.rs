@@ -61,6 +61,8 @@ pub struct Call {
 
 struct Shared {
     moto: String,
+    /// One request at a time: two at once that change its tables make it fail now and then.
+    moto_is_free: tokio::sync::Mutex<()>,
     http: reqwest::Client,
     client: Client,
     /// The label that the nodes of this test have.
@@ -96,6 +98,7 @@ impl Ec2 {
     pub async fn start(moto: &Moto, cluster: &Cluster) -> Ec2 {
         let shared = Arc::new(Shared {
             moto: moto.endpoint.clone(),
+            moto_is_free: tokio::sync::Mutex::default(),
             http: reqwest::Client::new(),
             client: cluster.client.clone(),
             of: cluster.namespace.clone(),
@@ -239,6 +242,7 @@ impl Shared {
         let credential = "AWS4-HMAC-SHA256 Credential=lab/20260101/eu-west-1/ec2/aws4_request";
         let mut body = url_encoded(form);
         body.push_str("&Version=2016-11-15");
+        let _turn = self.moto_is_free.lock().await;
         let answer = self
             .http
             .post(&self.moto)
@@ -455,9 +459,12 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
             request = request.header(name, value.as_bytes());
         }
     }
-    let answer = request.send().await.expect("moto answers");
-    let status = StatusCode::from_u16(answer.status().as_u16()).expect("a status");
-    let mut text = answer.text().await.expect("the answer has a text");
+    let (status, mut text) = {
+        let _turn = shared.moto_is_free.lock().await;
+        let answer = request.send().await.expect("moto answers");
+        let status = StatusCode::from_u16(answer.status().as_u16()).expect("a status");
+        (status, answer.text().await.expect("the answer has a text"))
+    };
     match action.as_str() {
         "TerminateInstances" => shared.ended(&form).await,
         "DescribeInstances" => text = witness::with_reasons(&text, &shared.plan.lock().unwrap().taken),

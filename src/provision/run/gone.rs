@@ -43,7 +43,7 @@ impl Provisioner {
         for id in asked.into_iter().filter(|id| !instances.contains_key(id)) {
             self.gone.missing.entry(id).or_insert(now);
         }
-        let lost = |node: &&NodeView| node.instance.as_ref().is_some_and(|id| self.is_lost(now, id));
+        let lost = |node: &&NodeView| node.instance.as_ref().is_some_and(|id| self.is_lost(now, id, node.ready));
         let found: Vec<NodeView> = self.nodes.values().filter(lost).cloned().collect();
         for node in found {
             let Some(instance) = node.instance.filter(|_| !self.gone.nodes.contains_key(&node.name)) else { continue };
@@ -54,22 +54,27 @@ impl Provisioner {
     }
 
     /// Whether an instance is one whose Node is our business, and EC2 says that it has ended for good, or has not known
-    /// it for long.
-    fn is_lost(&self, now: Instant, instance: &InstanceId) -> bool {
+    /// it for long. That it is not known says nothing against a kubelet that answers: EC2 may have been asked in another
+    /// region, or as another account.
+    fn is_lost(&self, now: Instant, instance: &InstanceId, ready: bool) -> bool {
         let seen = self.instances.get(instance);
         let ours = seen.is_some_and(|one| one.launch.is_some())
             || self.doomed.contains_key(instance)
             || self.claims.has(instance)
             || self.unheard.was_told_of(instance);
-        let unknown = || self.gone.missing.get(instance).is_some_and(|since| now.since(*since) >= NOT_SHOWN_YET);
+        let unknown =
+            || !ready && self.gone.missing.get(instance).is_some_and(|since| now.since(*since) >= NOT_SHOWN_YET);
         // First it is written down that nobody had heard of it.
         ours && !self.unheard.writes(instance) && seen.map_or_else(unknown, |one| one.terminated)
     }
 
     /// Lets them go.
     pub(super) fn let_nodes_go(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let nodes = &self.nodes;
-        self.gone.nodes.retain(|name, run| nodes.get(name).is_some_and(|node| node.uid == run.uid));
+        let (nodes, instances) = (&self.nodes, &self.instances);
+        let lives =
+            |node: &NodeView| node.instance.as_ref().is_some_and(|id| instances.get(id).is_some_and(|i| i.alive));
+        let is_gone = |node: &NodeView, run: &gone::Run| node.uid == run.uid && !lives(node);
+        self.gone.nodes.retain(|name, run| nodes.get(name).is_some_and(|node| is_gone(node, run)));
         effects.extend(self.gone.nodes.values_mut().filter_map(|run| run.advance(now)));
         self.nodes_without_instance(effects);
     }

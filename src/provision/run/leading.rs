@@ -43,17 +43,28 @@ impl Provisioner {
         self.term = Term::Following;
     }
 
-    pub(super) fn listed(&mut self, now: Instant, claims: &[Claim], launches: &[Launch]) {
+    pub(super) fn listed(
+        &mut self,
+        now: Instant,
+        claims: &[Claim],
+        launches: &[Launch],
+        unread: Vec<String>,
+        effects: &mut Vec<Effect>,
+    ) {
         if !matches!(self.term, Term::Listing { .. }) {
             return;
         }
+        // First: what could not be read when the list was made may have gone since.
+        self.cannot_read(unread, effects);
         self.term = Term::Leading;
         self.leads_since = now;
         for claim in claims {
-            let run = claim::Run::resume(now, claim, self.settings.registration);
+            let run = claim::Run::resume(now, &self.epoch, claim, self.settings.registration);
             self.claims.insert(claim.name.clone(), run);
         }
-        for launch in launches {
+        // Those that are open last: what is on its way is a claim's, whatever else is there of it.
+        let (closed, open): (Vec<&Launch>, Vec<_>) = launches.iter().partition(|one| one.status.outcome.is_some());
+        for launch in closed.into_iter().chain(open) {
             for of in &launch.spec.claims {
                 if let Some(run) = self.claims.get_mut(&of.name).filter(|run| run.uid() == Some(&of.uid)) {
                     run.attach(launch);
@@ -93,7 +104,7 @@ impl Provisioner {
             // What the watch shows late of one that went before ours. A younger one has taken its name while nobody looked.
             Some(run) if run.uid().is_some() && claim.created <= run.wanted_since => {}
             _ => {
-                let run = claim::Run::resume(now, claim, self.settings.registration);
+                let run = claim::Run::resume(now, &self.epoch, claim, self.settings.registration);
                 self.claims.insert(claim.name.clone(), run);
             }
         }

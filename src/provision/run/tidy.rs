@@ -118,11 +118,14 @@ impl Provisioner {
         self.claims.index(now);
         let claims = &self.claims;
         self.tidy.missing.retain(|id, _| claims.has(id) && !instances.contains_key(id));
+        let (found, nodes) = (&self.found, &self.nodes);
         for run in self.claims.all_quietly() {
             let Some(instance) = run.instance().cloned() else { continue };
             // One answer without it is no end: what EC2 shows is behind, and may be behind again.
             let gone = match self.instances.get(&instance) {
                 Some(seen) => !seen.alive,
+                // Nor is it one while its kubelet answers.
+                None if found.node_of(nodes, &instance).is_some_and(|node| node.ready) => false,
                 None => now.since(*self.tidy.missing.entry(instance.clone()).or_insert(now)) >= NOT_SHOWN_YET,
             };
             if !gone {
