@@ -67,6 +67,10 @@ pub trait Surroundings<C: Core> {
 /// How long the loop sleeps at the most, so that whoever watches its beat knows that it lives.
 const BEAT_EVERY: Duration = Duration::from_secs(5);
 
+/// How long the loop rests after it has woken the core, unless an input comes: a core that wants to be woken at a moment
+/// that has passed, and then does nothing, must not keep a processor busy.
+const REST: Duration = Duration::from_millis(5);
+
 /// Runs `core` until every sender of inputs is gone, or `stop` is done.
 pub async fn run<C: Core>(
     mut core: C,
@@ -76,11 +80,12 @@ pub async fn run<C: Core>(
     stop: impl Future<Output = ()>,
 ) {
     let mut effects = Vec::new();
+    let mut rested = clock.now();
     tokio::pin!(stop);
     loop {
         surroundings.beat(&core);
         let beat = clock.now() + BEAT_EVERY;
-        let wakeup = core.next_wakeup().map_or(beat, |at| at.min(beat));
+        let wakeup = core.next_wakeup().map_or(beat, |at| at.min(beat)).max(rested);
         let input = tokio::select! {
             biased;
             () = &mut stop => return,
@@ -97,7 +102,10 @@ pub async fn run<C: Core>(
                 surroundings.took_in(now, &input);
                 core.handle(now, input, &mut effects);
             }
-            None => core.wake(now, &mut effects),
+            None => {
+                core.wake(now, &mut effects);
+                rested = now + REST;
+            }
         }
         for effect in effects.drain(..) {
             surroundings.perform(now, effect);
@@ -114,6 +122,8 @@ fn to_the_millisecond(time: Timestamp) -> Timestamp {
 mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
+
+    use tokio::sync::Notify;
 
     use super::*;
 
@@ -148,6 +158,50 @@ mod tests {
         }
 
         fn beat(&mut self, _: &Slow) {}
+    }
+
+    /// Wants to be woken at a moment that has passed, always.
+    struct Sleepless {
+        woken: Rc<RefCell<Vec<Instant>>>,
+        enough: Rc<Notify>,
+    }
+
+    impl Core for Sleepless {
+        type Input = ();
+        type Effect = ();
+
+        fn handle(&mut self, _: Instant, (): (), _: &mut Vec<()>) {}
+
+        fn next_wakeup(&self) -> Option<Instant> {
+            Some(Instant::default())
+        }
+
+        fn wake(&mut self, now: Instant, _: &mut Vec<()>) {
+            self.woken.borrow_mut().push(now);
+            if self.woken.borrow().len() == 10 {
+                self.enough.notify_one();
+            }
+        }
+    }
+
+    struct Nobody;
+
+    impl Surroundings<Sleepless> for Nobody {
+        fn took_in(&mut self, _: Instant, (): &()) {}
+
+        fn perform(&mut self, _: Instant, (): ()) {}
+
+        fn beat(&mut self, _: &Sleepless) {}
+    }
+
+    #[tokio::test]
+    async fn a_core_whose_wake_up_stays_in_the_past_does_not_spin() {
+        let (woken, enough) = (Rc::new(RefCell::new(Vec::new())), Rc::new(Notify::new()));
+        let core = Sleepless { woken: woken.clone(), enough: enough.clone() };
+        let (_inputs, receiver) = mpsc::channel(1);
+        run(core, Clock::start(), receiver, Nobody, enough.notified()).await;
+        let woken = woken.borrow();
+        assert!(woken.windows(2).all(|pair| pair[1].since(pair[0]) >= REST), "{woken:?}");
     }
 
     #[tokio::test]

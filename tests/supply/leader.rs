@@ -130,7 +130,15 @@ impl Leader {
     pub fn hears(&mut self, input: Input) {
         let mut effects = Vec::new();
         self.core.handle(self.now, input, &mut effects);
+        self.rests();
         self.does(effects);
+    }
+
+    /// What was due has been done: one that is to be woken at a moment that has passed keeps a processor busy.
+    #[track_caller]
+    fn rests(&self) {
+        let due = self.core.next_wakeup();
+        assert!(due.is_none_or(|at| at > self.now), "it would wake for ever: {due:?}, and it is {:?}", self.now);
     }
 
     /// Goes on to `after` from now, waking it whenever it wants to be.
@@ -141,6 +149,7 @@ impl Leader {
             self.now = self.core.next_wakeup().map_or(until, |at| at.max(self.now)).min(until);
             let mut effects = Vec::new();
             self.core.wake(self.now, &mut effects);
+            self.rests();
             self.does(effects);
             if self.now == until && self.core.next_wakeup().is_none_or(|at| at > until) {
                 return;

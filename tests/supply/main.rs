@@ -23,5 +23,6 @@ mod retire;
 mod returns;
 mod seeds;
 mod successors;
+mod wakeups;
 mod witness;
 mod worlds;

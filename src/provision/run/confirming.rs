@@ -163,18 +163,20 @@ impl Provisioner {
     }
 
     fn write_seen(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        for ((instance, _), (entry, writes)) in &mut self.looks.seen {
+        self.looks.seen.retain(|(instance, _), (entry, writes)| {
             let doomed = self.doomed.get(instance);
             let named = doomed.map(|doomed| (doomed.node.clone(), doomed.record.provider_id.clone()));
             let Some((node, provider_id)) =
                 named.or_else(|| self.unheard.named(self.found.nodes_of(&self.nodes, instance), instance))
             else {
-                continue;
+                // What was to be tried again has nobody to be written of: its Node is long gone, and it has no record.
+                return writes.retry().is_none();
             };
             if let Some(entry) = writes.next(now, entry) {
                 effects.push(Effect::WriteNotice { instance: instance.clone(), node, provider_id, entry });
             }
-        }
+            true
+        });
     }
 
     pub(super) fn notice_written(

@@ -10,6 +10,7 @@ use crate::api::node_claim::ClaimPhase;
 use crate::domain::notice::InstanceId;
 use crate::domain::time::Instant;
 use crate::interruption::Outcome;
+use crate::provision::claim::Run;
 use crate::provision::retire::Reason;
 use crate::provision::{Because, Effect};
 
@@ -83,6 +84,11 @@ impl Tidy {
     }
 }
 
+/// A claim that is to go has no instance any more: nor is any to become a Node for it.
+fn is_free(run: &mut Run) {
+    (run.status.instance_id, run.register_by) = (None, None);
+}
+
 impl Provisioner {
     pub(super) fn ended(&mut self, now: Instant, instance: &InstanceId, outcome: Outcome, effects: &mut Vec<Effect>) {
         let Some(ending) = self.tidy.ending.get_mut(instance) else { return };
@@ -106,8 +112,7 @@ impl Provisioner {
         self.claims.index(now);
         self.tidy.ending.get_mut(instance).into_iter().for_each(|ending| ending.done = true);
         let of = self.claims.of_instance(instance).find(|run| run.deleting).map(|run| run.name.clone());
-        let run = of.and_then(|name| self.claims.get_mut(&name));
-        run.into_iter().for_each(|run| run.status.instance_id = None);
+        of.and_then(|name| self.claims.get_mut(&name)).into_iter().for_each(is_free);
     }
 
     /// Claims whose instance is not alive any more, as a whole list of instances says.
@@ -133,11 +138,11 @@ impl Provisioner {
             }
             let because = Because::InstanceGone { instance };
             if run.deleting {
-                run.status.instance_id = None;
+                is_free(run);
             } else if run.phase() == ClaimPhase::Ready {
                 // It was a node, and is not any more: whoever replaces it is another claim.
                 run.unwanted("its instance has ended");
-                run.status.instance_id = None;
+                is_free(run);
             } else {
                 again.extend(run.instance().cloned().map(|instance| (instance, run.name.clone())));
                 run.lost(now, &because, false);

@@ -82,7 +82,12 @@ impl Provisioner {
             let run = self.replacements.get(*id);
             run.is_none_or(|(_, writes)| writes.retry().map_or(writes.is_idle(), |at| at <= now))
         });
-        let of = self.doomed.to_look_at(Pace::Always).into_iter().chain(again.cloned());
+        let again: Vec<InstanceId> = again.cloned().collect();
+        // Those to whom no claim has anything to say any more must not be looked at again and again.
+        for id in &again {
+            self.found.unwritten.remove(id);
+        }
+        let of = self.doomed.to_look_at(Pace::Always).into_iter().chain(again);
         of.for_each(|id| names.extend(self.claims.replacing(&id).map(|run| run.name.clone())));
         for name in names {
             let Some(run) = self.claims.get(&name).filter(|run| run.uid().is_some()) else { continue };
