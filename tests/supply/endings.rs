@@ -322,3 +322,29 @@ fn an_instance_that_has_registered_by_another_name_is_not_ended_while_pods_run_o
     leader.later(Duration::from_secs(60));
     assert_eq!(leader.ends(), 1);
 }
+
+/// A call for two, and the second claim has its instance already: the leader that gave it died before it wrote the rest.
+/// The first instance has been taken since, so all that can be found of the call is the second one.
+#[test]
+fn f14_what_a_claim_has_already_is_given_to_no_other() {
+    let mut open = Launch { status: LaunchStatus::default(), ..over("c.1", "u") };
+    open.spec.claims = ["c", "d"].map(|name| ClaimRef { name: name.into(), uid: "u".into() }).into();
+    open.spec.count = 2;
+    let claims = vec![claim("c", "u", NodeClaimStatus::default()), claim("d", "u", ready(&id(2)))];
+    let mut leader = Leader::new(claims, vec![open]);
+    leader.reads(vec![seen(&id(2), Some("uid-c.1"))]);
+    let found = vec![Launched { instance_id: id(2), offering: offering(Spot) }];
+    for _ in 0..20 {
+        leader.hears(Input::Called { launch: "c.1".into(), answer: Answer::Unknown("no answer".into()) });
+        leader.hears(Input::LookedUp { launch: "c.1".into(), found: Ok(found.clone()) });
+        leader.later(Duration::from_secs(5));
+    }
+    let given = |effect: &&Effect| matches!(effect, Effect::WriteClaim { name, status, .. } if name == "c" && status.instance_id == Some(id(2)));
+    assert!(leader.done.iter().find(given).is_none(), "it is the other one's");
+    assert_eq!(
+        (leader.calls().last(), leader.ends()),
+        (Some(&OnDemand), 0),
+        "the first one goes on: {:?}",
+        leader.done
+    );
+}

@@ -24,6 +24,14 @@ fn wrong_as_a_whole<'a>(spec: &LaunchSpec, errors: &'a [FleetError]) -> Option<&
     errors.iter().find(wrong).filter(|_| all && errors.iter().all(|error| wrong(&error)))
 }
 
+/// What a claim gets of a launch, where it has none of its instances yet.
+struct Share {
+    of: String,
+    /// It waits for this launch.
+    waits: bool,
+    got: Option<Launched>,
+}
+
 impl Provisioner {
     pub(super) fn launch_created(&mut self, now: Instant, name: &str, outcome: Created, effects: &mut Vec<Effect>) {
         let failed = match &outcome {
@@ -194,7 +202,31 @@ impl Provisioner {
         all
     }
 
-    /// Gives the instances to the claims: the lowest id to the first name, and so on. Who gets none goes on.
+    /// Which claim of a launch gets which of its instances, and the instances that none of them gets.
+    ///
+    /// The lowest id goes to the first name, and so on, so that every leader comes to the same. What an earlier one has
+    /// given already stays as it was: a list that was put together by tag may lack what has ended since, and by their places
+    /// alone an instance of one claim would go to another as well.
+    fn shares(&mut self, now: Instant, name: &str, spec: &LaunchSpec, got: &[Launched]) -> (Vec<Share>, Vec<Launched>) {
+        self.claims.index(now);
+        let mut left = got.iter().filter(|one| !self.claims.has(&one.instance_id)).cloned();
+        let is_whole = got.len() >= spec.claims.len();
+        let mut shares = Vec::new();
+        for of in &spec.claims {
+            let run = self.claims.get(&of.name).filter(|run| run.uid() == Some(&of.uid));
+            let own = run.and_then(|run| run.instance());
+            // Who has another instance keeps its place in a whole list; what is there goes to nobody.
+            if own.is_some_and(|own| !is_whole || got.iter().any(|one| one.instance_id == *own)) {
+                continue;
+            }
+            let waits = run.is_some_and(|run| run.launch.as_deref() == Some(name));
+            shares.push(Share { of: of.name.clone(), waits, got: left.next() });
+        }
+        let rest = left.collect();
+        (shares, rest)
+    }
+
+    /// Gives the instances to the claims. Who gets none goes on.
     pub(super) fn hand_out(&mut self, now: Instant, name: &str, effects: &mut Vec<Effect>) {
         let Some(launch) = self.launches.get(name) else { return };
         let (spec, status, errors) = (launch.spec.clone(), launch.status.clone(), launch.errors.clone());
@@ -209,26 +241,16 @@ impl Provisioner {
             self.template_refused(now, &error.code, &spec);
         }
         let mut said = Vec::new();
-        let mut instances = status.instances.iter();
-        for of in &spec.claims {
-            let got = instances.next();
-            let run = self.claims.get_mut(&of.name).filter(|run| run.uid() == Some(&of.uid));
-            match (run, got) {
-                (Some(run), Some(got)) if run.launch.as_deref() == Some(name) => {
-                    let because = run.launched(
-                        now,
-                        &self.epoch,
-                        got,
-                        self.catalog.price(&got.offering),
-                        self.settings.registration,
-                    );
-                    said.push((of.name.clone(), because));
+        let (shares, mut rest) = self.shares(now, name, &spec, &status.instances);
+        for Share { of, waits, got } in shares {
+            match (self.claims.get_mut(&of).filter(|_| waits), got) {
+                (Some(run), Some(got)) => {
+                    let (price, registration) = (self.catalog.price(&got.offering), self.settings.registration);
+                    said.push((of, run.launched(now, &self.epoch, &got, price, registration)));
                 }
-                // It is known already.
-                (Some(run), Some(got)) if run.instance() == Some(&got.instance_id) => {}
-                // The claim is gone, or has another. The record of this launch may be gone before EC2 shows the instance.
-                (_, Some(got)) => self.tidy.is_surplus(now, &got.instance_id, name),
-                (Some(run), None) if run.launch.as_deref() == Some(name) => {
+                // The claim is gone, or has another.
+                (None, got) => rest.extend(got),
+                (Some(run), None) => {
                     let because = if let Some(error) = wrong {
                         run.misconfigured(now, error.code.clone(), error.message.clone())
                     } else if let Some(error) = busy {
@@ -249,11 +271,12 @@ impl Provisioner {
                         };
                         run.fell_through(why)
                     };
-                    said.push((of.name.clone(), because));
+                    said.push((of, because));
                 }
-                (_, None) => {}
             }
         }
+        // The record of this launch may be gone before EC2 shows them.
+        rest.iter().for_each(|got| self.tidy.is_surplus(now, &got.instance_id, name));
         for (about, because) in said {
             self.say(&about, because, effects);
         }
