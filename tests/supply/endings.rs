@@ -10,7 +10,8 @@ use spotkeeper::domain::notice::Kind;
 use spotkeeper::domain::offering::CapacityType::{OnDemand, Spot};
 use spotkeeper::domain::time::Instant;
 use spotkeeper::interruption::Outcome;
-use spotkeeper::provision::{Answer, Claim, Doomed, Effect, Input, Launch, NodeView, Record, Replacement};
+use spotkeeper::provision::witness::NotSeen;
+use spotkeeper::provision::{Answer, Claim, Doomed, Effect, Input, Instance, Launch, NodeView, Record, Replacement};
 
 use super::leader::{Leader, TYPES, claim, error, id, offering, ready, seen};
 
@@ -347,4 +348,53 @@ fn f14_what_a_claim_has_already_is_given_to_no_other() {
         "the first one goes on: {:?}",
         leader.done
     );
+}
+
+#[test]
+fn an_instance_that_lives_after_its_end_was_acknowledged_is_ended_again() {
+    let deleted = Claim { deleting: true, ..claim("c", "u", ready(&id(1))) };
+    let mut leader = Leader::new(vec![deleted], Vec::new());
+    let lives = || vec![seen(&id(1), Some("t"))];
+    leader.reads(lives());
+    assert_eq!(leader.ends(), 1);
+    leader.hears(Input::Ended { instance: id(1), outcome: Outcome::Done });
+    assert!(leader.done.iter().any(|effect| matches!(effect, Effect::DeleteClaim { .. })), "the claim may go");
+    // A list may be behind for a while.
+    for ends in [1, 1, 1, 2] {
+        leader.later(Duration::from_secs(35));
+        leader.reads(lives());
+        assert_eq!(leader.ends(), ends, "{:?}", leader.now);
+    }
+    assert_eq!(leader.said("NotEnded"), 1);
+    leader.hears(Input::Ended { instance: id(1), outcome: Outcome::Done });
+    leader.reads(vec![Instance { alive: false, ..seen(&id(1), Some("t")) }]);
+    leader.later(Duration::from_secs(600));
+    leader.reads(vec![Instance { alive: false, ..seen(&id(1), Some("t")) }]);
+    assert_eq!((leader.ends(), leader.said("NotEnded")), (2, 1));
+}
+
+/// EC2 cannot be read for longer than it may take to show an instance. That has joined meanwhile, and pods run on it; the
+/// record of the call is gone by the end of that.
+#[test]
+fn a_surplus_is_remembered_through_an_outage_of_ec2() {
+    let mut leader = Leader::new(vec![claim("c", "u", NodeClaimStatus::default())], Vec::new());
+    leader.hears(Input::ClaimGone { name: "c".into() });
+    let instances = vec![Launched { instance_id: id(1), offering: offering(Spot) }];
+    leader.hears(Input::Called { launch: "c.1".into(), answer: Answer::Fleet { instances, errors: Vec::new() } });
+    let node = NodeView { name: "n".into(), instance: Some(id(1)), ready: true, ..NodeView::default() };
+    leader.hears(Input::NodeSeen(NodeView { workloads: true, ..node.clone() }));
+    leader.hears(Input::Requested { instance: id(1), outcome: Outcome::Done });
+    for _ in 0..20 {
+        leader.later(Duration::from_secs(30));
+        leader.hears(Input::InstancesFailed(NotSeen { throttled: false, why: "EC2 is away".into() }));
+    }
+    let token = leader.done.iter().find_map(|effect| match effect {
+        Effect::DeleteLaunch { uid, .. } => Some(uid.clone()),
+        _ => None,
+    });
+    leader.hears(Input::LaunchDeleted { name: "c.1".into(), outcome: Outcome::Done });
+    leader.reads(vec![seen(&id(1), Some(&token.expect("the record has served")))]);
+    leader.hears(Input::NodeSeen(NodeView { cordoned: true, ..node }));
+    leader.later(Duration::from_secs(30));
+    assert_eq!((leader.ends(), leader.said("Leaked")), (1, 0), "{:?}", leader.done);
 }

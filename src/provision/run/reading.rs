@@ -89,7 +89,7 @@ impl Provisioner {
             self.look_for_ending_blocks(now, effects);
             self.look_for_gone(now, effects);
             self.instances_gone(now, effects);
-            self.forget_ended(now);
+            self.forget_ended(now, effects);
         }
         self.find_all_orphans(now);
         self.looks_at_all();

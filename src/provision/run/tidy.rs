@@ -12,11 +12,16 @@ use crate::domain::time::Instant;
 use crate::interruption::Outcome;
 use crate::provision::claim::Run;
 use crate::provision::retire::Reason;
-use crate::provision::{Because, Effect};
+use crate::provision::{Because, Effect, Instance};
 
 /// How soon an instance is ended again that could not be, and the longest.
 const END_AGAIN: Duration = Duration::from_secs(5);
 const END_AGAIN_MAX: Duration = Duration::from_secs(300);
+
+/// How long after EC2 has acknowledged the end of an instance a list may still show it as if nothing had happened: by then
+/// it is at least shutting down. One that lives on after that was not ended, as where the answer came from a part of EC2
+/// that did not know it yet.
+const END_SHOWN: Duration = Duration::from_secs(120);
 
 /// How many instances without a claim are ended within [`LEAKS_WINDOW`], and with how many at once none is.
 const LEAKS_MAX: usize = 5;
@@ -45,13 +50,26 @@ struct Ending {
     again: Option<Instant>,
     on_its_way: bool,
     tries: u32,
-    /// EC2 has acknowledged it, or it is none of ours.
-    done: bool,
+    /// EC2 has acknowledged it, or it is none of ours; and when.
+    done: Option<Instant>,
+}
+
+impl Ending {
+    /// It is to be ended again, where EC2 has acknowledged that long ago and shows it alive. Returns whether it is.
+    fn lives_on(&mut self, now: Instant, shown: &Instance) -> bool {
+        let late = self.done.is_some_and(|at| now.since(at) >= END_SHOWN);
+        let lives = late && shown.alive && shown.launch.is_some();
+        if lives {
+            (self.done, self.again) = (None, None);
+        }
+        lives
+    }
 }
 
 impl Tidy {
     pub(super) fn wakeup(&self) -> Option<Instant> {
-        let ending = self.ending.values().filter(|one| !one.on_its_way && !one.done).filter_map(|one| one.again);
+        let ending =
+            self.ending.values().filter(|one| !one.on_its_way && one.done.is_none()).filter_map(|one| one.again);
         ending.chain(self.wakeup).min()
     }
 
@@ -79,7 +97,7 @@ impl Tidy {
         if self.ending.contains_key(instance) {
             return false;
         }
-        self.ending.insert(instance.clone(), Ending { because, again: None, on_its_way: false, tries: 0, done: false });
+        self.ending.insert(instance.clone(), Ending { because, again: None, on_its_way: false, tries: 0, done: None });
         true
     }
 }
@@ -110,7 +128,7 @@ impl Provisioner {
     /// Nothing more is to be done about an instance: whose it was is free of it.
     fn is_done_with(&mut self, now: Instant, instance: &InstanceId) {
         self.claims.index(now);
-        self.tidy.ending.get_mut(instance).into_iter().for_each(|ending| ending.done = true);
+        self.tidy.ending.get_mut(instance).into_iter().for_each(|ending| ending.done = Some(now));
         let of = self.claims.of_instance(instance).find(|run| run.deleting).map(|run| run.name.clone());
         of.and_then(|name| self.claims.get_mut(&name)).into_iter().for_each(is_free);
     }
@@ -172,7 +190,7 @@ impl Provisioner {
         self.spare_the_busy(now);
         let mut foreign = Vec::new();
         for (instance, ending) in &mut self.tidy.ending {
-            let due = !ending.done && !ending.on_its_way && ending.again.is_none_or(|at| at <= now);
+            let due = ending.done.is_none() && !ending.on_its_way && ending.again.is_none_or(|at| at <= now);
             match self.instances.get(instance).filter(|_| due) {
                 Some(shown) if shown.launch.is_none() => foreign.push(instance.clone()),
                 Some(_) => {
@@ -193,7 +211,7 @@ impl Provisioner {
     /// What was to be ended, and has got pods before EC2 has acknowledged it: it joined late, or was never cordoned. It is
     /// one too many, and is drained first.
     fn spare_the_busy(&mut self, now: Instant) {
-        let waits = self.tidy.ending.iter().filter(|(_, ending)| !ending.done && !ending.on_its_way);
+        let waits = self.tidy.ending.iter().filter(|(_, ending)| ending.done.is_none() && !ending.on_its_way);
         let busy: Vec<InstanceId> = waits.map(|(id, _)| id.clone()).filter(|id| self.is_busy(id)).collect();
         for id in busy {
             self.tidy.ending.remove(&id);
@@ -206,9 +224,16 @@ impl Provisioner {
         }
     }
 
-    /// A whole list of instances has come: what has ended need not be remembered.
-    pub(super) fn forget_ended(&mut self, now: Instant) {
+    /// A whole list of instances has come: what has ended need not be remembered, and what lives on is ended again.
+    pub(super) fn forget_ended(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.claims.index(now);
+        for (instance, ending) in &mut self.tidy.ending {
+            if self.instances.get(instance).is_some_and(|shown| ending.lives_on(now, shown)) {
+                let why = "EC2 had acknowledged it, and shows it alive".to_owned();
+                let because = Because::NotEnded { instance: instance.clone(), why };
+                effects.push(Effect::Decided { about: instance.to_string(), because });
+            }
+        }
         let (claims, instances, surplus) = (&self.claims, &self.instances, &self.tidy.surplus);
         self.tidy.ending.retain(|id, ending| {
             let may_be = claims.has(id) || surplus.contains_key(id);
@@ -268,7 +293,7 @@ impl Provisioner {
         };
         let (mut leaks, mut busy) = (Vec::new(), 0);
         let mut surplus = std::mem::take(&mut self.tidy.surplus);
-        surplus.retain(|id, (_, since)| !self.claims.has(id) && self.may_live(now, id, *since));
+        surplus.retain(|id, (_, since)| !self.claims.has(id) && self.may_live(id, *since));
         for instance in self.found.orphans.iter().filter_map(|id| self.instances.get(id)) {
             let Some(launch) = &instance.launch else { continue };
             match open.get(launch.as_str()) {
@@ -287,9 +312,10 @@ impl Provisioner {
         self.leaks(now, leaks, busy, effects);
     }
 
-    /// Whether an instance is alive, or may not be shown yet.
-    fn may_live(&self, now: Instant, instance: &InstanceId, since: Instant) -> bool {
-        self.instances.get(instance).map_or(now.since(since) < NOT_SHOWN_YET, |one| one.alive)
+    /// Whether an instance is alive, or may not be shown yet. While nobody can read what there is, nothing is known of that.
+    fn may_live(&self, instance: &InstanceId, since: Instant) -> bool {
+        let unshown = || self.reading.all_at.is_none_or(|at| at.since(since) < NOT_SHOWN_YET);
+        self.instances.get(instance).map_or_else(unshown, |one| one.alive)
     }
 
     /// Whether an earlier leader has asked for its drain, because it is one too many.
