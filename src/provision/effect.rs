@@ -152,11 +152,13 @@ pub enum Effect {
         instance: InstanceId,
         uid: String,
     },
-    /// Terminate it, unless `not_after` has passed. Answered by [`Input::Ended`] in either case.
+    /// Terminate it, unless `not_after` has passed, or a workload's pod is on one of these Nodes of its: as the API server
+    /// has it at that moment, since a watch may be behind. Answered by [`Input::Ended`] in either case.
     End {
         instance: InstanceId,
         because: Because,
         not_after: Instant,
+        empty: Vec<String>,
     },
     /// Write the replacement into the Interruption's status.
     WriteReplacement {

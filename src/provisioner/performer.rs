@@ -177,7 +177,16 @@ impl Shared {
         Ok(sights(described, &marked, &until))
     }
 
-    async fn end(&self, instance: &InstanceId) -> Outcome {
+    /// Ends an instance, where these Nodes are empty.
+    async fn end(&self, instance: &InstanceId, because: &Because, not_after: Instant, empty: &[String]) -> Outcome {
+        match self.kubernetes.busy_with(empty).await {
+            Ok(None) if self.is_late(not_after, "TerminateInstances") => {
+                return Outcome::Failed("the term may end before it would".into());
+            }
+            Ok(None) => tracing::info!(instance = instance.as_str(), "ending it: {because}"),
+            Ok(Some(pod)) => return Outcome::Failed(format!("pod {pod} is on its node")),
+            Err(error) => return Outcome::Failed(format!("its pods cannot be listed: {}", one_line(&error))),
+        }
         match self.observer.asking("TerminateInstances", self.ec2.terminate(instance)).await {
             Ok(()) => Outcome::Done,
             Err(error @ Ec2Error::Refused { .. }) => Outcome::Refused(one_line(&error)),
@@ -330,13 +339,8 @@ impl Surroundings<Provisioner> for Performer {
                 let found = shared.observer.asking("DescribeInstances", shared.ec2.of_launch(&token)).await;
                 Some(Input::LookedUp { launch, found: found.map_err(|error| one_line(&error)) })
             }),
-            Effect::End { instance, because, not_after } => self.start(async move {
-                if shared.is_late(not_after, "TerminateInstances") {
-                    let outcome = Outcome::Failed("the term may end before it would".into());
-                    return Some(Input::Ended { instance, outcome });
-                }
-                tracing::info!(instance = instance.as_str(), "ending it: {because}");
-                let outcome = shared.end(&instance).await;
+            Effect::End { instance, because, not_after, empty } => self.start(async move {
+                let outcome = shared.end(&instance, &because, not_after, &empty).await;
                 Some(Input::Ended { instance, outcome })
             }),
             Effect::ReadAttachments { node } => self.start(async move {

@@ -11,10 +11,11 @@ use tokio::sync::{mpsc, watch};
 use super::classes::Sight;
 use super::observer::Observer;
 use super::stand_ins;
+use crate::adapters::kubernetes::Kubernetes;
 use crate::adapters::kubernetes::supply::{
     FleetPod, claim, doomed, is_bound_to_zone, keeps_busy, node_view, pool, read, stays,
 };
-use crate::adapters::kubernetes::{Kubernetes, watches};
+use crate::adapters::kubernetes::watches::{self, After};
 use crate::api::interruption::{Interruption, Phase};
 use crate::domain::notice::InstanceId;
 use crate::driver::Clock;
@@ -33,7 +34,7 @@ pub fn watch(
     let fleet =
         Rc::new(Fleet { inputs: inputs.clone(), seen: RefCell::default(), synced: Synced::new(observer.clone()) });
     tokio::task::spawn_local(nodes(kubernetes.clone(), fleet.clone()));
-    tokio::task::spawn_local(pods(kubernetes.clone(), fleet.clone()));
+    tokio::task::spawn_local(pods(kubernetes.fleet_pods(), fleet.clone()));
     tokio::task::spawn_local(interruptions(kubernetes.clone(), own_node, standing, records, fleet.clone()));
     tokio::task::spawn_local(pools(kubernetes.clone(), fleet.clone()));
     let (sights, classes) = mpsc::unbounded_channel();
@@ -127,6 +128,14 @@ impl Busy {
 }
 
 impl Seen {
+    /// All pods are known from now on; or may have changed unseen, until they have been listed again. Returns the nodes that
+    /// count as something else by that.
+    fn knows_pods(&mut self, all: bool) -> Vec<NodeView> {
+        self.pods_listed = all;
+        let names: Vec<String> = self.nodes.keys().cloned().collect();
+        names.iter().filter_map(|name| self.changed_pods(name)).collect()
+    }
+
     /// Until all pods have been listed every node counts as busy.
     fn is_busy(&self, node: &str) -> bool {
         !self.pods_listed || self.busy.get(node).is_some_and(|busy| busy.pods > 0)
@@ -185,14 +194,15 @@ impl Fleet {
     }
 }
 
-/// Follows a watch: `apply` for everything that is or changes, `delete` for what goes, also while nobody looked.
+/// Follows a watch: `apply` for everything that is or changes, `delete` for what goes, also while nobody looked; `listed`
+/// with `false` where a list begins, or is to, because what is known may be old, and with `true` where it has come.
 async fn follow<K>(
-    what: &'static str,
+    (what, after): (&'static str, After),
     api: kube::Api<K>,
     fleet: &Fleet,
     mut apply: impl FnMut(K) -> Vec<Input>,
     mut delete: impl FnMut(&str) -> Vec<Input>,
-    mut listed: impl FnMut() -> Vec<Input>,
+    mut listed: impl FnMut(bool) -> Vec<Input>,
     key: impl Fn(&K) -> String,
 ) where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
@@ -200,7 +210,10 @@ async fn follow<K>(
     let mut known: HashSet<String> = HashSet::new();
     let mut list: HashSet<String> = HashSet::new();
     let each = async |event| match event {
-        Event::Init => list.clear(),
+        Event::Init => {
+            list.clear();
+            fleet.tell(listed(false)).await;
+        }
         Event::InitApply(object) => {
             list.insert(key(&object));
             fleet.tell(apply(object)).await;
@@ -210,7 +223,7 @@ async fn follow<K>(
                 fleet.tell(delete(gone)).await;
             }
             known = std::mem::take(&mut list);
-            fleet.tell(listed()).await;
+            fleet.tell(listed(true)).await;
             fleet.synced.done(what);
         }
         Event::Apply(object) => {
@@ -224,7 +237,7 @@ async fn follow<K>(
         }
     };
     let broken = |why| fleet.synced.broken(what, why);
-    watches::follow_closely(what, api, watcher::Config::default(), each, broken).await;
+    watches::follow_closely(what, api, watcher::Config::default(), after, each, broken).await;
 }
 
 /// Follows one of our own kinds: what is not understood is passed over, and told by its name.
@@ -234,7 +247,7 @@ async fn follow_own<K>(
     mut apply: impl FnMut(K) -> Vec<Input>,
     mut unread: impl FnMut(String) -> Vec<Input>,
     delete: impl FnMut(&str) -> Vec<Input>,
-    listed: impl FnMut() -> Vec<Input>,
+    mut listed: impl FnMut() -> Vec<Input>,
 ) where
     K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned,
 {
@@ -242,6 +255,8 @@ async fn follow_own<K>(
         Ok(object) => apply(object),
         Err(name) => unread(name),
     };
+    let listed = |all| if all { listed() } else { Vec::new() };
+    let what = (what, After::GoesOn);
     follow(what, kubernetes.as_written::<K>(), fleet, apply, delete, listed, name).await;
 }
 
@@ -259,10 +274,11 @@ async fn nodes(kubernetes: Kubernetes, fleet: Rc<Fleet>) {
         fleet.seen.borrow_mut().nodes.remove(name);
         vec![Input::NodeGone { name: name.to_owned() }]
     };
-    follow("nodes", kubernetes.fleet_nodes(), &fleet, apply, delete, || vec![Input::NodesSynced], name).await;
+    let listed = |all| if all { vec![Input::NodesSynced] } else { Vec::new() };
+    follow(("nodes", After::GoesOn), kubernetes.fleet_nodes(), &fleet, apply, delete, listed, name).await;
 }
 
-async fn pods(kubernetes: Kubernetes, fleet: Rc<Fleet>) {
+async fn pods(all: kube::Api<FleetPod>, fleet: Rc<Fleet>) {
     let tell = |touched: Vec<Rc<str>>| {
         let mut seen = fleet.seen.borrow_mut();
         touched.iter().filter_map(|node| seen.changed_pods(node)).map(Input::NodeSeen).collect()
@@ -278,13 +294,10 @@ async fn pods(kubernetes: Kubernetes, fleet: Rc<Fleet>) {
         let touched = fleet.seen.borrow_mut().pod(uid, None);
         tell(touched)
     };
-    let listed = || {
-        fleet.seen.borrow_mut().pods_listed = true;
-        let all = fleet.seen.borrow().nodes.keys().map(|name| name.as_str().into()).collect();
-        tell(all)
-    };
+    let listed = |all| fleet.seen.borrow_mut().knows_pods(all).into_iter().map(Input::NodeSeen).collect();
     let uid = |pod: &FleetPod| pod.metadata.uid.clone().unwrap_or_default();
-    follow("pods", kubernetes.fleet_pods(), &fleet, apply, delete, listed, uid).await;
+    // What runs on a node decides whether its instance may be ended.
+    follow(("pods", After::ListsAnew), all, &fleet, apply, delete, listed, uid).await;
 }
 
 /// Also says whether this replica's own node is doomed.
@@ -353,6 +366,15 @@ async fn claims(kubernetes: Kubernetes, clock: Clock, fleet: Rc<Fleet>) {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use kube::core::ApiResource;
+
     use super::*;
 
     #[test]
@@ -381,8 +403,7 @@ mod tests {
         let node = NodeView { name: "n".into(), ready: true, ..NodeView::default() };
         assert!(seen.changed(node.clone()).unwrap().workloads, "nothing is known of pods yet");
         assert_eq!(seen.changed(node.clone()), None, "that is no news");
-        seen.pods_listed = true;
-        assert!(!seen.changed_pods("n").unwrap().workloads);
+        assert!(!seen.knows_pods(true)[0].workloads);
         let bound = Bound { to_zone: true, stays: true };
         assert_eq!(seen.pod("u1", Some(("n", bound))).len(), 1);
         let node = seen.changed_pods("n").unwrap();
@@ -394,5 +415,52 @@ mod tests {
         seen.pod("u1", None);
         assert!(seen.busy.is_empty() && seen.pods.is_empty());
         assert_eq!(seen.changed_pods("nobody"), None);
+    }
+
+    /// An API server without pods, whose first watch breaks.
+    fn api_server() -> kube::Client {
+        let watches = Arc::new(AtomicUsize::new(0));
+        let answer = move |request: Request<Body>| {
+            let watches = watches.clone();
+            async move {
+                let watch = request.uri().query().is_some_and(|query| query.contains("watch="));
+                let (code, body) = match watch {
+                    true if watches.fetch_add(1, Ordering::Relaxed) > 0 => std::future::pending().await,
+                    true => {
+                        (500, r#"{"kind": "Status", "status": "Failure", "code": 500, "reason": "", "message": ""}"#)
+                    }
+                    false => (200, r#"{"kind": "PodList", "metadata": {"resourceVersion": "7"}, "items": []}"#),
+                };
+                Ok::<_, Infallible>(
+                    Response::builder().status(code).body(Body::from(body.as_bytes().to_vec())).unwrap(),
+                )
+            }
+        };
+        kube::Client::new(tower::service_fn(answer), "default")
+    }
+
+    #[tokio::test]
+    async fn while_the_pods_watch_is_broken_every_node_is_busy() {
+        let (inputs, mut heard) = mpsc::channel(16);
+        let synced = Synced::new(Observer::new());
+        let fleet = Rc::new(Fleet { inputs, seen: RefCell::default(), synced });
+        fleet.seen.borrow_mut().changed(NodeView { name: "n".into(), ..NodeView::default() });
+        let kind = ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&());
+        let watching = pods(kube::Api::all_with(api_server(), &kind), fleet);
+        let told = async {
+            let mut told = Vec::new();
+            while told.len() < 3 {
+                match heard.recv().await {
+                    Some(Input::NodeSeen(node)) => told.push(node.workloads),
+                    other => panic!("{other:?}"),
+                }
+            }
+            told
+        };
+        let told = tokio::time::timeout(Duration::from_secs(20), told);
+        tokio::select! {
+            () = watching => panic!("a watch has no end"),
+            told = told => assert_eq!(told.expect("it is told"), [false, true, false], "listed, broken, listed anew"),
+        }
     }
 }

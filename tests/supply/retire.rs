@@ -54,3 +54,15 @@ fn a_node_that_is_interrupted_while_it_is_being_retired_gets_no_stand_in() {
     let report = holds(supply.at(6 * MINUTE, Step::DoomStandIn));
     assert_eq!((report.figures.launched, report.claims_left.len()), (1, 0), "{}", report.told());
 }
+
+#[test]
+fn a_pod_bound_before_the_cordon_and_seen_after_it_is_drained() {
+    for seed in 0..20 {
+        let mut supply = with_a_stand_in().at(3 * MINUTE, Step::DeleteClaim);
+        // The stand-in has had pods for a minute by then, and looks empty for some more.
+        (supply.seed, supply.pods_late_ms) = (seed, 4 * MINUTE);
+        let report = holds(supply.until(20 * MINUTE));
+        assert!(report.says("could not be ended, trying again: a pod is on"), "seed {seed}: {}", report.told());
+        assert_eq!((report.figures.ended, report.claims_left.len()), (1, 0), "seed {seed}: {}", report.told());
+    }
+}

@@ -276,6 +276,19 @@ impl Kubernetes {
         Api::all(self.own.clone())
     }
 
+    /// A pod that keeps one of these Nodes from being empty, as the API server has it now: no cache is asked.
+    pub async fn busy_with(&self, nodes: &[String]) -> Result<Option<String>, kube::Error> {
+        for node in nodes {
+            let on_it = ListParams::default().fields(&format!("spec.nodeName={node}"));
+            let found = self.timed("list", "pods", async { self.fleet_pods().list(&on_it).await }).await?;
+            if let Some(pod) = found.items.iter().find(|pod| keeps_busy(pod).is_some()) {
+                let (namespace, name) = (pod.metadata.namespace.as_deref(), pod.metadata.name.as_deref());
+                return Ok(Some(format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default())));
+            }
+        }
+        Ok(None)
+    }
+
     /// What tells this cluster from all others: the uid of its namespace kube-system.
     pub async fn cluster_id(&self) -> Result<String, kube::Error> {
         let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.own.clone());

@@ -27,7 +27,16 @@ pub async fn follow<K>(what: &'static str, api: Api<K>, config: watcher::Config,
 where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    follow_closely(what, api, config, each, |_| {}).await;
+    follow_closely(what, api, config, After::GoesOn, each, |_| {}).await;
+}
+
+/// What a watch does after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It goes on where it was. That it does is seen by the next thing that happens.
+    GoesOn,
+    /// It lists everything anew: `Event::Init` comes with the error, and until `Event::InitDone` what is known may be old.
+    ListsAnew,
 }
 
 /// The same; `broken` is told why nothing has been seen for a while, and `None` when it is seen again.
@@ -35,12 +44,13 @@ pub async fn follow_closely<K>(
     what: &'static str,
     api: Api<K>,
     config: watcher::Config,
+    after: After,
     mut each: impl AsyncFnMut(Event<K>),
     broken: impl Fn(Option<String>),
 ) where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let mut stream = std::pin::pin!(watcher(api, config));
+    let mut stream = std::pin::pin!(watcher(api.clone(), config.clone()));
     let mut failures = 0u32;
     while let Some(event) = stream.next().await {
         match event {
@@ -61,6 +71,10 @@ pub async fn follow_closely<K>(
                 failures = failures.saturating_add(1);
                 if failures >= BROKEN_AFTER {
                     broken(Some(one_line(&error)));
+                }
+                if after == After::ListsAnew {
+                    stream.set(watcher(api.clone(), config.clone()));
+                    each(Event::Init).await;
                 }
                 // A fleet of agents must not come back in step.
                 tokio::time::sleep(wait.mul_f64(0.75 + fastrand::f64() / 2.0)).await;

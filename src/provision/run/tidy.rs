@@ -195,8 +195,11 @@ impl Provisioner {
                 Some(shown) if shown.launch.is_none() => foreign.push(instance.clone()),
                 Some(_) => {
                     ending.on_its_way = true;
-                    let because = ending.because.clone();
-                    effects.push(Effect::End { instance: instance.clone(), because, not_after });
+                    let (instance, because) = (instance.clone(), ending.because.clone());
+                    // One watch tells of the cordon and another one of the pods: that the node is empty is looked at anew.
+                    let nodes = self.found.nodes_of(&self.nodes, &instance);
+                    let empty = nodes.map(|node| node.name.clone()).collect();
+                    effects.push(Effect::End { instance, because, not_after, empty });
                 }
                 // The next list of instances is when there is news.
                 None => ending.again = ending.again.filter(|_| !due),

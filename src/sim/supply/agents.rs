@@ -7,7 +7,7 @@ use super::ClaimAtEnd;
 use super::world::{Event, World};
 use crate::api::interruption::{NoticeEntry, Phase};
 use crate::domain::notice::{InstanceId, Kind, Source};
-use crate::provision::{Doomed, Input, Replacement, Request};
+use crate::provision::{Doomed, Input, NodeView, Replacement, Request};
 
 /// How long AWS gives.
 pub(super) const TWO_MINUTES: u64 = 120_000;
@@ -18,15 +18,35 @@ impl World {
         self.node_is(index, |node| node.workloads |= node.ready && !node.cordoned);
     }
 
-    pub fn node_is(&mut self, index: usize, change: impl FnOnce(&mut crate::provision::NodeView)) {
+    pub fn node_is(&mut self, index: usize, change: impl FnOnce(&mut NodeView)) {
         let name = self.cloud.instances[index].node();
-        let Some(node) = self.nodes.get_mut(&name) else { return };
-        let before = node.clone();
-        change(node);
-        let node = node.clone();
-        if node != before {
+        let Some(before) = self.nodes.get(&name) else { return };
+        let mut node = before.clone();
+        change(&mut node);
+        if node != *before {
             self.node_changed(node);
         }
+    }
+
+    /// The watch of pods is another one than that of nodes, and may be behind it.
+    pub fn pods_changed(&mut self, before: &NodeView, node: &NodeView) {
+        if before.workloads != node.workloads && self.supply.pods_late_ms > 0 {
+            self.late_pods.entry(node.name.clone()).or_insert(before.workloads);
+            self.schedule(self.now + self.supply.pods_late_ms, Event::PodsTold { node: node.name.clone() });
+        }
+    }
+
+    pub fn pods_told(&mut self, node: &str) {
+        self.late_pods.remove(node);
+        if let Some(node) = self.nodes.get(node).cloned() {
+            self.node_changed(node);
+        }
+    }
+
+    /// One of these Nodes that runs pods of which no watch has told. That one runs what was told is for P-6 to find.
+    pub fn unseen_pods(&self, nodes: &[String]) -> Option<String> {
+        let runs = |name: &&String| self.nodes.get(*name).is_some_and(|node| node.workloads);
+        nodes.iter().filter(|name| self.late_pods.contains_key(*name)).find(runs).cloned()
     }
 
     /// AWS will take an instance in two minutes.

@@ -440,7 +440,10 @@ impl World {
                 self.outward(Told::Withdrawn { instance: instance.clone(), event_id });
                 Input::Withdrawn { instance, outcome: Outcome::Done }
             }
-            Effect::End { instance, .. } => {
+            Effect::End { instance, empty, .. } => {
+                if let Some(node) = self.unseen_pods(&empty) {
+                    return Some(Input::Ended { instance, outcome: Outcome::Failed(format!("a pod is on {node}")) });
+                }
                 self.check_empty(&instance);
                 // What has ended already may be ended again: that does nothing.
                 if let Some(index) = self.find(&instance).filter(|at| self.cloud.instances[*at].died_ms.is_none()) {

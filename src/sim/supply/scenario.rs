@@ -26,6 +26,8 @@ pub struct Supply {
     pub boot_spread_ms: u64,
     /// The longest that a drain takes that was asked for.
     pub drain_ms: u64,
+    /// How much later than everything else the replicas are told that pods have come to a node, or have gone.
+    pub pods_late_ms: u64,
     /// Nodes stay when their instances end: no cloud controller removes them.
     pub nodes_stay: bool,
     /// How many volumes each of them has attached.
@@ -263,6 +265,7 @@ pub fn a_cluster(nodes: usize) -> Supply {
         boot_ms: 45_000,
         boot_spread_ms: 10_000,
         drain_ms: 20_000,
+        pods_late_ms: 0,
         nodes_stay: false,
         volumes: 0,
         bucket: (50, 5.0),

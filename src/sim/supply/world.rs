@@ -52,6 +52,8 @@ pub(in crate::sim) struct World {
     pub launches: BTreeMap<String, Launch>,
     pub doomed: BTreeMap<InstanceId, Doomed>,
     pub nodes: BTreeMap<String, NodeView>,
+    /// Nodes whose pods have changed, which no watch has told yet, and what they still seem to be.
+    pub late_pods: BTreeMap<String, bool>,
     pub pools: BTreeMap<String, Pool>,
     pub classes: BTreeMap<String, Result<Recipe, String>>,
     /// What leaders have left to the next ones: all that was ever written.
@@ -101,6 +103,7 @@ pub(in crate::sim) enum Event {
     Detached { node: String },
     Reservations,
     PodsCome { instance: usize },
+    PodsTold { node: String },
     Cordons { instance: usize, episode: i64 },
     Empties { instance: usize, episode: i64 },
 }
@@ -149,6 +152,7 @@ impl World {
             launches: BTreeMap::new(),
             doomed: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            late_pods: BTreeMap::new(),
             pools: BTreeMap::new(),
             classes: BTreeMap::new(),
             memories: Vec::new(),
@@ -277,6 +281,7 @@ impl World {
             Event::Detached { node } => drop(self.detached.insert(node)),
             Event::Reservations => self.read_reservations(),
             Event::PodsCome { instance } => self.pods_come(instance),
+            Event::PodsTold { node } => self.pods_told(&node),
             Event::Cordons { instance, episode } => self.cordons(instance, episode),
             Event::Empties { instance, episode } => self.empties(instance, episode),
         }
@@ -412,12 +417,14 @@ impl World {
     }
 
     pub fn node_changed(&mut self, node: NodeView) {
-        self.nodes.insert(node.name.clone(), node.clone());
+        let before = self.nodes.insert(node.name.clone(), node.clone());
+        before.into_iter().for_each(|before| self.pods_changed(&before, &node));
         self.broadcast(&Input::NodeSeen(self.shown(node)));
     }
 
     /// A Node as its object says it.
-    pub fn shown(&self, node: NodeView) -> NodeView {
+    pub fn shown(&self, mut node: NodeView) -> NodeView {
+        node.workloads = self.late_pods.get(&node.name).copied().unwrap_or(node.workloads);
         let of_ours = node.instance.as_ref().and_then(|id| self.find(id));
         if !self.supply.nameless || of_ours.is_none_or(|index| self.cloud.instances[index].token.is_none()) {
             return node;
