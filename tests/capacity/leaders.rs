@@ -28,6 +28,27 @@ async fn a_leader_that_is_killed_in_the_middle_of_a_call_leaves_one_instance() {
 }
 
 #[tokio::test]
+async fn an_open_call_whose_record_was_deleted_is_not_made_twice_by_the_next_leader() {
+    let scene = Scene::new("unrecorded").await;
+    let node = scene.node("a").await;
+    let mut first = scene.provisioner().await.start().await;
+    first.leads().await;
+    let second = scene.provisioner().await.start().await;
+    scene.ec2.plan().takes = Duration::from_secs(2);
+    scene.doom(&node).await;
+    scene.ec2.called(1).await;
+    let path = format!("/apis/spotkeeper.dev/v1alpha1/launches/{}-1.1", node.instance);
+    scene.cluster.delete(&path).await.expect("it can be deleted");
+    first.process.kill();
+    let claim = scene.claim_is(&node, "Ready").await;
+    assert_eq!(second.decided("Leads"), 1, "{}", second.process.log_tail());
+    let calls = scene.ec2.calls();
+    assert!(calls.iter().all(|call| call.asked == calls[0].asked), "one request, one token: {calls:?}");
+    assert_eq!(scene.ec2.launched().len(), 1, "{claim}");
+    scene.launches_removed().await;
+}
+
+#[tokio::test]
 async fn a_leader_that_is_asked_to_stop_hands_over_at_once() {
     let scene = Scene::new("handover").await;
     let first = scene.provisioner().await.start().await;

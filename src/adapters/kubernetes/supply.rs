@@ -26,6 +26,9 @@ use crate::provision::{Claim, Created, Doomed, Launch, NodeView, Pool, Record, R
 /// Keeps a claim until its instance is ended.
 pub const FINALIZER: &str = "spotkeeper.dev/instance";
 
+/// Keeps a Launch until its claims know what came of it: whoever leads next would make a call anew that is not recorded.
+pub const LAUNCH_FINALIZER: &str = "spotkeeper.dev/outcome";
+
 /// The field manager of all that the provisioner writes.
 pub(super) const MANAGER: &str = "spotkeeper-provisioner";
 
@@ -360,7 +363,8 @@ impl Kubernetes {
     }
 
     pub async fn create_launch(&self, name: &str, spec: LaunchSpec) -> Created {
-        let object = LaunchObject::new(name, spec);
+        let mut object = LaunchObject::new(name, spec);
+        object.metadata.finalizers = Some(vec![LAUNCH_FINALIZER.to_owned()]);
         let call = async { self.launches().create(&params(), &object).await };
         created(self.timed("create", "launches", call).await)
     }
@@ -384,9 +388,20 @@ impl Kubernetes {
         .await
     }
 
+    /// Deletes a Launch and takes our finalizer off. One that is gone, or is another of this name, is done with.
     pub async fn delete_launch(&self, name: &str, uid: &str) -> Result<(), kube::Error> {
-        let call = async { self.launches().delete(name, &only(uid)).await.map(drop) };
-        gone(self.timed("delete", "launches", call).await)
+        let call = async { self.launches().delete(name, &only(uid)).await };
+        let left = match self.timed("delete", "launches", call).await {
+            Ok(answer) => answer.left(),
+            Err(error) => return gone(Err(error)),
+        };
+        // What nothing keeps is gone by now.
+        let Some(mut finalizers) = left.and_then(|object| object.metadata.finalizers) else { return Ok(()) };
+        finalizers.retain(|one| one != LAUNCH_FINALIZER);
+        let patch = serde_json::json!({ "metadata": { "uid": uid, "finalizers": finalizers } });
+        let call =
+            async { self.launches().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop) };
+        gone(self.timed("patch", "launches", call).await)
     }
 
     /// Says in the Interruption what stands in for its node.

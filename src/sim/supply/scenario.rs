@@ -184,7 +184,7 @@ pub enum Step {
     },
     /// A person deletes the NodeClaims that have failed.
     DeleteFailed,
-    /// Somebody deletes every Launch.
+    /// Somebody deletes every Launch, and takes off the finalizer that would keep it.
     DeleteLaunches,
     /// An instance turns up of the first call that there was.
     TurnsUp,
