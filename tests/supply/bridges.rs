@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use spotkeeper::api::interruption::Phase;
-use spotkeeper::domain::notice::Kind;
-use spotkeeper::provision::{Doomed, Effect, Input, NodeView, Record, Replacement};
+use spotkeeper::provision::{Effect, Input, NodeView};
 use spotkeeper::sim::supply::scenario::{Step, Supply, a_cluster};
 
-use super::leader::{Leader, id, seen};
+use super::leader::{Leader, doomed, id, seen};
 use super::worlds::{MINUTE, holds};
 
 /// So many nodes of one group are taken.
@@ -70,19 +69,7 @@ fn f8_a_node_of_karpenters_is_drained_only() {
     let node = NodeView { name: "n".into(), instance: Some(id(1)), ready: true, labels, ..NodeView::default() };
     let mut leader = Leader::of(Vec::new(), Vec::new(), vec![node]);
     leader.reads(vec![seen(&id(1), None)]);
-    leader.hears(Input::InterruptionSeen(Doomed {
-        instance: id(1),
-        node: "n".into(),
-        episode: 1,
-        phase: Phase::Confirmed,
-        kind: Some(Kind::SpotInterruption),
-        policy: None,
-        kept_in_zone: false,
-        notices: Vec::new(),
-        settled: Vec::new(),
-        replacement: Replacement::default(),
-        record: Record::default(),
-    }));
+    leader.hears(Input::InterruptionSeen(doomed(1, "n", Phase::Confirmed)));
     leader.later(Duration::from_secs(600));
     assert_eq!(leader.said("LeftToKarpenter"), 1, "{:?}", leader.done);
     let none_comes = |e: &Effect| matches!(e, Effect::WriteReplacement { replacement, .. } if replacement.none_comes);

@@ -8,12 +8,11 @@ use spotkeeper::api::node_claim::{ClaimPhase, NodeClaimStatus, Replaces};
 use spotkeeper::domain::notice::{InstanceId, Kind};
 use spotkeeper::domain::time::{Epoch, Instant};
 use spotkeeper::engine::Core;
-use spotkeeper::provision::{
-    Block, Doomed, Effect, Input, Instance, NodeView, Provisioner, Record, Replacement, Settings,
-};
+use spotkeeper::provision::{Block, Doomed, Effect, Input, Instance, NodeView, Provisioner, Record, Settings};
 use spotkeeper::sim::supply::Report;
 use spotkeeper::sim::supply::scenario::{Step, a_cluster};
 
+use super::leader::doomed;
 use super::worlds::{MINUTE, holds};
 
 fn secs(report: &Report, words: &str) -> f64 {
@@ -57,19 +56,8 @@ fn wall(hours: i64) -> Timestamp {
 }
 
 fn over(number: usize, ended: Timestamp) -> Doomed {
-    Doomed {
-        instance: id(number),
-        node: format!("n{number}"),
-        episode: 1,
-        phase: Phase::Cancelled,
-        kind: Some(Kind::SpotInterruption),
-        policy: None,
-        kept_in_zone: false,
-        notices: Vec::new(),
-        settled: Vec::new(),
-        replacement: Replacement::default(),
-        record: Record { uid: format!("uid-{number}"), latest: Some(ended), ..Record::default() },
-    }
+    let record = Record { uid: format!("uid-{number}"), latest: Some(ended), ..Record::default() };
+    Doomed { record, ..doomed(number, &format!("n{number}"), Phase::Cancelled) }
 }
 
 impl Leader {

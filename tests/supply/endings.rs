@@ -6,14 +6,13 @@ use jiff::Timestamp;
 use spotkeeper::api::interruption::Phase;
 use spotkeeper::api::launch::{ClaimRef, LaunchOutcome, LaunchSpec, LaunchStatus, Launched};
 use spotkeeper::api::node_claim::{ClaimPhase, NodeClaimStatus};
-use spotkeeper::domain::notice::Kind;
 use spotkeeper::domain::offering::CapacityType::{OnDemand, Spot};
 use spotkeeper::domain::time::Instant;
 use spotkeeper::interruption::Outcome;
 use spotkeeper::provision::witness::NotSeen;
-use spotkeeper::provision::{Answer, Claim, Doomed, Effect, Input, Instance, Launch, NodeView, Record, Replacement};
+use spotkeeper::provision::{Answer, Claim, Doomed, Effect, Input, Instance, Launch, NodeView, Record};
 
-use super::leader::{Leader, TYPES, claim, error, id, offering, ready, seen};
+use super::leader::{Leader, TYPES, claim, doomed, error, id, offering, ready, seen};
 
 #[test]
 fn a_type_that_cannot_be_launched_among_dry_ones_does_not_keep_a_claim_from_on_demand() {
@@ -101,18 +100,10 @@ fn a_refused_termination_is_said_once_and_tried_again_ever_more_rarely() {
 #[test]
 fn a_record_of_either_node_of_an_instance_that_has_two_is_kept() {
     let node = |name: &str| NodeView { name: name.into(), instance: Some(id(1)), ..NodeView::default() };
+    let latest = Timestamp::from_second(1_790_000_000).ok();
     let record = |node: &str| Doomed {
-        instance: id(1),
-        node: node.into(),
-        episode: 1,
-        phase: Phase::Noticed,
-        kind: Some(Kind::SpotInterruption),
-        policy: None,
-        kept_in_zone: false,
-        notices: Vec::new(),
-        settled: Vec::new(),
-        replacement: Replacement::default(),
-        record: Record { uid: "uid".into(), latest: Timestamp::from_second(1_790_000_000).ok(), ..Record::default() },
+        record: Record { uid: "uid".into(), latest, ..Record::default() },
+        ..doomed(1, node, Phase::Noticed)
     };
     for (of, kept) in [("a-left-behind", true), ("b-lives", true), ("c-forged", false)] {
         let mut leader = Leader::of(Vec::new(), Vec::new(), vec![node("a-left-behind"), node("b-lives")]);

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use spotkeeper::api::interruption::Phase;
 use spotkeeper::api::node_claim::{ClaimPhase, NodeClaimSpec, NodeClaimStatus, Purpose, Recipe, Subnet};
-use spotkeeper::domain::notice::InstanceId;
+use spotkeeper::domain::notice::{InstanceId, Kind};
 use spotkeeper::domain::offering::CapacityType::{OnDemand, Spot};
 use spotkeeper::domain::offering::{CapacityType, Catalog, InstanceType, Offering};
 use spotkeeper::domain::time::{Epoch, Instant};
 use spotkeeper::engine::Core;
 use spotkeeper::interruption::Outcome;
 use spotkeeper::provision::{
-    Claim, Created, Effect, FleetError, Input, Instance, Launch, NodeView, Provisioner, Settings,
+    Claim, Created, Doomed, Effect, FleetError, Input, Instance, Launch, NodeView, Provisioner, Record, Replacement,
+    Settings,
 };
 
 pub const TYPES: [&str; 2] = ["m7g.large", "m6g.large"];
@@ -53,6 +55,23 @@ pub fn ready(instance: &InstanceId) -> NodeClaimStatus {
         offering: Some(offering(Spot)),
         node_name: Some("n".into()),
         ..NodeClaimStatus::default()
+    }
+}
+
+/// A spot interruption of the instance of this number, on this Node, as its record says it.
+pub fn doomed(number: usize, node: &str, phase: Phase) -> Doomed {
+    Doomed {
+        instance: id(number),
+        node: node.into(),
+        episode: 1,
+        phase,
+        kind: Some(Kind::SpotInterruption),
+        policy: None,
+        kept_in_zone: false,
+        notices: Vec::new(),
+        settled: Vec::new(),
+        replacement: Replacement::default(),
+        record: Record::default(),
     }
 }
 

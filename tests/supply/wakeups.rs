@@ -5,30 +5,18 @@ use std::time::Duration;
 
 use spotkeeper::api::interruption::Phase;
 use spotkeeper::api::node_claim::{ClaimPhase, NodeClaimStatus, Replaces};
-use spotkeeper::domain::notice::{InstanceState, Kind};
+use spotkeeper::domain::notice::InstanceState;
 use spotkeeper::interruption::Outcome;
-use spotkeeper::provision::{Claim, Doomed, Effect, Input, Instance, NodeView, Record, Replacement};
+use spotkeeper::provision::{Claim, Doomed, Effect, Input, Instance, NodeView};
 
-use super::leader::{Leader, claim, id, ready, seen};
+use super::leader::{self, Leader, claim, id, ready, seen};
 
 fn busy() -> Outcome {
     Outcome::Failed("the API server is busy".into())
 }
 
 fn doomed(episode: i64, phase: Phase) -> Doomed {
-    Doomed {
-        instance: id(1),
-        node: "n".into(),
-        episode,
-        phase,
-        kind: Some(Kind::SpotInterruption),
-        policy: None,
-        kept_in_zone: false,
-        notices: Vec::new(),
-        settled: Vec::new(),
-        replacement: Replacement::default(),
-        record: Record::default(),
-    }
+    Doomed { episode, ..leader::doomed(1, "n", phase) }
 }
 
 #[test]
