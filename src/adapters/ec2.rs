@@ -45,8 +45,7 @@ const NAME_TAG: &str = "Name";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How many instances EC2 describes at a time. It would describe a thousand; their text and what the SDK makes of it would
-/// be most of what the program has in memory.
+/// How many instances EC2 describes at a time. It would describe a thousand, some megabytes of text at once.
 const INSTANCES_PAGE: i32 = 200;
 
 /// The most values that a filter takes.

@@ -244,11 +244,7 @@ impl Run {
         self.launch = Some(launch.to_owned());
         self.capped_at = None;
         self.not_before = None;
-        self.status.attempts_total += 1;
-        self.status.attempts.push(Attempt { launch: launch.to_owned(), capacity_type: capacity, because: None });
-        if self.status.attempts.len() > ATTEMPTS_MAX {
-            self.status.attempts.remove(0);
-        }
+        self.attempts(launch, capacity);
         self.status.requested_at.get_or_insert(epoch.wall(now));
         self.set(ClaimPhase::Launching, because);
     }
@@ -405,6 +401,15 @@ impl Run {
             return Some(because);
         }
         None
+    }
+
+    /// Notes one more attempt; of many the oldest goes.
+    fn attempts(&mut self, launch: &str, capacity_type: CapacityType) {
+        self.status.attempts_total += 1;
+        self.status.attempts.push(Attempt { launch: launch.to_owned(), capacity_type, because: None });
+        if self.status.attempts.len() > ATTEMPTS_MAX {
+            self.status.attempts.remove(0);
+        }
     }
 
     /// Whether it has given up: what it launches never becomes a Node. It still has when somebody deletes it therefore.

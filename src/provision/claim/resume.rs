@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Object, Run};
 use crate::api::launch::LaunchOutcome;
-use crate::api::node_claim::{ATTEMPTS_MAX, Attempt, ClaimPhase};
+use crate::api::node_claim::ClaimPhase;
 use crate::domain::time::{Epoch, Instant};
 use crate::provision::writes::Writes;
 use crate::provision::{Claim, Launch};
@@ -49,14 +49,7 @@ impl Run {
             Some(_) => {}
             // One that gave nothing long ago, and that newer attempts have pushed out of the status.
             None if launch.status.outcome.is_some_and(|outcome| outcome != LaunchOutcome::Launched) => return,
-            None => {
-                let capacity_type = launch.spec.capacity_type;
-                self.status.attempts_total += 1;
-                if self.status.attempts.len() >= ATTEMPTS_MAX {
-                    self.status.attempts.remove(0);
-                }
-                self.status.attempts.push(Attempt { launch: launch.name.clone(), capacity_type, because: None });
-            }
+            None => self.attempts(&launch.name, launch.spec.capacity_type),
         }
         self.launch = Some(launch.name.clone());
         self.status.phase = Some(ClaimPhase::Launching);
